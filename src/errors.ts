@@ -1,0 +1,59 @@
+// Every error that TinyAI raises on purpose. A message says what was wrong, where, and what to do; the class says whose
+// doing it is, and the `code` is stable for programs. Nothing here formats for a terminal: the command line does.
+
+/** The root of TinyAI's errors. `code` is stable; `message` is for people. */
+export class TinyAIError extends Error {
+  /** A stable, machine-readable name of the error, such as `model_file`. */
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.name = new.target.name;
+  }
+}
+
+/** A model file that cannot be read, is damaged, or asks for something TinyAI does not have. */
+export class ModelFileError extends TinyAIError {
+  /** The file's path as the user gave it. */
+  readonly path: string;
+  /** The field at fault: a metadata key, `tensor blk.0.attn_q.weight`, `header.version`. */
+  readonly field: string;
+
+  constructor(path: string, field: string, problem: string, options?: ErrorOptions) {
+    super("model_file", `${path}: ${field}: ${problem}`, options);
+    this.path = path;
+    this.field = field;
+  }
+}
+
+/** An option, argument or prompt outside its bounds. `option` is its path, such as `threads.count`. */
+export class OptionError extends TinyAIError {
+  readonly option: string;
+
+  constructor(option: string, problem: string, options?: ErrorOptions) {
+    super("option", `${option}: ${problem}`, options);
+    this.option = option;
+  }
+}
+
+/** The native library is missing, cannot be opened, or does not match this TypeScript. */
+export class LibraryError extends TinyAIError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("library", message, options);
+  }
+}
+
+/** The engine could not do what was asked: memory refused, a model file changed underneath, the model is closed. */
+export class EngineError extends TinyAIError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("engine", message, options);
+  }
+}
+
+/** A download that failed, was cut short, or does not have the expected checksum. */
+export class DownloadError extends TinyAIError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("download", message, options);
+  }
+}

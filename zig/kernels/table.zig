@@ -1,0 +1,329 @@
+//! The face of the kernels: the arguments each kernel takes and the table of function pointers that every instruction-set
+//! level exports. The executor knows only this file; it never sees a level's code.
+//!
+//! Every kernel splits its work into units; the pool's threads claim ranges [begin, end) of units. Units write disjoint
+//! memory, and the arithmetic of an output does not depend on how units are split or on how many tokens run together.
+
+const std = @import("std");
+const assert = std.debug.assert;
+
+/// Positions a KV page holds.
+pub const page_positions = 64;
+/// Positions whose attention is reduced together before the fixed-order merge: the unit of splitting a long context.
+pub const attention_chunk_positions = 512;
+/// Rows of one weight group: the 16 output rows that 64 bytes of four int8 columns interleave.
+pub const group_rows = 16;
+/// Columns that share one int8 activation scale.
+pub const block_columns = 32;
+
+/// How a weight is stored. Values are part of the Program's layout.
+pub const Format = enum(u32) {
+    f32 = 0,
+    f16 = 1,
+    bf16 = 2,
+    q4_0 = 3,
+    q4_1 = 4,
+    q5_0 = 5,
+    q5_1 = 6,
+    q8_0 = 7,
+    q2_k = 8,
+    q3_k = 9,
+    q4_k = 10,
+    q5_k = 11,
+    q6_k = 12,
+    iq4_nl = 13,
+    iq4_xs = 14,
+
+    /// Whether products with this weight use int8 activations; the others use float32 ones.
+    pub fn quantized(format: Format) bool {
+        return @intFromEnum(format) >= @intFromEnum(Format.q4_0);
+    }
+};
+
+/// Bytes of one row of int8 activations: `columns` int8 quants, then columns/32 float32 scales, then columns/16 int32
+/// sums of quants (one a 16 columns), rounded up to 64 bytes.
+pub fn quantizedRowBytes(columns: u32) u32 {
+    assert(columns % block_columns == 0);
+    return std.mem.alignForward(u32, columns + columns / 32 * 4 + columns / 16 * 4, 64);
+}
+
+/// Rearranges a row-major GGUF tensor into the packed layout. Units: groups of 16 rows.
+pub const Pack = extern struct {
+    format: Format,
+    rows: u32,
+    columns: u32,
+    source: [*]const u8,
+    /// Quants (or float values), 64-byte aligned.
+    weight: [*]u8,
+    /// Scales and minimums, 64-byte aligned; unused by float formats.
+    scales: [*]u8,
+};
+
+/// y[token][row] = Σ_column weight[row][column] · x[token][column] (+ bias[row]) (+ y[token][row] if `accumulate`).
+/// Units: groups of 16 rows. `y_stride` ≥ rows rounded up to 16; the pad of y may be written with anything.
+pub const MatMul = extern struct {
+    format: Format,
+    rows: u32,
+    columns: u32,
+    tokens: u32,
+    weight: [*]const u8,
+    scales: [*]const u8,
+    /// Quantized formats: rows of `quantizedRowBytes(columns)` bytes. Float formats: float32 rows.
+    x: [*]const u8,
+    /// Bytes between two tokens' activations.
+    x_stride: u64,
+    y: [*]f32,
+    /// Floats between two tokens' outputs.
+    y_stride: u64,
+    bias: ?[*]const f32,
+    accumulate: u32,
+    /// After the product and the bias: y = soft_cap · tanh(y / soft_cap) when above 0.
+    soft_cap: f32,
+};
+
+/// out[token] = scale · weight[tokens[token]] as float32. Units: tokens.
+pub const Embed = extern struct {
+    format: Format,
+    rows: u32,
+    columns: u32,
+    token_count: u32,
+    weight: [*]const u8,
+    scales: [*]const u8,
+    tokens: [*]const u32,
+    out: [*]f32,
+    out_stride: u64,
+    scale: f32,
+};
+
+/// Rows of float32 to rows of int8 activations. Units: rows.
+pub const Quantize = extern struct {
+    columns: u32,
+    row_count: u32,
+    x: [*]const f32,
+    x_stride: u64,
+    out: [*]u8,
+    out_stride: u64,
+};
+
+/// n = x / sqrt(mean(x²) + epsilon) · weight (+ residual). Written as float32 where `out` is given, as int8 activations
+/// where `out_quantized` is given; at least one is. `out` may be `x` or `residual`. Units: rows. Any `width`, but a
+/// multiple of 32 where `out_quantized` is given.
+pub const Norm = extern struct {
+    width: u32,
+    row_count: u32,
+    epsilon: f32,
+    reserved: u32 = 0,
+    x: [*]const f32,
+    x_stride: u64,
+    weight: [*]const f32,
+    residual: ?[*]const f32,
+    residual_stride: u64,
+    out: ?[*]f32,
+    out_stride: u64,
+    out_quantized: ?[*]u8,
+    out_quantized_stride: u64,
+};
+
+/// x[row] += y[row]; units: rows.
+pub const Add = extern struct {
+    width: u32,
+    row_count: u32,
+    x: [*]f32,
+    x_stride: u64,
+    y: [*]const f32,
+    y_stride: u64,
+};
+
+pub const Activation = enum(u32) { silu = 0, gelu_tanh = 1 };
+
+/// act(gate) · up. Outputs as in Norm. `width` is a multiple of 32 where `out_quantized` is given.
+/// Units: row_count × ceil(width / glu_unit_columns), row-major.
+pub const Glu = extern struct {
+    activation: Activation,
+    width: u32,
+    row_count: u32,
+    reserved: u32 = 0,
+    gate: [*]const f32,
+    gate_stride: u64,
+    up: [*]const f32,
+    up_stride: u64,
+    out: ?[*]f32,
+    out_stride: u64,
+    out_quantized: ?[*]u8,
+    out_quantized_stride: u64,
+};
+pub const glu_unit_columns = 512;
+
+/// Where a step's row stands: which sequence slot it belongs to and its position in it. Rows of one sequence are
+/// neighbours in a step, in ascending position.
+pub const Row = extern struct {
+    sequence: u32,
+    position: u32,
+};
+
+/// cos and sin of position · frequency: out[row][pair] = cos, out[row][pair_count + pair] = sin. Units: rows.
+pub const RopeTable = extern struct {
+    pair_count: u32,
+    row_count: u32,
+    /// Multiplies both (YaRN's magnitude; 1 otherwise).
+    scale: f32,
+    reserved: u32 = 0,
+    rows: [*]const Row,
+    frequencies: [*]const f32,
+    out: [*]f32,
+    out_stride: u64,
+};
+
+/// The KV cache of one layer. A page of a sequence starts at base + page_table[sequence · table_stride + position / 64] ·
+/// page_bytes. In it, at `key_offset`, keys as f16 [kv_head][head_width][64 positions] (transposed, so that scores of
+/// neighbouring positions fill a vector), and at `value_offset`, values as f16 [kv_head][64 positions][head_width].
+pub const KvView = extern struct {
+    base: [*]u8,
+    page_bytes: u64,
+    page_table: [*]const u32,
+    table_stride: u64,
+    key_offset: u64,
+    value_offset: u64,
+};
+
+pub const RopeStyle = enum(u32) {
+    /// No rotation.
+    none = 0,
+    /// Pairs (i, i + pairs), as GPT-NeoX, Gemma and Qwen.
+    halves = 1,
+    /// Pairs (2i, 2i + 1), as Llama's GGUF files.
+    neighbours = 2,
+};
+
+/// Normalises each head of q and k where a weight is given (RMSNorm over head_width), rotates the first 2 · pair_count
+/// elements, writes q back in place and stores k and v in the KV pages. Units: rows.
+pub const RopeStore = extern struct {
+    head_count: u32,
+    kv_head_count: u32,
+    head_width: u32,
+    row_count: u32,
+    style: RopeStyle,
+    pair_count: u32,
+    epsilon: f32,
+    reserved: u32 = 0,
+    q: [*]f32,
+    q_stride: u64,
+    k: [*]f32,
+    k_stride: u64,
+    v: [*]const f32,
+    v_stride: u64,
+    q_norm: ?[*]const f32,
+    k_norm: ?[*]const f32,
+    /// RopeTable's output.
+    table: [*]const f32,
+    table_stride: u64,
+    rows: [*]const Row,
+    kv: KvView,
+};
+
+/// softmax(soft_cap(q·K · scale)) V over positions max(0, position - window + 1) to position (window 0: all), flash
+/// style: chunks of `attention_chunk_positions` positions (aligned to multiples of it) are reduced by themselves, page by
+/// page, and merged in ascending order, so that a row's result does not depend on the split.
+///
+/// split = 0: units are blocks of `attention_row_block` rows × kv heads (kv head innermost); every chunk is merged in the
+/// unit, which writes the result. split = 1: units are rows × kv heads × chunk_count (chunk innermost) and write partial
+/// results; `attention_merge` (units: rows) then merges them. Both write the same bits.
+/// Outputs as in Norm (width = head_count · head_width).
+pub const Attention = extern struct {
+    head_count: u32,
+    kv_head_count: u32,
+    head_width: u32,
+    row_count: u32,
+    window: u32,
+    scale: f32,
+    soft_cap: f32,
+    split: u32,
+    /// Chunks that the longest sequence of this step reaches: highest position / attention_chunk_positions + 1.
+    chunk_count: u32,
+    reserved: u32 = 0,
+    q: [*]const f32,
+    q_stride: u64,
+    rows: [*]const Row,
+    kv: KvView,
+    /// split = 1: [row][head][chunk][head_width + 2] floats (the unnormalised values, the maximum, the sum).
+    partial: ?[*]f32,
+    out: ?[*]f32,
+    out_stride: u64,
+    out_quantized: ?[*]u8,
+    out_quantized_stride: u64,
+};
+pub const attention_row_block = 4;
+
+/// How a token is drawn from a row of logits, applied in this order: repeat penalty (Keskar et al. 2019: a positive logit
+/// of a recent token is divided, a negative one multiplied), temperature, top-k, top-p, min-p, one draw.
+pub const Sampling = extern struct {
+    /// 0: the largest logit, the lowest id among equals.
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    /// 0: no limit.
+    top_k: u32,
+    /// A uniform number in [0, 1) already drawn by the caller.
+    uniform: f32,
+};
+
+pub const Candidate = extern struct { token: u32, logprob: f32 };
+
+/// Draws a token. `logits` (length `count`) may be changed. `recent` are the tokens the repeat penalty looks at, each
+/// counted once. `scratch` has at least `count` elements. Runs on one thread.
+pub const Sample = extern struct {
+    params: Sampling,
+    count: u32,
+    recent_count: u32,
+    logits: [*]f32,
+    recent: [*]const u32,
+    scratch: [*]Candidate,
+    /// Set: the token drawn, and its log-probability under softmax(logits) before any of the above.
+    result: Candidate,
+};
+
+/// Log-probabilities under softmax(logits): of `target`, and the `top_count` best in descending order (ties: lower id
+/// first) into `top`. Runs on one thread.
+pub const Score = extern struct {
+    count: u32,
+    target: u32,
+    top_count: u32,
+    reserved: u32 = 0,
+    logits: [*]const f32,
+    top: [*]Candidate,
+    scratch: [*]Candidate,
+    /// Set by the kernel.
+    target_logprob: f32,
+};
+
+/// One instruction-set level. `scratch` is this thread's own memory of `scratchBytes` bytes, 64-byte aligned.
+pub const Table = extern struct {
+    /// "scalar", "x86_64_v2", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_i8mm".
+    name: [*:0]const u8,
+    pack: *const fn (*const Pack, begin: u32, end: u32) callconv(.c) void,
+    matmul: *const fn (*const MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    embed: *const fn (*const Embed, begin: u32, end: u32) callconv(.c) void,
+    quantize: *const fn (*const Quantize, begin: u32, end: u32) callconv(.c) void,
+    norm: *const fn (*const Norm, begin: u32, end: u32) callconv(.c) void,
+    add: *const fn (*const Add, begin: u32, end: u32) callconv(.c) void,
+    glu: *const fn (*const Glu, begin: u32, end: u32) callconv(.c) void,
+    rope_table: *const fn (*const RopeTable, begin: u32, end: u32) callconv(.c) void,
+    rope_store: *const fn (*const RopeStore, begin: u32, end: u32) callconv(.c) void,
+    attention: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    attention_merge: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    sample: *const fn (*Sample) callconv(.c) void,
+    score: *const fn (*Score) callconv(.c) void,
+    /// Called once on every worker thread before its first kernel (AMX tile configuration is per thread) and after its last.
+    thread_begin: *const fn () callconv(.c) void,
+    thread_end: *const fn () callconv(.c) void,
+};
+
+/// Scratch a thread needs for any kernel called with at most these sizes: the unpacked weights of one row group
+/// (16 · columns bytes of int8 and their float32 scales and minimums for every 16 columns), or one attention block.
+pub fn scratchBytes(columns_max: u32, head_width_max: u32, heads_per_kv_head_max: u32) u64 {
+    const group: u64 = @as(u64, columns_max) * 16 + @as(u64, columns_max) / 16 * 16 * 8;
+    const heads: u64 = @as(u64, heads_per_kv_head_max) * attention_row_block;
+    const attention: u64 = heads * (@as(u64, head_width_max) * 2 + page_positions + 16) * 4;
+    return std.mem.alignForward(u64, @max(group, attention) + 16 * 1024, 4096);
+}
