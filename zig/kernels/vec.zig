@@ -1,0 +1,442 @@
+//! The machine under the kernels: vector widths, loads and stores, conversions, fused multiply-add, int8 dot products and
+//! table look-ups of one instruction-set level. The only file of the kernels that knows an instruction set. It knows no
+//! format and no layout.
+//!
+//! Each level compiles the kernels once, with `level_options.name` naming it and the target's CPU features set to match.
+//! A result may differ in its last bits between levels (fused or separate multiply-add), never within one.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const assert = std.debug.assert;
+const options = @import("level_options");
+
+pub const Level = enum {
+    /// The architecture's baseline, one lane at a time where a kernel has a choice.
+    scalar,
+    x86_64_v2,
+    avx2,
+    avx512,
+    avx512_vnni,
+    amx,
+    neon,
+    neon_dotprod,
+    neon_i8mm,
+};
+
+pub const level: Level = std.meta.stringToEnum(Level, options.name) orelse @compileError("unknown level " ++ options.name);
+
+/// Whether every access to weights and activations is reported. Off in the ordinary tables.
+pub const trace = false;
+
+/// Float32 values of one vector register.
+pub const lanes = switch (level) {
+    .scalar => 1,
+    .x86_64_v2, .neon, .neon_dotprod, .neon_i8mm => 4,
+    .avx2 => 8,
+    .avx512, .avx512_vnni, .amx => 16,
+};
+
+/// Vector registers that inline kernels may count on; tiles are sized by it.
+pub const register_count = switch (level) {
+    .scalar, .x86_64_v2, .avx2 => 16,
+    .avx512, .avx512_vnni, .amx, .neon, .neon_dotprod, .neon_i8mm => 32,
+};
+
+/// Whether `mulAdd` rounds once. Elsewhere it is a multiplication and an addition: the library call that emulates a fused
+/// one is a hundred times slower.
+pub const fused = switch (level) {
+    .scalar, .x86_64_v2 => false,
+    else => true,
+};
+
+/// Hardware conversion between float16 and float32.
+const converts_f16 = fused;
+
+pub const F = @Vector(lanes, f32);
+pub const I = @Vector(lanes, i32);
+pub const U = @Vector(lanes, u32);
+
+comptime {
+    // The level's name and the features it is compiled with must agree: a wider instruction in a narrow level would crash
+    // the machines the narrow level exists for.
+    const Feature = std.Target.x86.Feature;
+    if (builtin.cpu.arch == .x86_64) {
+        const has = struct {
+            fn has(feature: Feature) bool {
+                return std.Target.x86.featureSetHas(builtin.cpu.features, feature);
+            }
+        }.has;
+        assert(has(.sse4_1) == (level != .scalar));
+        assert(has(.avx) == (lanes >= 8));
+        assert(has(.avx512f) == (lanes >= 16));
+        assert(has(.avx512vnni) == (level == .avx512_vnni or level == .amx));
+        assert(has(.amx_int8) == (level == .amx));
+    } else if (builtin.cpu.arch == .aarch64) {
+        assert(std.Target.aarch64.featureSetHas(builtin.cpu.features, .dotprod) == (level == .neon_dotprod or level == .neon_i8mm));
+        assert(std.Target.aarch64.featureSetHas(builtin.cpu.features, .i8mm) == (level == .neon_i8mm));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Memory. Kernels read weights and activations and write results through these two, at any alignment.
+
+/// Reads a `T` (a scalar or a vector) from any address.
+pub inline fn load(comptime T: type, pointer: *const anyopaque) T {
+    return @as(*align(1) const T, @ptrCast(pointer)).*;
+}
+
+/// Writes `value` to any address.
+pub inline fn store(pointer: *anyopaque, value: anytype) void {
+    @as(*align(1) @TypeOf(value), @ptrCast(pointer)).* = value;
+}
+
+/// Reads the first `count` (at most the length of `T`) elements; the others are zero.
+pub inline fn loadPartial(comptime T: type, pointer: *const anyopaque, count: usize) T {
+    const info = @typeInfo(T).vector;
+    assert(count <= info.len);
+    var elements: [info.len]info.child = @splat(0);
+    const source: [*]align(1) const info.child = @ptrCast(pointer);
+    for (0..count) |index| elements[index] = source[index];
+    return elements;
+}
+
+/// Writes the first `count` elements of `value`.
+pub inline fn storePartial(pointer: *anyopaque, value: anytype, count: usize) void {
+    const info = @typeInfo(@TypeOf(value)).vector;
+    assert(count <= info.len);
+    const elements: [info.len]info.child = value;
+    const target: [*]align(1) info.child = @ptrCast(pointer);
+    for (0..count) |index| target[index] = elements[index];
+}
+
+/// Asks for the cache line at `pointer`, which may lie past the end of the data: a prefetch never faults.
+pub inline fn prefetch(pointer: [*]const u8, comptime offset_bytes: comptime_int) void {
+    const address: [*]const u8 = @ptrFromInt(@intFromPtr(pointer) +% offset_bytes);
+    @prefetch(address, .{ .rw = .read, .locality = 3, .cache = .data });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Float32 arithmetic.
+
+/// a · b + c, rounded once where `fused`, twice elsewhere. Any vector of f32, or an f32.
+pub inline fn mulAdd(a: anytype, b: @TypeOf(a), c: @TypeOf(a)) @TypeOf(a) {
+    return if (fused) @mulAdd(@TypeOf(a), a, b, c) else a * b + c;
+}
+
+/// The sum of a vector's elements by halving: ((0 + n/2) + (n/4 + 3n/4)) ..., the same on every run.
+pub inline fn sum(vector: anytype) @typeInfo(@TypeOf(vector)).vector.child {
+    const info = @typeInfo(@TypeOf(vector)).vector;
+    if (info.len == 1) return vector[0];
+    const half = info.len / 2;
+    if (half * 2 != info.len) @compileError("length must be a power of two");
+    return sum(lowHalf(vector) + highHalf(vector));
+}
+
+/// The largest element.
+pub inline fn max(vector: anytype) @typeInfo(@TypeOf(vector)).vector.child {
+    return @reduce(.Max, vector);
+}
+
+pub inline fn lowHalf(vector: anytype) Half(@TypeOf(vector)) {
+    return part(vector, 0, 2);
+}
+
+pub inline fn highHalf(vector: anytype) Half(@TypeOf(vector)) {
+    return part(vector, 1, 2);
+}
+
+fn Half(comptime T: type) type {
+    const info = @typeInfo(T).vector;
+    return @Vector(info.len / 2, info.child);
+}
+
+/// The `index`-th of `count` equal parts of a vector.
+inline fn part(vector: anytype, comptime index: comptime_int, comptime count: comptime_int) @Vector(@typeInfo(@TypeOf(vector)).vector.len / count, @typeInfo(@TypeOf(vector)).vector.child) {
+    const info = @typeInfo(@TypeOf(vector)).vector;
+    const width = info.len / count;
+    return @shuffle(info.child, vector, undefined, std.simd.iota(i32, width) + @as(@Vector(width, i32), @splat(index * width)));
+}
+
+/// The concatenation of two vectors.
+pub inline fn join(low: anytype, high: @TypeOf(low)) @Vector(2 * @typeInfo(@TypeOf(low)).vector.len, @typeInfo(@TypeOf(low)).vector.child) {
+    return std.simd.join(low, high);
+}
+
+/// Rounds to the nearest integer, ties to even. |value| must be below 2^22.
+pub inline fn roundToInt(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, i32) {
+    // 1.5 · 2^23 pushes the fraction out of the significand, rounding as the machine rounds; the integer is what its low
+    // bits then hold. Exact at every level, where an instruction for it differs between them.
+    const T = @TypeOf(value);
+    const Int = @Vector(@typeInfo(T).vector.len, i32);
+    const magic: T = @splat(12582912.0);
+    return @as(Int, @bitCast(value + magic)) - @as(Int, @bitCast(magic));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Conversions. `n` values at a time, any power of two.
+
+/// float16 values (as stored) to float32, exactly, denormals and infinities included.
+pub inline fn fromF16(half: anytype) @Vector(@typeInfo(@TypeOf(half)).vector.len, f32) {
+    const len = @typeInfo(@TypeOf(half)).vector.len;
+    if (converts_f16) return @floatCast(@as(@Vector(len, f16), @bitCast(half)));
+    const Bits = @Vector(len, u32);
+    const Float = @Vector(len, f32);
+    const bits: Bits = @as(@Vector(len, u16), @bitCast(half));
+    const sign = (bits & @as(Bits, @splat(0x8000))) << @splat(16);
+    // Exponent and fraction in float32's places; multiplying by 2^112 corrects the bias and normalises denormals.
+    const scaled: Float = @as(Float, @bitCast((bits & @as(Bits, @splat(0x7fff))) << @splat(13))) * @as(Float, @splat(0x1p112));
+    const magnitude: Bits = @bitCast(scaled);
+    const not_finite = (bits & @as(Bits, @splat(0x7c00))) == @as(Bits, @splat(0x7c00));
+    const fixed = @select(u32, not_finite, magnitude | @as(Bits, @splat(0x7f800000)), magnitude);
+    return @bitCast(fixed | sign);
+}
+
+/// float32 to float16, to nearest, ties to even.
+pub inline fn toF16(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, f16) {
+    const len = @typeInfo(@TypeOf(value)).vector.len;
+    const Half16 = @Vector(len, f16);
+    if (converts_f16) return @floatCast(value);
+    const Bits = @Vector(len, u32);
+    const Float = @Vector(len, f32);
+    const input: Bits = @bitCast(value);
+    const sign = input & @as(Bits, @splat(0x80000000));
+    const bits = input ^ sign;
+    // Below 2^-14 the result is denormal: adding 0.5 leaves its fraction, rounded, in the sum's low bits.
+    const magic: Bits = @splat((127 - 15 + 23 - 10 + 1) << 23);
+    const denormal = @as(Bits, @bitCast(@as(Float, @bitCast(bits)) + @as(Float, @bitCast(magic)))) -% magic;
+    const odd = (bits >> @splat(13)) & @as(Bits, @splat(1));
+    const normal = (bits -% @as(Bits, @splat((127 - 15) << 23)) +% @as(Bits, @splat(0xfff)) +% odd) >> @splat(13);
+    const infinite = @select(u32, bits > @as(Bits, @splat(0x7f800000)), @as(Bits, @splat(0x7e00)), @as(Bits, @splat(0x7c00)));
+    const small = bits < @as(Bits, @splat((127 - 14) << 23));
+    const large = bits >= @as(Bits, @splat((127 + 16) << 23));
+    const magnitude = @select(u32, large, infinite, @select(u32, small, denormal, normal));
+    return @bitCast(@as(@Vector(len, u16), @truncate(magnitude | (sign >> @splat(16)))));
+}
+
+/// Reads `len` float16 values as float32.
+pub inline fn loadF16(comptime len: comptime_int, pointer: *const anyopaque) @Vector(len, f32) {
+    return fromF16(load(@Vector(len, u16), pointer));
+}
+
+/// Writes float32 values as float16.
+pub inline fn storeF16(pointer: *anyopaque, value: anytype) void {
+    store(pointer, @as(@Vector(@typeInfo(@TypeOf(value)).vector.len, u16), @bitCast(toF16(value))));
+}
+
+/// Reads `len` bfloat16 values as float32.
+pub inline fn loadBf16(comptime len: comptime_int, pointer: *const anyopaque) @Vector(len, f32) {
+    const bits: @Vector(len, u32) = load(@Vector(len, u16), pointer);
+    return @bitCast(bits << @splat(16));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Int8 dot products: 64 bytes are 16 lanes of 4.
+
+pub const Bytes = @Vector(64, u8);
+pub const Lanes16 = @Vector(16, i32);
+
+/// Whether `dot` subtracts 128 from weights whose `weight_max` is above 127, because the level multiplies signed bytes.
+/// Where false, the caller corrects by 128 times the sum of the activations.
+pub const dot_subtracts_128 = switch (level) {
+    .x86_64_v2, .avx2, .avx512, .neon, .neon_dotprod => true,
+    .scalar, .avx512_vnni, .amx, .neon_i8mm => false,
+};
+
+/// acc[i] + Σ_k w[4i + k] · x[k], exactly, for 16 lanes. `x` is four int8 in −127..127, first in the lowest byte. `w` is at
+/// most `weight_max`, known at compile time: above 127 the weight is taken as `w − 128` where `dot_subtracts_128`.
+pub inline fn dot(acc: Lanes16, w: Bytes, x: i32, comptime weight_max: comptime_int) Lanes16 {
+    const full = weight_max > 127;
+    switch (level) {
+        .scalar => return dotScalar(acc, w, x),
+        .avx512_vnni, .amx => {
+            var result = acc;
+            asm ("vpdpbusd %[x], %[w], %[acc]"
+                : [acc] "+v" (result),
+                : [w] "v" (w),
+                  [x] "v" (@as(Lanes16, @splat(x))),
+            );
+            return result;
+        },
+        .avx512 => {
+            // No sign instruction at this width: negate the activations of negative weights under a mask. |w| ≤ 128 and
+            // |x| ≤ 127, so a pair's sum is at most 2 · 128 · 127 = 32,512 and does not saturate.
+            const pattern: @Vector(64, i8) = @bitCast(@as(Lanes16, @splat(x)));
+            const signed: @Vector(64, i8) = @bitCast(w ^ @as(Bytes, @splat(0x80)));
+            const unsigned: Bytes = if (full) @abs(signed) else w;
+            const activation = if (full) @select(i8, signed < @as(@Vector(64, i8), @splat(0)), -%pattern, pattern) else pattern;
+            const pairs = asm ("vpmaddubsw %[x], %[w], %[out]"
+                : [out] "=v" (-> @Vector(32, i16)),
+                : [w] "v" (unsigned),
+                  [x] "v" (activation),
+            );
+            return acc + asm ("vpmaddwd %[ones], %[pairs], %[out]"
+                : [out] "=v" (-> Lanes16),
+                : [pairs] "v" (pairs),
+                  [ones] "v" (@as(@Vector(32, i16), @splat(1))),
+            );
+        },
+        .avx2 => {
+            var halves: [2]@Vector(8, i32) = undefined;
+            inline for (0..2) |index| halves[index] = dotAvx2(part(acc, index, 2), part(w, index, 2), x, full);
+            return join(halves[0], halves[1]);
+        },
+        .x86_64_v2 => {
+            var quarters: [4]@Vector(4, i32) = undefined;
+            inline for (0..4) |index| quarters[index] = dotV2(part(acc, index, 4), part(w, index, 4), x, full);
+            return join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
+        },
+        .neon, .neon_dotprod, .neon_i8mm => {
+            var quarters: [4]@Vector(4, i32) = undefined;
+            inline for (0..4) |index| quarters[index] = dotNeon(part(acc, index, 4), part(w, index, 4), x, full);
+            return join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
+        },
+    }
+}
+
+inline fn dotScalar(acc: Lanes16, w: Bytes, x: i32) Lanes16 {
+    const weights: [64]u8 = w;
+    const activations: [4]i8 = @bitCast(x);
+    var result: [16]i32 = acc;
+    for (0..16) |row| {
+        inline for (0..4) |column| result[row] += @as(i32, weights[4 * row + column]) * activations[column];
+    }
+    return result;
+}
+
+inline fn dotAvx2(acc: @Vector(8, i32), w: @Vector(32, u8), x: i32, comptime full: bool) @Vector(8, i32) {
+    const pattern: @Vector(32, i8) = @bitCast(@as(@Vector(8, i32), @splat(x)));
+    const signed: @Vector(32, i8) = @bitCast(w ^ @as(@Vector(32, u8), @splat(0x80)));
+    const unsigned: @Vector(32, u8) = if (full) @abs(signed) else w;
+    // |w| ≤ 128 and |x| ≤ 127: a pair's sum is at most 2 · 128 · 127 = 32,512 and does not saturate.
+    const activation = if (full) asm ("vpsignb %[w], %[x], %[out]"
+        : [out] "=x" (-> @Vector(32, i8)),
+        : [w] "x" (signed),
+          [x] "x" (pattern),
+    ) else pattern;
+    const pairs = asm ("vpmaddubsw %[x], %[w], %[out]"
+        : [out] "=x" (-> @Vector(16, i16)),
+        : [w] "x" (unsigned),
+          [x] "x" (activation),
+    );
+    return acc + asm ("vpmaddwd %[ones], %[pairs], %[out]"
+        : [out] "=x" (-> @Vector(8, i32)),
+        : [pairs] "x" (pairs),
+          [ones] "x" (@as(@Vector(16, i16), @splat(1))),
+    );
+}
+
+inline fn dotV2(acc: @Vector(4, i32), w: @Vector(16, u8), x: i32, comptime full: bool) @Vector(4, i32) {
+    var activation: @Vector(16, i8) = @bitCast(@as(@Vector(4, i32), @splat(x)));
+    const signed: @Vector(16, i8) = @bitCast(w ^ @as(@Vector(16, u8), @splat(0x80)));
+    if (full) asm ("psignb %[w], %[x]"
+        : [x] "+x" (activation),
+        : [w] "x" (signed),
+    );
+    var pairs: @Vector(16, u8) = if (full) @abs(signed) else w;
+    asm ("pmaddubsw %[x], %[w]"
+        : [w] "+x" (pairs),
+        : [x] "x" (activation),
+    );
+    asm ("pmaddwd %[ones], %[pairs]"
+        : [pairs] "+x" (pairs),
+        : [ones] "x" (@as(@Vector(8, i16), @splat(1))),
+    );
+    return acc + @as(@Vector(4, i32), @bitCast(pairs));
+}
+
+inline fn dotNeon(acc: @Vector(4, i32), w: @Vector(16, u8), x: i32, comptime full: bool) @Vector(4, i32) {
+    const activation: @Vector(16, i8) = @bitCast(@as(@Vector(4, i32), @splat(x)));
+    var result = acc;
+    if (level == .neon_i8mm) {
+        asm ("usdot %[acc].4s, %[w].16b, %[x].16b"
+            : [acc] "+w" (result),
+            : [w] "w" (w),
+              [x] "w" (activation),
+        );
+        return result;
+    }
+    const signed: @Vector(16, i8) = @bitCast(if (full) w ^ @as(@Vector(16, u8), @splat(0x80)) else w);
+    if (level == .neon_dotprod) {
+        asm ("sdot %[acc].4s, %[w].16b, %[x].16b"
+            : [acc] "+w" (result),
+            : [w] "w" (signed),
+              [x] "w" (activation),
+        );
+        return result;
+    }
+    // |w| ≤ 128 and |x| ≤ 127: the sum of two products fits in 16 bits.
+    const low = asm ("smull %[out].8h, %[w].8b, %[x].8b"
+        : [out] "=w" (-> @Vector(8, i16)),
+        : [w] "w" (signed),
+          [x] "w" (activation),
+    );
+    const high = asm ("smull2 %[out].8h, %[w].16b, %[x].16b"
+        : [out] "=w" (-> @Vector(8, i16)),
+        : [w] "w" (signed),
+          [x] "w" (activation),
+    );
+    const pairs = asm ("addp %[out].8h, %[low].8h, %[high].8h"
+        : [out] "=w" (-> @Vector(8, i16)),
+        : [low] "w" (low),
+          [high] "w" (high),
+    );
+    asm ("sadalp %[acc].4s, %[pairs].8h"
+        : [acc] "+w" (result),
+        : [pairs] "w" (pairs),
+    );
+    return result;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Bytes.
+
+/// `bytes` shifted so that the bit at `from` comes to `to`, masked by `mask` (which must hide what crosses byte borders).
+pub inline fn bits(bytes: Bytes, comptime from: comptime_int, comptime to: comptime_int, comptime mask: u8) Bytes {
+    const Words = @Vector(16, u32);
+    const words: Words = @bitCast(bytes);
+    const moved = if (from > to) words >> @splat(from - to) else if (from < to) words << @splat(to - from) else words;
+    return @as(Bytes, @bitCast(moved)) & @as(Bytes, @splat(mask));
+}
+
+/// table[index] for 64 indices of 0 to 15.
+pub inline fn lookup(comptime table: [16]u8, indices: Bytes) Bytes {
+    switch (level) {
+        .scalar => {
+            var result: [64]u8 = indices;
+            for (&result) |*byte| byte.* = table[byte.* & 15];
+            return result;
+        },
+        .avx512, .avx512_vnni, .amx => return asm ("vpshufb %[i], %[t], %[out]"
+            : [out] "=v" (-> Bytes),
+            : [t] "v" (@as(Bytes, table ++ table ++ table ++ table)),
+              [i] "v" (indices),
+        ),
+        .avx2 => {
+            var halves: [2]@Vector(32, u8) = undefined;
+            inline for (0..2) |index| halves[index] = asm ("vpshufb %[i], %[t], %[out]"
+                : [out] "=x" (-> @Vector(32, u8)),
+                : [t] "x" (@as(@Vector(32, u8), table ++ table)),
+                  [i] "x" (part(indices, index, 2)),
+            );
+            return join(halves[0], halves[1]);
+        },
+        .x86_64_v2, .neon, .neon_dotprod, .neon_i8mm => {
+            var quarters: [4]@Vector(16, u8) = undefined;
+            inline for (0..4) |index| {
+                if (level == .x86_64_v2) {
+                    var values: @Vector(16, u8) = table;
+                    asm ("pshufb %[i], %[t]"
+                        : [t] "+x" (values),
+                        : [i] "x" (part(indices, index, 4)),
+                    );
+                    quarters[index] = values;
+                } else quarters[index] = asm ("tbl %[out].16b, {%[t].16b}, %[i].16b"
+                    : [out] "=w" (-> @Vector(16, u8)),
+                    : [t] "w" (@as(@Vector(16, u8), table)),
+                      [i] "w" (part(indices, index, 4)),
+                );
+            }
+            return join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
+        },
+    }
+}
