@@ -169,7 +169,7 @@ pub inline fn roundToInt(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vecto
     const T = @TypeOf(value);
     const Int = @Vector(@typeInfo(T).vector.len, i32);
     const magic: T = @splat(12582912.0);
-    return @as(Int, @bitCast(value + magic)) - @as(Int, @bitCast(magic));
+    return @as(Int, @bitCast(value + magic)) -% @as(Int, @bitCast(magic));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -386,6 +386,15 @@ inline fn dotNeon(acc: @Vector(4, i32), w: @Vector(16, u8), x: i32, comptime ful
     );
     return result;
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Threads.
+
+/// Called on a thread before its first kernel.
+pub fn threadBegin() callconv(.c) void {}
+
+/// Called on a thread after its last kernel.
+pub fn threadEnd() callconv(.c) void {}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Bytes.

@@ -1,0 +1,49 @@
+//! One instruction-set level: the root of an object that is compiled once per level. It exports the level's `Table` under
+//! the hidden symbol `tinyai_kernels_<level>` and nothing else that another level could collide with.
+
+const std = @import("std");
+const table = @import("table.zig");
+const vec = @import("vec.zig");
+const quant = @import("quant.zig");
+const matmul = @import("matmul.zig");
+const activation = @import("activation.zig");
+const attention = @import("attention.zig");
+const norm = @import("norm.zig");
+const rope = @import("rope.zig");
+const sample = @import("sample.zig");
+
+const name = @tagName(vec.level);
+
+const kernels: table.Table = .{
+    .name = name,
+    .pack = matmul.pack,
+    .matmul = matmul.matmul,
+    .embed = matmul.embed,
+    .quantize = quant.quantize,
+    .norm = norm.norm,
+    .add = norm.add,
+    .glu = activation.glu,
+    .rope_table = rope.ropeTable,
+    .rope_store = rope.ropeStore,
+    .attention = attention.attention,
+    .attention_merge = attention.attentionMerge,
+    .sample = sample.sample,
+    .score = sample.score,
+    .thread_begin = vec.threadBegin,
+    .thread_end = vec.threadEnd,
+};
+
+comptime {
+    @export(&kernels, .{ .name = "tinyai_kernels_" ++ name, .visibility = .hidden });
+}
+
+test {
+    _ = vec;
+    _ = quant;
+    _ = matmul;
+    _ = activation;
+    _ = attention;
+    _ = norm;
+    _ = rope;
+    _ = sample;
+}
