@@ -233,7 +233,7 @@ export class Metadata {
   /** An array of any number type, as stored; 64-bit integers come as float64, and one that is not exact there is an error. */
   numbers(key: string): NumberArray {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return this.#fallback(key, "an array of numbers", undefined);
+    if (entry === undefined) throw this.#missing(key, "an array of numbers");
     const { value } = entry;
     if (!ArrayBuffer.isView(value)) throw this.#wrongType(key, "an array of numbers", entry);
     if (!(value instanceof BigUint64Array || value instanceof BigInt64Array)) return value;
@@ -242,7 +242,7 @@ export class Metadata {
 
   booleans(key: string): readonly boolean[] {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return this.#fallback(key, "an array of booleans", undefined);
+    if (entry === undefined) throw this.#missing(key, "an array of booleans");
     if (!isBooleans(entry.value)) throw this.#wrongType(key, "an array of booleans", entry);
     return entry.value;
   }
@@ -276,14 +276,18 @@ export class Metadata {
 
   #stringTable(key: string): StringTable {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return this.#fallback(key, "an array of strings", undefined);
+    if (entry === undefined) throw this.#missing(key, "an array of strings");
     if (!(entry.value instanceof StringTable)) throw this.#wrongType(key, "an array of strings", entry);
     return entry.value;
   }
 
   #fallback<Value>(key: string, expected: string, fallback: Value | undefined): Value {
     if (fallback !== undefined) return fallback;
-    throw this.error(key, `is missing; ${expected} is expected. The file may hold something else than a language model`);
+    throw this.#missing(key, expected);
+  }
+
+  #missing(key: string, expected: string): ModelFileError {
+    return this.error(key, `is missing; ${expected} is expected. The file may hold something else than a language model`);
   }
 
   #wrongType(key: string, expected: string, entry: MetadataEntry): ModelFileError {

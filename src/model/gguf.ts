@@ -27,6 +27,8 @@ import {
 
 /** The header is read in pieces of at least this size. A model without a vocabulary has a header of some 20 KB. */
 const chunkBytes = 256 * 1024;
+/** Memory for the header is reserved in units of this; what is not read into it costs no physical memory. */
+const reserveBytes = 16 * 1024 * 1024;
 /** Headers end before this. Gemma's 262,144 tokens with their scores make 6 MB; ten million tokens would fit. */
 const headerBytesMax = 256 * 1024 * 1024;
 /** One string's bytes at most. Keys and tensor names are far shorter; the longest values are chat templates of some 20 KB. */
@@ -168,7 +170,6 @@ function readModelFile(reader: HeaderReader): ModelFile {
   const tensors = new Map<string, TensorEntry>();
   for (const { offset, ...place } of places) tensors.set(place.name, { ...place, byteOffset: dataOffset + offset });
   checkPlaces(reader, tensors);
-  reader.finish();
   return { path: reader.path, byteLength: reader.byteLength, format: "gguf", version, metadata, tensors };
 }
 
@@ -308,7 +309,7 @@ function numericArray(type: Exclude<ScalarType, "bool" | "string">, buffer: Arra
 /** Walks the strings once to check them; their bytes stay in the header until somebody asks. */
 function readStringTable(reader: HeaderReader, field: string, length: number): StringTable {
   const start = reader.position;
-  for (let index = 0; index < length; index++) reader.string(field, stringBytesMax);
+  reader.skipStrings(length, field, stringBytesMax);
   const byteLength = reader.position - start - length * 8;
   return new StringTable(length, (limit) => packStrings(reader.bytes, start, limit, byteLength));
 }
@@ -435,9 +436,10 @@ class HeaderReader {
   readonly path: string;
   readonly byteLength: number;
   position = 0;
-  /** What was read so far, from the file's start. It is replaced when it grows: do not keep it across a read. */
+  /** What was read so far, from the file's start. Each read replaces it: do not keep it across one. */
   bytes = new Uint8Array(0);
   view = new DataView(this.bytes.buffer);
+  #reserved = new Uint8Array(0);
   readonly #file: number;
 
   constructor(path: string, file: number, byteLength: number) {
@@ -472,7 +474,8 @@ class HeaderReader {
   }
 
   uint32(field: string): number {
-    return this.view.getUint32(this.skip(4, field), true);
+    const offset = this.skip(4, field); // Before `view` is taken, as it may replace it.
+    return this.view.getUint32(offset, true);
   }
 
   /** A 64-bit number that a JavaScript number holds exactly; counts, lengths and offsets of real files are far smaller. */
@@ -502,6 +505,25 @@ class HeaderReader {
     return { start, end: start + length };
   }
 
+  /** Moves past `count` strings. Those that are in memory cost a few instructions each; `string` sees to the others. */
+  skipStrings(count: number, field: string, bytesMax: number): void {
+    let { view, position } = this;
+    for (let index = 0; index < count; index++) {
+      if (position + 8 <= view.byteLength && view.getUint32(position + 4, true) === 0) {
+        const length = view.getUint32(position, true);
+        const end = position + 8 + length;
+        if (length <= bytesMax && end <= view.byteLength) {
+          position = end;
+          continue;
+        }
+      }
+      this.position = position;
+      this.string(field, bytesMax);
+      ({ view, position } = this);
+    }
+    this.position = position;
+  }
+
   /** A key or a tensor's name: valid UTF-8 and not empty. */
   name(field: string, bytesMax: number): string {
     const { start, end } = this.string(field, bytesMax);
@@ -511,12 +533,6 @@ class HeaderReader {
     } catch (cause) {
       throw this.error(field, "is not valid UTF-8: the file is damaged", { cause });
     }
-  }
-
-  /** Gives back the memory that was read past the header's end. */
-  finish(): void {
-    this.bytes = this.bytes.slice(0, this.position);
-    this.view = new DataView(this.bytes.buffer);
   }
 
   #load(end: number, field: string): void {
@@ -530,12 +546,17 @@ class HeaderReader {
     if (end > headerBytesMax) {
       throw this.error(field, `ends at byte ${grouped(end)}; the header is expected within ${grouped(headerBytesMax)}`);
     }
-    // Doubling keeps the number of copies low, whatever the header's length.
-    const grown = new Uint8Array(Math.min(this.byteLength, Math.max(end, this.bytes.length * 2, chunkBytes)));
-    grown.set(this.bytes);
-    this.#readInto(grown, this.bytes.length);
-    this.bytes = grown;
-    this.view = new DataView(grown.buffer);
+    const loaded = this.bytes.length;
+    if (end > this.#reserved.length) {
+      const reserved = new Uint8Array(Math.min(this.byteLength, Math.ceil(end / reserveBytes) * 2 * reserveBytes));
+      reserved.set(this.bytes);
+      this.#reserved = reserved;
+    }
+    // Pieces grow with the header: few system calls for a long one, little read past the end of a short one.
+    const wanted = Math.min(this.#reserved.length, Math.max(end, Math.floor(loaded * 1.5), chunkBytes));
+    this.#readInto(this.#reserved.subarray(0, wanted), loaded);
+    this.bytes = this.#reserved.subarray(0, wanted);
+    this.view = new DataView(this.#reserved.buffer, 0, wanted);
   }
 
   /** Fills `bytes` from `start` on with the file's bytes at the same places. */
