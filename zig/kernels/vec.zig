@@ -194,7 +194,6 @@ pub inline fn fromF16(half: anytype) @Vector(@typeInfo(@TypeOf(half)).vector.len
 /// float32 to float16, to nearest, ties to even.
 pub inline fn toF16(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, f16) {
     const len = @typeInfo(@TypeOf(value)).vector.len;
-    const Half16 = @Vector(len, f16);
     if (converts_f16) return @floatCast(value);
     const Bits = @Vector(len, u32);
     const Float = @Vector(len, f32);
@@ -400,7 +399,7 @@ pub fn threadEnd() callconv(.c) void {}
 // Bytes.
 
 /// `bytes` shifted so that the bit at `from` comes to `to`, masked by `mask` (which must hide what crosses byte borders).
-pub inline fn bits(bytes: Bytes, comptime from: comptime_int, comptime to: comptime_int, comptime mask: u8) Bytes {
+pub inline fn bitField(bytes: Bytes, comptime from: comptime_int, comptime to: comptime_int, comptime mask: u8) Bytes {
     const Words = @Vector(16, u32);
     const words: Words = @bitCast(bytes);
     const moved = if (from > to) words >> @splat(from - to) else if (from < to) words << @splat(to - from) else words;
@@ -448,4 +447,127 @@ pub inline fn lookup(comptime table: [16]u8, indices: Bytes) Bytes {
             return join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
         },
     }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+test "float16 converts exactly both ways, for all 65,536 patterns" {
+    var start: u32 = 0;
+    while (start < 65536) : (start += 16) {
+        const patterns = @as(@Vector(16, u16), @truncate(std.simd.iota(u32, 16) + @as(@Vector(16, u32), @splat(start))));
+        const floats: [16]f32 = fromF16(patterns);
+        const back: [16]u16 = @as(@Vector(16, u16), @bitCast(toF16(@as(@Vector(16, f32), floats))));
+        for (floats, back, @as([16]u16, patterns)) |float, returned, pattern| {
+            const expected = referenceF16(pattern);
+            if (std.math.isNan(expected)) {
+                try std.testing.expect(std.math.isNan(float));
+                try std.testing.expect(returned & 0x7fff > 0x7c00);
+            } else {
+                try std.testing.expectEqual(expected, float);
+                try std.testing.expectEqual(pattern, returned);
+            }
+        }
+    }
+}
+
+fn referenceF16(pattern: u16) f64 {
+    const fraction: f64 = @floatFromInt(pattern & 0x3ff);
+    const exponent: i32 = pattern >> 10 & 31;
+    const magnitude = if (exponent == 31)
+        (if (pattern & 0x3ff == 0) std.math.inf(f64) else std.math.nan(f64))
+    else if (exponent == 0)
+        std.math.ldexp(fraction, -24)
+    else
+        std.math.ldexp(1024 + fraction, exponent - 25);
+    return if (pattern & 0x8000 != 0) -magnitude else magnitude;
+}
+
+test "float32 rounds to the nearest float16, ties to even" {
+    var prng: std.Random.DefaultPrng = .init(3);
+    for (0..4096) |round| {
+        var values: [16]f32 = undefined;
+        for (&values) |*value| {
+            const random = prng.random();
+            value.* = switch (round % 3) {
+                0 => random.floatNorm(f32),
+                1 => random.floatNorm(f32) * 0x1p-20,
+                // Half-way between two float16 values.
+                else => @floatCast((referenceF16(random.int(u16) & 0x7bfe) + referenceF16(random.int(u16) & 0x3ff)) * 0.5),
+            };
+        }
+        const converted: [16]u16 = @as(@Vector(16, u16), @bitCast(toF16(@as(@Vector(16, f32), values))));
+        for (values, converted) |value, pattern| {
+            const distance = @abs(referenceF16(pattern) - value);
+            const below = if (pattern & 0x7fff == 0) pattern else pattern - 1;
+            const above = if (pattern & 0x7fff == 0x7c00) pattern else pattern + 1;
+            for ([_]u16{ below, above }) |other| {
+                const other_distance = @abs(referenceF16(other) - value);
+                try std.testing.expect(distance < other_distance or (distance == other_distance and pattern & 1 == 0) or other == pattern);
+            }
+        }
+    }
+}
+
+test "bfloat16 is the upper half of float32" {
+    const source = [_]u16{ 0x3f80, 0xc000, 0x0001, 0x7f80, 0x8000, 0x4049, 0, 1 };
+    const floats: [8]f32 = loadBf16(8, &source);
+    for (source, floats) |pattern, float| try std.testing.expectEqual(@as(u32, pattern) << 16, @as(u32, @bitCast(float)));
+}
+
+test "dot is exact for every extreme of weights and activations" {
+    var prng: std.Random.DefaultPrng = .init(4);
+    for (0..512) |round| {
+        var weights: [64]u8 = undefined;
+        var activations: [4]i8 = undefined;
+        for (&weights) |*weight| weight.* = switch (round) {
+            0, 1 => 255,
+            2, 3 => 0,
+            4, 5 => 127,
+            6, 7 => 128,
+            else => prng.random().int(u8),
+        };
+        for (&activations) |*activation| activation.* = switch (round) {
+            0, 2, 4, 6 => 127,
+            1, 3, 5, 7 => -127,
+            else => prng.random().intRangeAtMost(i8, -127, 127),
+        };
+        const x: i32 = @bitCast(activations);
+        const start: Lanes16 = @splat(-5);
+        const full: [16]i32 = dot(start, weights, x, 255);
+        const narrow: [16]i32 = dot(start, weights & @as(Bytes, @splat(127)), x, 127);
+        for (0..16) |row| {
+            var expected_full: i32 = -5;
+            var expected_narrow: i32 = -5;
+            for (0..4) |column| {
+                const weight: i32 = weights[4 * row + column];
+                expected_full += (weight - if (dot_subtracts_128) 128 else 0) * activations[column];
+                expected_narrow += (weight & 127) * activations[column];
+            }
+            try std.testing.expectEqual(expected_full, full[row]);
+            try std.testing.expectEqual(expected_narrow, narrow[row]);
+        }
+    }
+}
+
+test "bit fields and look-ups agree with plain arithmetic" {
+    var prng: std.Random.DefaultPrng = .init(5);
+    var bytes: [64]u8 = undefined;
+    prng.random().bytes(&bytes);
+    inline for (.{ .{ 4, 0, 0x0f }, .{ 0, 4, 0x30 }, .{ 2, 4, 0x30 }, .{ 6, 4, 0x30 }, .{ 7, 4, 0x10 }, .{ 0, 0, 0x0f } }) |case| {
+        const found: [64]u8 = bitField(bytes, case[0], case[1], case[2]);
+        for (bytes, found) |byte, value| {
+            const moved: u32 = @as(u32, byte) << case[1] >> case[0];
+            try std.testing.expectEqual(@as(u8, @truncate(moved & case[2])), value);
+        }
+    }
+    const table = [16]u8{ 1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241 };
+    for (&bytes) |*byte| byte.* &= 15;
+    const found: [64]u8 = lookup(table, bytes);
+    for (bytes, found) |index, value| try std.testing.expectEqual(table[index], value);
+}
+
+test "sums are exact for exact inputs and rounding goes to even" {
+    try std.testing.expectEqual(@as(f32, 120), sum(@as(@Vector(16, f32), std.simd.iota(f32, 16))));
+    const rounded: [4]i32 = roundToInt(@as(@Vector(4, f32), .{ 2.5, -3.5, 0.49999997, -126.6 }));
+    try std.testing.expectEqualSlices(i32, &.{ 2, -4, 0, -127 }, &rounded);
 }
