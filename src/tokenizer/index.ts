@@ -1,0 +1,329 @@
+// From text to a model's token ids and back, as the model file's metadata says: SentencePiece or byte-level byte-pair encoding.
+// The ids are those that llama.cpp gives for the same file. It knows no chat format (chat.ts) and no model.
+
+import { OptionError } from "../errors.ts";
+import type { Metadata } from "../model/file.ts";
+import { printable } from "../model/file.ts";
+import { BytePair, decodePieces, readMerges } from "./byte-pair.ts";
+import { TokenBuffer } from "./merge.ts";
+import type { PreTokenizer } from "./pretokenize.ts";
+import { findPreTokenizer, preTokenizerNames, splitWords } from "./pretokenize.ts";
+import { markSpaces, SentencePiece, unmarkSpaces } from "./sentencepiece.ts";
+import type { SpecialToken } from "./special.ts";
+import { SpecialTokens } from "./special.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+import { attribute, byteOfText, keys, readVocabulary } from "./vocabulary.ts";
+
+/** How a text becomes tokens. */
+export interface EncodeOptions {
+  /** Adds the beginning-of-text and end-of-text tokens that the model file asks for. Default true. */
+  readonly addSpecial?: boolean;
+  /** `<bos>` and the like in the text are the tokens of that name instead of plain characters. Default false. */
+  readonly parseSpecial?: boolean;
+}
+
+/** How tokens become a text. */
+export interface DecodeOptions {
+  /** Leaves out control tokens and the unknown token. Default true. */
+  readonly skipSpecial?: boolean;
+  /**
+   * Keeps the space that encoding put before the first word (of vocabularies that ask for one). Set it for tokens that go on
+   * from an earlier text, such as generated ones: their first space is theirs. Default false.
+   */
+  readonly keepLeadingSpace?: boolean;
+}
+
+/** Turns tokens into text one by one. */
+export interface StreamDecoder {
+  /** The characters that `token` completes: none, one or more. A character split over tokens comes with its last. */
+  push(token: number): string;
+  /** What was begun and not completed, as U+FFFD; the decoder is then as new. */
+  finish(): string;
+}
+
+/** A model's tokenizer. */
+export interface Tokenizer {
+  /** The number of tokens; ids are below it. */
+  readonly vocabularySize: number;
+  /** The beginning-of-text token. */
+  readonly bosToken: number | undefined;
+  /** All tokens that end a generation (end of text, of turn, of message), ascending. */
+  readonly eosTokens: readonly number[];
+  /** Whether `encode` puts the beginning-of-text token first, and the end-of-text token last. */
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  /** The model's chat template in Jinja, for chat.ts. */
+  readonly chatTemplate: string | undefined;
+
+  /**
+   * The ids of `text`. The empty text is the beginning-of-text token alone, where the model has one.
+   * @throws {OptionError} if the text has a lone surrogate, is longer than 256 MiB in UTF-8, or cannot be written in the vocabulary.
+   */
+  encode(text: string, options?: EncodeOptions): Uint32Array;
+  /**
+   * The text of `tokens`. Bytes that are not UTF-8 become U+FFFD, as TextDecoder has it.
+   * @throws {OptionError} if an id is not of the vocabulary.
+   */
+  decode(tokens: Iterable<number>, options?: DecodeOptions): string;
+  /** A decoder for tokens that come one by one; joined, what it gives is what `decode` gives. */
+  decoder(options?: DecodeOptions): StreamDecoder;
+  /** A token's text as it stands in a text, special tokens too; a part of a character is U+FFFD. */
+  tokenText(token: number): string;
+  /** A token's bytes as they stand in a text, special tokens too. */
+  tokenBytes(token: number): Uint8Array;
+  /** Whether the token is a control token or the unknown token, which `decode` leaves out. */
+  isSpecial(token: number): boolean;
+}
+
+/** The longest text in UTF-8: working on it takes about 60 times its size. */
+const textBytesMax = 2 ** 28;
+
+/**
+ * Builds the tokenizer that the metadata of a GGUF file describes.
+ * @throws {ModelFileError} naming the metadata key, if the tokenizer is of a kind that is not supported or its data are damaged.
+ */
+export function createTokenizer(metadata: Metadata, _path: string): Tokenizer {
+  const model = metadata.string(keys.model);
+  const shared = (vocabulary: Vocabulary, addBosDefault: boolean): Shared => {
+    const addBos = metadata.boolean(keys.addBos, addBosDefault);
+    const addEos = metadata.boolean(keys.addEos, false);
+    if (addBos && vocabulary.bos === undefined) throw missing(metadata, keys.bos, keys.addBos);
+    if (addEos && vocabulary.eos === undefined) throw missing(metadata, keys.eos, keys.addEos);
+    const chatTemplate = metadata.has(keys.chatTemplate) ? metadata.string(keys.chatTemplate) : undefined;
+    return { vocabulary, addBos, addEos, chatTemplate };
+  };
+
+  if (model === "llama") {
+    // The ids of the first LLaMA, which files of its time do not name.
+    const vocabulary = readVocabulary(metadata, { bos: 1, eos: 2, unknown: 0 });
+    return new SentencePieceTokenizer(shared(vocabulary, true), metadata.boolean(keys.addSpacePrefix, true));
+  }
+  if (model === "gpt2") {
+    const preTokenizer = readPreTokenizer(metadata);
+    const vocabulary = readVocabulary(metadata, {});
+    const pieces = decodePieces(vocabulary.texts);
+    const bytePair = new BytePair(pieces, readMerges(metadata, pieces), preTokenizer.ignoresMerges);
+    return new BytePairTokenizer(shared(vocabulary, preTokenizer.addsBos), bytePair, preTokenizer);
+  }
+  throw metadata.error(
+    keys.model,
+    `tokenizer "${printable(model)}" is not supported; llama (SentencePiece) and gpt2 (byte-level byte-pair encoding) are`,
+  );
+}
+
+function missing(metadata: Metadata, key: string, flag: string): Error {
+  return metadata.error(key, `is missing, but ${flag} asks for that token`);
+}
+
+function readPreTokenizer(metadata: Metadata): PreTokenizer {
+  const supported = preTokenizerNames.join(", ");
+  if (!metadata.has(keys.pre)) {
+    const advice = "convert the model again with a newer converter, which names it";
+    throw metadata.error(keys.pre, `is missing, and which pre-tokenizer it would be is not guessed (supported: ${supported}); ${advice}`);
+  }
+  const name = metadata.string(keys.pre);
+  const preTokenizer = findPreTokenizer(name);
+  if (preTokenizer !== undefined) return preTokenizer;
+  throw metadata.error(keys.pre, `pre-tokenizer "${printable(name)}" is not supported; ${supported} are`);
+}
+
+/** What both kinds of tokenizer read in the same way. */
+interface Shared {
+  readonly vocabulary: Vocabulary;
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  readonly chatTemplate: string | undefined;
+}
+
+abstract class BaseTokenizer implements Tokenizer {
+  readonly vocabularySize: number;
+  readonly bosToken: number | undefined;
+  readonly eosTokens: readonly number[];
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  readonly chatTemplate: string | undefined;
+  protected readonly vocabulary: Vocabulary;
+  // Made when first needed: a prompt without parseSpecial does not need the control tokens.
+  #userDefined: SpecialTokens | undefined;
+  #allSpecial: SpecialTokens | undefined;
+
+  constructor({ vocabulary, addBos, addEos, chatTemplate }: Shared) {
+    this.vocabulary = vocabulary;
+    this.vocabularySize = vocabulary.count;
+    this.bosToken = vocabulary.bos;
+    this.eosTokens = vocabulary.ends;
+    this.addBos = addBos;
+    this.addEos = addEos;
+    this.chatTemplate = chatTemplate;
+  }
+
+  /** Appends the tokens of `bytes[start, end)`, plain text that is not empty. */
+  protected abstract encodeText(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    afterSpecial: boolean,
+    output: TokenBuffer,
+  ): void;
+
+  /** A normal token's bytes as they stand in a text. */
+  protected abstract normalBytes(token: number): Uint8Array;
+
+  /** Whether encoding puts a space before the first word. */
+  protected abstract readonly addsSpace: boolean;
+
+  encode(text: string, options: EncodeOptions = {}): Uint32Array {
+    const { addSpecial = true, parseSpecial = false } = options;
+    const bytes = encodeUtf8(text);
+    const output = new TokenBuffer();
+    if (addSpecial && this.addBos && this.vocabulary.bos !== undefined) output.push(this.vocabulary.bos);
+    let afterSpecial = true;
+    for (const { token, start, end } of this.#specialTokens(parseSpecial).split(bytes)) {
+      if (token >= 0) output.push(token);
+      else this.encodeText(bytes, start, end, afterSpecial, output);
+      afterSpecial = token >= 0;
+    }
+    if (addSpecial && this.addEos && this.vocabulary.eos !== undefined) output.push(this.vocabulary.eos);
+    return output.take();
+  }
+
+  decode(tokens: Iterable<number>, options: DecodeOptions = {}): string {
+    const decoder = this.decoder(options);
+    let text = "";
+    for (const token of tokens) text += decoder.push(token);
+    return text + decoder.finish();
+  }
+
+  decoder(options: DecodeOptions = {}): StreamDecoder {
+    const { skipSpecial = true, keepLeadingSpace = false } = options;
+    const stripsSpace = this.addsSpace && !keepLeadingSpace;
+    const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+    let atStart = true;
+    return {
+      push: (token) => {
+        this.#check(token);
+        if (this.isSpecial(token)) {
+          if (skipSpecial) return "";
+          atStart = false;
+          return utf8.decode(this.tokenBytes(token), stream);
+        }
+        const bytes = this.tokenBytes(token);
+        const strips = atStart && stripsSpace && bytes[0] === 0x20;
+        atStart = false;
+        return utf8.decode(strips ? bytes.subarray(1) : bytes, stream);
+      },
+      finish: () => {
+        atStart = true;
+        return utf8.decode();
+      },
+    };
+  }
+
+  tokenText(token: number): string {
+    return lenientUtf8.decode(this.tokenBytes(token));
+  }
+
+  tokenBytes(token: number): Uint8Array {
+    this.#check(token);
+    const bits = this.vocabulary.attributes[token] ?? 0;
+    const { texts } = this.vocabulary;
+    if ((bits & (attribute.control | attribute.unknown | attribute.userDefined)) !== 0) return texts.text(token);
+    if ((bits & attribute.normal) !== 0) return this.normalBytes(token);
+    const byte = (bits & attribute.byte) !== 0 ? byteOfText(texts.text(token)) : undefined;
+    return byte === undefined ? new Uint8Array(0) : Uint8Array.of(byte);
+  }
+
+  isSpecial(token: number): boolean {
+    this.#check(token);
+    return ((this.vocabulary.attributes[token] ?? 0) & (attribute.control | attribute.unknown)) !== 0;
+  }
+
+  #check(token: number): void {
+    if (Number.isInteger(token) && token >= 0 && token < this.vocabularySize) return;
+    throw new OptionError("token", `${token} is no token; ids from 0 to ${this.vocabularySize - 1} are`);
+  }
+
+  #specialTokens(parseSpecial: boolean): SpecialTokens {
+    if (parseSpecial) {
+      this.#allSpecial ??= this.#collect(attribute.userDefined | attribute.control | attribute.unknown, 0);
+      return this.#allSpecial;
+    }
+    this.#userDefined ??= this.#collect(attribute.userDefined, attribute.control | attribute.unknown);
+    return this.#userDefined;
+  }
+
+  #collect(wanted: number, unwanted: number): SpecialTokens {
+    const { attributes, texts, stripsRight } = this.vocabulary;
+    const tokens: SpecialToken[] = [];
+    for (let id = 0; id < attributes.length; id++) {
+      const bits = attributes[id] ?? 0;
+      if ((bits & wanted) === 0 || (bits & unwanted) !== 0) continue;
+      tokens.push({ id, text: texts.text(id), stripsRight: stripsRight(id) });
+    }
+    return new SpecialTokens(tokens);
+  }
+}
+
+class SentencePieceTokenizer extends BaseTokenizer {
+  protected readonly addsSpace: boolean;
+  readonly #sentencePiece: SentencePiece;
+
+  constructor(shared: Shared, addsSpace: boolean) {
+    super(shared);
+    this.addsSpace = addsSpace;
+    const { texts, scores, unknown } = shared.vocabulary;
+    this.#sentencePiece = new SentencePiece(texts, scores, unknown);
+  }
+
+  protected encodeText(bytes: Uint8Array, start: number, end: number, afterSpecial: boolean, output: TokenBuffer): void {
+    this.#sentencePiece.encode(markSpaces(bytes, start, end, this.addsSpace && afterSpecial), output);
+  }
+
+  protected normalBytes(token: number): Uint8Array {
+    return unmarkSpaces(this.vocabulary.texts.text(token));
+  }
+}
+
+class BytePairTokenizer extends BaseTokenizer {
+  protected readonly addsSpace = false;
+  readonly #bytePair: BytePair;
+  readonly #preTokenizer: PreTokenizer;
+
+  constructor(shared: Shared, bytePair: BytePair, preTokenizer: PreTokenizer) {
+    super(shared);
+    this.#bytePair = bytePair;
+    this.#preTokenizer = preTokenizer;
+  }
+
+  protected encodeText(bytes: Uint8Array, start: number, end: number, _afterSpecial: boolean, output: TokenBuffer): void {
+    const text = lenientUtf8.decode(bytes.subarray(start, end));
+    // Where a character is a byte, as in most texts, a word's length is its bytes'.
+    const isAscii = text.length === end - start;
+    let position = start;
+    for (const word of splitWords(text, this.#preTokenizer)) {
+      const next = position + (isAscii ? word.length : Buffer.byteLength(word));
+      this.#bytePair.encode(bytes, position, next, output);
+      position = next;
+    }
+  }
+
+  protected normalBytes(token: number): Uint8Array {
+    return this.#bytePair.pieces.text(token);
+  }
+}
+
+function encodeUtf8(text: string): Uint8Array {
+  if (!text.isWellFormed()) {
+    const index = text.search(/\p{Surrogate}/u);
+    const code = text.charCodeAt(index).toString(16).toUpperCase();
+    throw new OptionError("text", `has half a character (the lone surrogate U+${code}) at index ${index}; mend it, or use toWellFormed()`);
+  }
+  const bytes = utf8Encoder.encode(text);
+  if (bytes.length <= textBytesMax) return bytes;
+  throw new OptionError("text", `has ${bytes.length} bytes in UTF-8; at most ${textBytesMax} are cut at once: split it`);
+}
+
+// ignoreBOM means that U+FEFF is kept: several vocabularies hold it as a token.
+const lenientUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const utf8Encoder = new TextEncoder();
+const stream = { stream: true } as const;

@@ -1,0 +1,126 @@
+// A vocabulary's texts and the way from bytes to a token's id, in flat typed arrays: one blob of bytes, its offsets, and an
+// open-addressing hash table. It makes no JavaScript string per token, and the arrays could be written to a file and
+// mapped again as they are. It knows nothing of how a text is cut into tokens.
+//
+// Why not a library: `@huggingface/tokenizers` 0.2.0 wants the vocabulary as a tokenizer.json object, and keeps it in
+// JavaScript Maps. MEASURED_HERE
+
+/** The most tokens a vocabulary may have: an id and seven bits of its hash share 31 bits of a slot. */
+export const tokenCountMax = 2 ** 24;
+
+/** The hash of `bytes[start, end)`: FNV-1a, mixed once more because the low bits choose the slot. */
+function hash(bytes: Uint8Array, start: number, end: number): number {
+  let value = 0x811c9dc5;
+  for (let index = start; index < end; index++) value = Math.imul(value ^ (bytes[index] ?? 0), 0x01000193);
+  value = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
+  return (value ^ (value >>> 13)) >>> 0;
+}
+
+// A slot is 0 when free, else 1 (1 bit), a part of the hash that the slot's index does not hold (7 bits), the id (24 bits).
+const slotUsed = 0x8000_0000;
+const slotIdMask = 0x00ff_ffff;
+const slotTag = (value: number): number => (slotUsed | (value & 0x7f00_0000)) >>> 0;
+
+/** Texts by id and ids by text. Token `id`'s text is `bytes.subarray(offsets[id], offsets[id + 1])`. */
+export class TokenTable {
+  readonly bytes: Uint8Array;
+  /** One more entry than there are tokens. */
+  readonly offsets: Uint32Array;
+  /** The hash table; its length is a power of two, at least twice the number of tokens. */
+  readonly slots: Uint32Array;
+
+  /** Takes arrays that `build` made, in this process or in an earlier one. */
+  constructor(bytes: Uint8Array, offsets: Uint32Array, slots: Uint32Array) {
+    this.bytes = bytes;
+    this.offsets = offsets;
+    this.slots = slots;
+  }
+
+  /**
+   * Fills the hash table. Tokens that `include` refuses keep their text but are not found. `onDuplicate` is called when a
+   * token has an earlier one's text; the earlier one stays.
+   * Gemma's 262,144 tokens: BUILD_MS.
+   */
+  static build(
+    bytes: Uint8Array,
+    offsets: Uint32Array,
+    onDuplicate: (earlier: number, later: number) => void,
+    include?: (id: number) => boolean,
+  ): TokenTable {
+    const count = offsets.length - 1;
+    let capacity = 16;
+    while (capacity < count * 2) capacity *= 2;
+    const slots = new Uint32Array(capacity);
+    const mask = capacity - 1;
+    for (let id = 0; id < count; id++) {
+      if (include !== undefined && !include(id)) continue;
+      const start = offsets[id] ?? 0;
+      const end = offsets[id + 1] ?? 0;
+      const value = hash(bytes, start, end);
+      const tag = slotTag(value);
+      let slot = value & mask;
+      let taken = slots[slot] ?? 0;
+      while (taken !== 0) {
+        if (((taken & ~slotIdMask) >>> 0) === tag) {
+          const earlier = taken & slotIdMask;
+          if (equal(bytes, offsets[earlier] ?? 0, offsets[earlier + 1] ?? 0, bytes, start, end)) {
+            onDuplicate(earlier, id);
+            break;
+          }
+        }
+        slot = (slot + 1) & mask;
+        taken = slots[slot] ?? 0;
+      }
+      if (taken === 0) slots[slot] = (tag | id) >>> 0;
+    }
+    return new TokenTable(bytes, offsets, slots);
+  }
+
+  /** The number of tokens. */
+  get count(): number {
+    return this.offsets.length - 1;
+  }
+
+  /** The id of the token whose text is `bytes[start, end)`, or -1. */
+  find(bytes: Uint8Array, start: number, end: number): number {
+    const { slots, offsets } = this;
+    const mask = slots.length - 1;
+    const value = hash(bytes, start, end);
+    const tag = slotTag(value);
+    let slot = value & mask;
+    for (let taken = slots[slot] ?? 0; taken !== 0; taken = slots[slot] ?? 0) {
+      if (((taken & ~slotIdMask) >>> 0) === tag) {
+        const id = taken & slotIdMask;
+        if (equal(this.bytes, offsets[id] ?? 0, offsets[id + 1] ?? 0, bytes, start, end)) return id;
+      }
+      slot = (slot + 1) & mask;
+    }
+    return -1;
+  }
+
+  /** The id of the token whose text is `text`, or -1. */
+  findText(text: string): number {
+    const bytes = utf8Encoder.encode(text);
+    return this.find(bytes, 0, bytes.length);
+  }
+
+  /** A token's text as bytes: a view, not a copy. */
+  text(id: number): Uint8Array {
+    return this.bytes.subarray(this.offsets[id], this.offsets[id + 1]);
+  }
+}
+
+const utf8Encoder = new TextEncoder();
+
+function equal(
+  a: Uint8Array,
+  aStart: number,
+  aEnd: number,
+  b: Uint8Array,
+  bStart: number,
+  bEnd: number,
+): boolean {
+  if (aEnd - aStart !== bEnd - bStart) return false;
+  for (let i = aStart, j = bStart; i < aEnd; i++, j++) if (a[i] !== b[j]) return false;
+  return true;
+}
