@@ -1,0 +1,18 @@
+// The profiler's public face: events in, histograms and a profile out. It reads the engine's event layout and the program's
+// op list; it knows no model, and imports nothing of src.
+
+export { EVENT_BYTES, EVENT_WORDS, EventKind, EventWord, NO_OP, type OpInfo } from "./events.ts";
+export { DurationHistogram, HIGHEST_NS, type HistogramData, SIGNIFICANT_DIGITS } from "./histogram.ts";
+export {
+  type CostRow,
+  type KindRow,
+  type LayerRow,
+  type OpRow,
+  type PhaseRow,
+  type Profile,
+  Profiler,
+  type ProfilerOptions,
+  type ThreadRow,
+  type TimeRow,
+} from "./profile.ts";
+export { formatProfile, type TableOptions } from "./table.ts";

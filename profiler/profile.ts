@@ -1,0 +1,756 @@
+// Turns engine events into a profile: where the time of the engine's steps went, by op, op kind, layer, phase and thread.
+// It holds histograms and sums, never events: its memory is set by the program's size, not by how long it watches. It does
+// not talk to the engine (the caller drains the rings), knows no model, and prints nothing (table.ts does).
+//
+// What a row's time means. The engine thread (thread 0) is in exactly one event at a time, so its timeline cuts a step into
+// pieces that add up without counting anything twice, even where neighbouring ops run without a barrier between them and
+// overlap across threads:
+//
+//   step = Σ ops (thread 0's work events) + waiting at barriers + sampling + copying + idle + unattributed
+//
+// The step's own time is an event of its own, taken from two time stamps of the engine; "unattributed" is the part of it
+// that no other event of thread 0 covers, and belongs to no op. The equation holds in whole nanoseconds, for each step and
+// for the sums: pieces outside their step or overlapping an earlier piece are cut off (and `clippedNs` says how much).
+//
+// Thread 0's share of an op is not how long the op took: the other threads may still be at it, which thread 0 then spends in
+// the wait that follows. So throughput (GB/s, GFLOP/s) uses an op's wall time, from the first thread's start to the last
+// one's end. Wall times of overlapping ops overlap; they are never added to a share. For a kind or a layer the wall time is
+// that of the union of its ops.
+
+import { EVENT_WORDS, EventKind, EventWord, eventWords, NO_OP, type OpInfo } from "./events.ts";
+import { DurationHistogram, type HistogramData } from "./histogram.ts";
+
+/** A row of time on the engine thread. All times are whole nanoseconds; percentiles to 3 significant digits, the rest exact. */
+export interface TimeRow {
+  /** Durations behind the percentiles; each row's doc says of what. */
+  readonly count: number;
+  /** Sum of the durations. */
+  readonly totalNs: number;
+  /** `totalNs` over the steps' own time, 0 to 1. */
+  readonly share: number;
+  readonly p50Ns: number;
+  readonly p90Ns: number;
+  readonly p99Ns: number;
+  readonly maxNs: number;
+  /** All the durations, when `result({ histograms: true })` asked for them. */
+  readonly histogram?: HistogramData;
+}
+
+/** A row of ops: time on the engine thread, and what the ops moved and computed. */
+export interface CostRow extends TimeRow {
+  /** Time that the engine thread waited at the end of these ops; part of the profile's `waiting` row, not of `totalNs`. */
+  readonly waitNs: number;
+  /** From the first thread's start to the last thread's end, over all steps; ops that overlap inside the row count once. */
+  readonly wallNs: number;
+  /** Bytes that the ops had to move, from their static cost: weights once a step, the rest for each row. */
+  readonly bytes: number;
+  /** Arithmetic operations, from the ops' static cost. */
+  readonly operations: number;
+  /** `bytes` over `wallNs`, 10^9 bytes a second; null when either is 0. */
+  readonly gigabytesPerSecond: number | null;
+  /** `operations` over `wallNs`, 10^9 a second; null when either is 0. */
+  readonly gigaflopsPerSecond: number | null;
+}
+
+/** One op. `count` is the steps that it ran in; a duration is the engine thread's work on it in one step. */
+export interface OpRow extends CostRow {
+  readonly index: number;
+  readonly name: string;
+  readonly kind: string;
+  readonly kernel: string;
+  /** -1: none. */
+  readonly layer: number;
+  /** Rows (tokens) it worked on, over all steps. */
+  readonly rows: number;
+}
+
+/** All ops of a kind. Durations are those of its ops, each in one step. */
+export interface KindRow extends CostRow {
+  readonly kind: string;
+  /** Ops of this kind that ran. */
+  readonly ops: number;
+}
+
+/** All ops of a layer. A duration is the sum over the layer's ops in one step. */
+export interface LayerRow extends CostRow {
+  /** -1: the ops that belong to no layer. */
+  readonly layer: number;
+}
+
+/** Steps of one phase. A duration is a step's own time. */
+export interface PhaseRow extends TimeRow {
+  /** `prompt`: steps with more rows than sequences, so at least one sequence fed prompt; `generation`: a row a sequence. */
+  readonly phase: "prompt" | "generation";
+  /** Rows (tokens) that went through these steps; in generation, the tokens generated. */
+  readonly rows: number;
+  /** Sequences summed over the steps; divided by `count`, the mean batch size. */
+  readonly sequences: number;
+  /** Rows per second of the steps' own time; 0 when there were none. */
+  readonly rowsPerSecond: number;
+}
+
+/** What one thread did during the steps. Shares are of the steps' own time. */
+export interface ThreadRow {
+  /** 0 is the engine thread. */
+  readonly thread: number;
+  /** Work, sampling and copying. */
+  readonly busyNs: number;
+  readonly busyShare: number;
+  /** Waiting at barriers. */
+  readonly waitingNs: number;
+  readonly waitingShare: number;
+  /** The rest of the steps' time: asleep, waking up, or not recorded. */
+  readonly idleNs: number;
+  readonly idleShare: number;
+  /** Idle events of this thread, between steps too, where the engine thread waits for requests. */
+  readonly recordedIdleNs: number;
+}
+
+/**
+ * Where the time went. Plain data, JSON as it is. Rows of ops that did not run are left out; ops, kinds and layers stand in
+ * program order. In nanoseconds, exactly:
+ * Σ byOp = Σ byKind = Σ byLayer, and that + waiting + sampling + copying + idle + unattributed = steps.
+ */
+export interface Profile {
+  /** The steps' own time, in milliseconds: `steps.totalNs` / 10^6. */
+  readonly totalTime: number;
+  /** From the start of the first step to the end of the last one, whatever happened between steps. */
+  readonly spanNs: number;
+  /** All steps; a duration is a step's own time, from one event that is taken apart from the ops'. */
+  readonly steps: TimeRow;
+  /** Tokens that went through the steps. */
+  readonly rows: number;
+  readonly phases: readonly PhaseRow[];
+  readonly byKind: readonly KindRow[];
+  readonly byLayer: readonly LayerRow[];
+  readonly byOp: readonly OpRow[];
+  /** The engine thread's waits for the other threads; a duration is the sum of one step's waits. */
+  readonly waiting: TimeRow;
+  /** The engine thread's drawing of tokens; a duration is one step's. */
+  readonly sampling: TimeRow;
+  /** Copies outside any op; a duration is one step's. */
+  readonly copying: TimeRow;
+  /** The engine thread without work inside a step; a duration is one step's. */
+  readonly idle: TimeRow;
+  /** What no event of the engine thread covers; a duration is that part of one step. */
+  readonly unattributed: TimeRow;
+  /** Share of the steps' own time that ops, the waits at their ends, sampling and copying account for: 1 - idle - unattributed. */
+  readonly attributedShare: number;
+  readonly threads: readonly ThreadRow[];
+  /** Events that did not fit the engine's rings. Their time is in `unattributed` where the step itself was recorded. */
+  readonly lostEvents: number;
+  /** Events that came after their step was closed; they are in no row. */
+  readonly lateEvents: number;
+  /** Events that no engine should write: an unknown kind or op, an end before the start. They are in no row. */
+  readonly malformedEvents: number;
+  /** Steps left out of every row: their own event or all the others of the engine thread are missing. */
+  readonly incompleteSteps: number;
+  /** Time of engine-thread events outside their step or inside an earlier event, cut off; 0 unless clock or engine are wrong. */
+  readonly clippedNs: number;
+}
+
+export interface ProfilerOptions {
+  /**
+   * Steps that stay open for events of other threads, which are drained at other times; 1 to 65,536. By default as many as
+   * `OPEN_ENTRIES` allows for the program's size (512 for 250 ops).
+   */
+  readonly openSteps?: number;
+}
+
+/** Step-and-op pairs held open by default, 21 bytes each: 2.6 MiB. Twice a ring of 65,536 events, at one event a pair and more. */
+const OPEN_ENTRIES = 2 ** 17;
+const OPEN_STEPS_MAX = 2 ** 16;
+/** Events of the engine thread in one step that are kept; later ones count as malformed. 65,534 ops with their barriers fit. */
+const TIMELINE_MAX = 2 ** 18;
+const TIMELINE_FIRST = 2 ** 10;
+/** Kinds of event, numbered from 0. */
+const EVENT_KINDS = EventKind.step + 1;
+/** Threads that an event can name: its thread field has 8 bits. */
+const THREADS_MAX = 256;
+
+/** What is known of an open step. */
+const Slot = { free: 0, open: 1, timed: 2, closed: 3 } as const;
+/** What is known of an op in an open step. A thread that came too late to do any unit must not stretch the op's wall time. */
+const Seen = { no: 0, withoutUnits: 1, withUnits: 2 } as const;
+
+/** Gathers events and gives a profile. One for a program; not shared between threads of JavaScript. */
+export class Profiler {
+  readonly #ops: readonly OpInfo[];
+  readonly #kinds: readonly string[];
+  readonly #layers: readonly number[];
+  readonly #kindOfOp: Uint32Array;
+  readonly #layerOfOp: Uint32Array;
+
+  // Totals.
+  #opWork: DurationHistogram[] = [];
+  #layerWork: DurationHistogram[] = [];
+  readonly #opWaitNs: Float64Array;
+  readonly #opWallNs: Float64Array;
+  readonly #opRows: Float64Array;
+  readonly #opRuns: Float64Array;
+  readonly #kindWallNs: Float64Array;
+  readonly #layerWallNs: Float64Array;
+  #steps = new DurationHistogram();
+  #promptSteps = new DurationHistogram();
+  #generationSteps = new DurationHistogram();
+  /** By event kind; those of work and steps stay empty. */
+  #kindTime: DurationHistogram[] = [];
+  #unattributed = new DurationHistogram();
+  readonly #phaseRows = { prompt: 0, generation: 0 };
+  readonly #phaseSequences = { prompt: 0, generation: 0 };
+  readonly #threadBusyNs = new Float64Array(THREADS_MAX);
+  readonly #threadWaitingNs = new Float64Array(THREADS_MAX);
+  readonly #threadIdleNs = new Float64Array(THREADS_MAX);
+  #lostEvents = 0;
+  #lateEvents = 0;
+  #malformedEvents = 0;
+  #incompleteSteps = 0;
+  #clippedNs = 0;
+  #firstStartNs = Number.POSITIVE_INFINITY;
+  #lastEndNs = Number.NEGATIVE_INFINITY;
+
+  // Open steps: a step lives in slot `step % window` until a step `window` later wants the slot, or until result().
+  readonly #window: number;
+  readonly #slotState: Uint8Array;
+  readonly #slotStep: Uint32Array;
+  readonly #slotOpSeen: Uint8Array;
+  readonly #slotOpStart: Float64Array;
+  readonly #slotOpEnd: Float64Array;
+  readonly #slotOpRows: Uint32Array;
+  #slotThreads = 4;
+  #slotBusyNs: Float64Array;
+  #slotWaitingNs: Float64Array;
+  #lastTimedStep = 0;
+
+  // The engine thread's events of the step that it is in: its ring is in order, so there is only ever one such step.
+  #timelineStep = 0;
+  #timelineLength = 0;
+  #timelineStart = new Float64Array(TIMELINE_FIRST);
+  #timelineEnd = new Float64Array(TIMELINE_FIRST);
+  #timelinePlace = new Uint32Array(TIMELINE_FIRST);
+
+  // Scratch of one step.
+  readonly #stepOpNs: Float64Array;
+  readonly #stepOpSeen: Uint8Array;
+  readonly #stepLayerNs: Float64Array;
+  readonly #stepLayerSeen: Uint8Array;
+  readonly #stepKindNs = new Float64Array(EVENT_KINDS);
+  readonly #stepKindSeen = new Uint8Array(EVENT_KINDS);
+  readonly #kindEnd: Float64Array;
+  readonly #layerEnd: Float64Array;
+
+  // High word of the first time stamp. Times are kept relative to it, so that they are exact in a double on a machine that
+  // has been up for more than 104 days (2^53 ns).
+  #baseHigh = -1;
+
+  /**
+   * @param ops the program's op list; `ops[i].index` is i.
+   * @throws {RangeError} when the list is out of order or has more ops than an event can name, or `openSteps` is out of range.
+   */
+  constructor(ops: readonly OpInfo[], options: ProfilerOptions = {}) {
+    const count = ops.length;
+    if (count >= NO_OP) throw new RangeError(`profiler ops: ${count} ops, but an event can name at most ${NO_OP - 1}`);
+    for (const [position, op] of ops.entries()) {
+      if (op.index !== position) {
+        throw new RangeError(
+          `profiler ops[${position}].index: ${op.index} (${op.name}); pass the op list in program order`,
+        );
+      }
+    }
+    const fitting = 2 ** Math.floor(Math.log2(OPEN_ENTRIES / Math.max(count, 1)));
+    const window = options.openSteps ?? Math.min(Math.max(fitting, 16), 8192);
+    if (!Number.isInteger(window) || window < 1 || window > OPEN_STEPS_MAX) {
+      throw new RangeError(
+        `profiler options.openSteps: ${window} is not a whole number from 1 to ${OPEN_STEPS_MAX}; leave it out for the default`,
+      );
+    }
+    this.#ops = [...ops];
+    this.#kinds = [...new Set(ops.map((op) => op.kind))];
+    this.#layers = [...new Set(ops.map((op) => op.layer))].sort((a, b) => a - b);
+    this.#kindOfOp = Uint32Array.from(ops, (op) => this.#kinds.indexOf(op.kind));
+    this.#layerOfOp = Uint32Array.from(ops, (op) => this.#layers.indexOf(op.layer));
+
+    this.#opWaitNs = new Float64Array(count);
+    this.#opWallNs = new Float64Array(count);
+    this.#opRows = new Float64Array(count);
+    this.#opRuns = new Float64Array(count);
+    this.#kindWallNs = new Float64Array(this.#kinds.length);
+    this.#layerWallNs = new Float64Array(this.#layers.length);
+
+    this.#window = window;
+    this.#slotState = new Uint8Array(window);
+    this.#slotStep = new Uint32Array(window);
+    this.#slotOpSeen = new Uint8Array(window * count);
+    this.#slotOpStart = new Float64Array(window * count);
+    this.#slotOpEnd = new Float64Array(window * count);
+    this.#slotOpRows = new Uint32Array(window * count);
+    this.#slotBusyNs = new Float64Array(window * this.#slotThreads);
+    this.#slotWaitingNs = new Float64Array(window * this.#slotThreads);
+
+    this.#stepOpNs = new Float64Array(count);
+    this.#stepOpSeen = new Uint8Array(count);
+    this.#stepLayerNs = new Float64Array(this.#layers.length);
+    this.#stepLayerSeen = new Uint8Array(this.#layers.length);
+    this.#kindEnd = new Float64Array(this.#kinds.length);
+    this.#layerEnd = new Float64Array(this.#layers.length);
+    this.reset();
+  }
+
+  /**
+   * Takes in what one or several drains of the engine's rings returned: events of any threads, a thread's own in the order
+   * in which it wrote them. The bytes are not kept. A step may be spread over any number of drains.
+   * @param events whole events of 32 bytes, as events.ts describes them.
+   * @param lost events that the engine's rings could not hold since the last drain.
+   * @throws {RangeError} when `events` is not a whole number of events.
+   */
+  drain(events: Uint8Array, lost = 0): void {
+    this.#lostEvents += lost;
+    const words = eventWords(events);
+    if (words.length === 0) return;
+    if (this.#baseHigh < 0) this.#baseHigh = word(words, EventWord.startHigh);
+    const baseHigh = this.#baseHigh;
+    const opCount = this.#ops.length;
+
+    for (let at = 0; at < words.length; at += EVENT_WORDS) {
+      const start = (word(words, at + EventWord.startHigh) - baseHigh) * 2 ** 32 + word(words, at + EventWord.startLow);
+      const end = (word(words, at + EventWord.endHigh) - baseHigh) * 2 ** 32 + word(words, at + EventWord.endLow);
+      const step = word(words, at + EventWord.step);
+      const rows = word(words, at + EventWord.rows);
+      const place = word(words, at + EventWord.place);
+      const aux = word(words, at + EventWord.aux);
+      const op = place & 0xffff;
+      const kind = (place >>> 16) & 0xff;
+      const thread = place >>> 24;
+
+      if (end < start || kind > EventKind.step || (op >= opCount && (op !== NO_OP || kind === EventKind.work))) {
+        this.#malformedEvents++;
+        continue;
+      }
+      if (kind === EventKind.idle) {
+        this.#threadIdleNs[thread] = num(this.#threadIdleNs[thread]) + end - start;
+        // Between steps the engine thread names the last step, which is over; inside one, it is a piece of the timeline.
+        if (thread === 0 && step === this.#timelineStep && this.#timelineLength > 0) this.#append(start, end, place);
+        continue;
+      }
+      const slot = this.#slotFor(step);
+      if (slot < 0 || (thread === 0 && this.#slotState[slot] !== Slot.open)) {
+        this.#lateEvents++;
+        continue;
+      }
+      if (kind === EventKind.step) {
+        if (thread === 0) this.#time(slot, step, start, end, rows, aux);
+        else this.#malformedEvents++;
+        continue;
+      }
+      if (thread === 0) {
+        if (step !== this.#timelineStep) {
+          this.#timelineStep = step;
+          this.#timelineLength = 0;
+        }
+        // An op that had no rows in this step did not run: what passing it by took is given to no op.
+        if (kind !== EventKind.work || rows > 0) this.#append(start, end, place);
+      }
+      if (thread >= this.#slotThreads) this.#growThreads(thread);
+      const cell = slot * this.#slotThreads + thread;
+      if (kind === EventKind.barrier) {
+        this.#slotWaitingNs[cell] = num(this.#slotWaitingNs[cell]) + end - start;
+        continue;
+      }
+      this.#slotBusyNs[cell] = num(this.#slotBusyNs[cell]) + end - start;
+      if (kind === EventKind.work && rows > 0) this.#spanOp(slot * opCount + op, start, end, rows, aux);
+    }
+  }
+
+  /**
+   * The profile of every step that the engine has finished. Drain all rings before, since later events of these steps come
+   * too late and are only counted; steps that are still running go on and are in the next result. Rows go on growing until
+   * `reset`.
+   * @param options.histograms also gives each row all its durations, about 1 KB a row.
+   */
+  result(options: { readonly histograms?: boolean } = {}): Profile {
+    for (let slot = 0; slot < this.#window; slot++) {
+      const state = this.#slotState[slot];
+      if (state === Slot.timed) this.#close(slot);
+      else if (state === Slot.open && isAfter(this.#lastTimedStep, num(this.#slotStep[slot]))) {
+        // The engine thread has finished a later step: the event of this one was lost.
+        this.#slotState[slot] = Slot.closed;
+        this.#incompleteSteps++;
+      }
+    }
+    const stepsNs = this.#steps.total;
+    const row = (histogram: DurationHistogram): TimeRow => timeRow(histogram, stepsNs, options.histograms === true);
+    const shareOf = (ns: number): number => (stepsNs === 0 ? 0 : ns / stepsNs);
+
+    const ofKind = (kind: number): DurationHistogram => this.#kindTime[kind] ?? new DurationHistogram();
+    const waiting = ofKind(EventKind.barrier);
+    const sampling = ofKind(EventKind.sampling);
+    const copying = ofKind(EventKind.copy);
+    const idle = ofKind(EventKind.idle);
+
+    const byOp: OpRow[] = [];
+    const kinds = this.#kinds.map(() => new CostSum());
+    const layers = this.#layers.map(() => new CostSum());
+    for (const op of this.#ops) {
+      const { index } = op;
+      const runs = num(this.#opRuns[index]);
+      const histogram = this.#opWork[index];
+      if (histogram === undefined || (runs === 0 && histogram.count === 0)) continue;
+      const rows = num(this.#opRows[index]);
+      const waitNs = num(this.#opWaitNs[index]);
+      const bytes = op.bytesPerStep * runs + op.bytesPerRow * rows;
+      const operations = op.operationsPerRow * rows;
+      kinds[num(this.#kindOfOp[index])]?.add(waitNs, bytes, operations, histogram);
+      layers[num(this.#layerOfOp[index])]?.add(waitNs, bytes, operations);
+      byOp.push({
+        index,
+        name: op.name,
+        kind: op.kind,
+        kernel: op.kernel,
+        layer: op.layer,
+        rows,
+        ...row(histogram),
+        ...costs(waitNs, num(this.#opWallNs[index]), bytes, operations),
+      });
+    }
+    const byKind = kinds.flatMap((sum, kind): KindRow[] =>
+      sum.ops === 0
+        ? []
+        : [
+            {
+              kind: this.#kinds[kind] ?? "",
+              ops: sum.ops,
+              ...row(sum.work),
+              ...costs(sum.waitNs, num(this.#kindWallNs[kind]), sum.bytes, sum.operations),
+            },
+          ],
+    );
+    const byLayer = layers.flatMap((sum, layer): LayerRow[] =>
+      sum.ops === 0
+        ? []
+        : [
+            {
+              layer: this.#layers[layer] ?? -1,
+              ...row(this.#layerWork[layer] ?? sum.work),
+              ...costs(sum.waitNs, num(this.#layerWallNs[layer]), sum.bytes, sum.operations),
+            },
+          ],
+    );
+    const phases = ([["prompt", this.#promptSteps] as const, ["generation", this.#generationSteps] as const] as const)
+      .filter(([, histogram]) => histogram.count > 0)
+      .map(([phase, histogram]): PhaseRow => {
+        const rows = this.#phaseRows[phase];
+        const rowsPerSecond = histogram.total === 0 ? 0 : (rows / histogram.total) * 1e9;
+        return { phase, rows, sequences: this.#phaseSequences[phase], rowsPerSecond, ...row(histogram) };
+      });
+    const threads: ThreadRow[] = [];
+    for (let thread = 0; thread < THREADS_MAX; thread++) {
+      const busyNs = num(this.#threadBusyNs[thread]);
+      const waitingNs = num(this.#threadWaitingNs[thread]);
+      const recordedIdleNs = num(this.#threadIdleNs[thread]);
+      if (busyNs + waitingNs + recordedIdleNs === 0) continue;
+      const idleNs = Math.max(0, stepsNs - busyNs - waitingNs);
+      threads.push({
+        thread,
+        busyNs,
+        busyShare: shareOf(busyNs),
+        waitingNs,
+        waitingShare: shareOf(waitingNs),
+        idleNs,
+        idleShare: shareOf(idleNs),
+        recordedIdleNs,
+      });
+    }
+    return {
+      totalTime: stepsNs / 1e6,
+      spanNs: Math.max(0, this.#lastEndNs - this.#firstStartNs),
+      steps: row(this.#steps),
+      rows: this.#phaseRows.prompt + this.#phaseRows.generation,
+      phases,
+      byKind,
+      byLayer,
+      byOp,
+      waiting: row(waiting),
+      sampling: row(sampling),
+      copying: row(copying),
+      idle: row(idle),
+      unattributed: row(this.#unattributed),
+      attributedShare: shareOf(stepsNs - idle.total - this.#unattributed.total),
+      threads,
+      lostEvents: this.#lostEvents,
+      lateEvents: this.#lateEvents,
+      malformedEvents: this.#malformedEvents,
+      incompleteSteps: this.#incompleteSteps,
+      clippedNs: this.#clippedNs,
+    };
+  }
+
+  /**
+   * Forgets everything. Events of a step that the engine has begun before count as an incomplete step or as unattributed
+   * time, so reset between requests.
+   */
+  reset(): void {
+    this.#opWork = this.#ops.map(() => new DurationHistogram());
+    this.#layerWork = this.#layers.map(() => new DurationHistogram());
+    this.#kindTime = Array.from({ length: EVENT_KINDS }, () => new DurationHistogram());
+    for (const sums of [
+      this.#opWaitNs,
+      this.#opWallNs,
+      this.#opRows,
+      this.#opRuns,
+      this.#kindWallNs,
+      this.#layerWallNs,
+      this.#threadBusyNs,
+      this.#threadWaitingNs,
+      this.#threadIdleNs,
+    ]) {
+      sums.fill(0);
+    }
+    for (const histogram of [this.#steps, this.#promptSteps, this.#generationSteps, this.#unattributed]) {
+      histogram.reset();
+    }
+    this.#phaseRows.prompt = this.#phaseRows.generation = 0;
+    this.#phaseSequences.prompt = this.#phaseSequences.generation = 0;
+    this.#lostEvents = this.#lateEvents = this.#malformedEvents = this.#incompleteSteps = this.#clippedNs = 0;
+    this.#firstStartNs = Number.POSITIVE_INFINITY;
+    this.#lastEndNs = Number.NEGATIVE_INFINITY;
+    this.#slotState.fill(Slot.free);
+    this.#timelineStep = 0;
+    this.#timelineLength = 0;
+    this.#baseHigh = -1;
+  }
+
+  /** The slot of a step that is open or timed, made if need be; -1 when the step is closed already. */
+  #slotFor(step: number): number {
+    const slot = step % this.#window;
+    const state = this.#slotState[slot];
+    const held = num(this.#slotStep[slot]);
+    if (state !== Slot.free) {
+      if (held === step) return state === Slot.closed ? -1 : slot;
+      if (isAfter(held, step)) return -1;
+      if (state === Slot.timed) this.#close(slot);
+      else if (state === Slot.open) this.#incompleteSteps++;
+    }
+    this.#slotState[slot] = Slot.open;
+    this.#slotStep[slot] = step;
+    const ops = this.#ops.length;
+    this.#slotOpSeen.fill(Seen.no, slot * ops, (slot + 1) * ops);
+    this.#slotBusyNs.fill(0, slot * this.#slotThreads, (slot + 1) * this.#slotThreads);
+    this.#slotWaitingNs.fill(0, slot * this.#slotThreads, (slot + 1) * this.#slotThreads);
+    return slot;
+  }
+
+  /** Widens an op's wall time in an open step by one thread's work event. */
+  #spanOp(cell: number, start: number, end: number, rows: number, units: number): void {
+    const seen = units > 0 ? Seen.withUnits : Seen.withoutUnits;
+    const before = num(this.#slotOpSeen[cell]);
+    if (seen < before) return;
+    if (seen > before) {
+      this.#slotOpSeen[cell] = seen;
+      this.#slotOpStart[cell] = start;
+      this.#slotOpEnd[cell] = end;
+      this.#slotOpRows[cell] = rows;
+      return;
+    }
+    if (start < num(this.#slotOpStart[cell])) this.#slotOpStart[cell] = start;
+    if (end > num(this.#slotOpEnd[cell])) this.#slotOpEnd[cell] = end;
+    if (rows > num(this.#slotOpRows[cell])) this.#slotOpRows[cell] = rows;
+  }
+
+  #append(start: number, end: number, place: number): void {
+    const at = this.#timelineLength;
+    if (at === this.#timelineStart.length) {
+      if (at === TIMELINE_MAX) {
+        this.#malformedEvents++;
+        return;
+      }
+      this.#timelineStart = grown(this.#timelineStart, at * 2);
+      this.#timelineEnd = grown(this.#timelineEnd, at * 2);
+      const places = new Uint32Array(at * 2);
+      places.set(this.#timelinePlace);
+      this.#timelinePlace = places;
+    }
+    this.#timelineStart[at] = start;
+    this.#timelineEnd[at] = end;
+    this.#timelinePlace[at] = place;
+    this.#timelineLength = at + 1;
+  }
+
+  /** A step's own event has come, so the engine thread's timeline of it is whole: cut the step's time into its pieces. */
+  #time(slot: number, step: number, stepStart: number, stepEnd: number, rows: number, sequences: number): void {
+    this.#lastTimedStep = step;
+    const length = step === this.#timelineStep ? this.#timelineLength : 0;
+    this.#timelineLength = 0;
+    if (length === 0) {
+      // Events were switched on inside the step, or all of it was lost: nothing is known but its length.
+      this.#slotState[slot] = Slot.closed;
+      this.#incompleteSteps++;
+      return;
+    }
+    let covered = 0;
+    let cursor = stepStart;
+    for (let at = 0; at < length; at++) {
+      const start = num(this.#timelineStart[at]);
+      const end = num(this.#timelineEnd[at]);
+      const place = num(this.#timelinePlace[at]);
+      const from = Math.max(start, cursor);
+      const to = Math.min(end, stepEnd);
+      const ns = to > from ? to - from : 0;
+      if (to > cursor) cursor = to;
+      covered += ns;
+      this.#clippedNs += end - start - ns;
+      this.#piece(place & 0xffff, (place >>> 16) & 0xff, ns);
+    }
+    this.#recordStep();
+    const stepNs = stepEnd - stepStart;
+    this.#unattributed.record(stepNs - covered);
+    this.#steps.record(stepNs);
+    const phase = rows > sequences ? "prompt" : "generation";
+    (phase === "prompt" ? this.#promptSteps : this.#generationSteps).record(stepNs);
+    this.#phaseRows[phase] += rows;
+    this.#phaseSequences[phase] += sequences;
+    this.#firstStartNs = Math.min(this.#firstStartNs, stepStart);
+    this.#lastEndNs = Math.max(this.#lastEndNs, stepEnd);
+    this.#slotState[slot] = Slot.timed;
+  }
+
+  #piece(op: number, kind: number, ns: number): void {
+    if (kind === EventKind.work) {
+      const layer = num(this.#layerOfOp[op]);
+      this.#stepOpNs[op] = num(this.#stepOpNs[op]) + ns;
+      this.#stepOpSeen[op] = 1;
+      this.#stepLayerNs[layer] = num(this.#stepLayerNs[layer]) + ns;
+      this.#stepLayerSeen[layer] = 1;
+      return;
+    }
+    this.#stepKindNs[kind] = num(this.#stepKindNs[kind]) + ns;
+    this.#stepKindSeen[kind] = 1;
+    if (kind === EventKind.barrier && op !== NO_OP) this.#opWaitNs[op] = num(this.#opWaitNs[op]) + ns;
+  }
+
+  /** Moves the step's sums into the histograms: one record a histogram and step, since a record is what costs most here. */
+  #recordStep(): void {
+    recordSums(this.#opWork, this.#stepOpNs, this.#stepOpSeen);
+    recordSums(this.#layerWork, this.#stepLayerNs, this.#stepLayerSeen);
+    recordSums(this.#kindTime, this.#stepKindNs, this.#stepKindSeen);
+  }
+
+  /** Adds what all threads did in a timed step to the totals. Ops start in program order, which the unions rely on. */
+  #close(slot: number): void {
+    this.#slotState[slot] = Slot.closed;
+    const ops = this.#ops.length;
+    this.#kindEnd.fill(Number.NEGATIVE_INFINITY);
+    this.#layerEnd.fill(Number.NEGATIVE_INFINITY);
+    for (let op = 0; op < ops; op++) {
+      const cell = slot * ops + op;
+      if (this.#slotOpSeen[cell] === Seen.no) continue;
+      const start = num(this.#slotOpStart[cell]);
+      const end = num(this.#slotOpEnd[cell]);
+      this.#opWallNs[op] = num(this.#opWallNs[op]) + end - start;
+      this.#opRuns[op] = num(this.#opRuns[op]) + 1;
+      this.#opRows[op] = num(this.#opRows[op]) + num(this.#slotOpRows[cell]);
+      widen(this.#kindWallNs, this.#kindEnd, num(this.#kindOfOp[op]), start, end);
+      widen(this.#layerWallNs, this.#layerEnd, num(this.#layerOfOp[op]), start, end);
+    }
+    for (let thread = 0; thread < this.#slotThreads; thread++) {
+      const cell = slot * this.#slotThreads + thread;
+      this.#threadBusyNs[thread] = num(this.#threadBusyNs[thread]) + num(this.#slotBusyNs[cell]);
+      this.#threadWaitingNs[thread] = num(this.#threadWaitingNs[thread]) + num(this.#slotWaitingNs[cell]);
+    }
+  }
+
+  #growThreads(thread: number): void {
+    const before = this.#slotThreads;
+    let after = before;
+    while (after <= thread) after *= 2;
+    const widened = (old: Float64Array): Float64Array => {
+      const cells = new Float64Array(this.#window * after);
+      for (let slot = 0; slot < this.#window; slot++) {
+        cells.set(old.subarray(slot * before, (slot + 1) * before), slot * after);
+      }
+      return cells;
+    };
+    this.#slotBusyNs = widened(this.#slotBusyNs);
+    this.#slotWaitingNs = widened(this.#slotWaitingNs);
+    this.#slotThreads = after;
+  }
+}
+
+/** Sums of a kind's or a layer's ops. */
+class CostSum {
+  ops = 0;
+  waitNs = 0;
+  bytes = 0;
+  operations = 0;
+  readonly work = new DurationHistogram();
+
+  add(waitNs: number, bytes: number, operations: number, work?: DurationHistogram): void {
+    this.ops++;
+    this.waitNs += waitNs;
+    this.bytes += bytes;
+    this.operations += operations;
+    if (work !== undefined) this.work.merge(work);
+  }
+}
+
+/** Records and clears the sums that were touched. */
+function recordSums(histograms: readonly DurationHistogram[], sums: Float64Array, seen: Uint8Array): void {
+  for (let index = 0; index < sums.length; index++) {
+    if (seen[index] === 1) histograms[index]?.record(num(sums[index]));
+  }
+  sums.fill(0);
+  seen.fill(0);
+}
+
+function timeRow(histogram: DurationHistogram, stepsNs: number, withHistogram: boolean): TimeRow {
+  return {
+    count: histogram.count,
+    totalNs: histogram.total,
+    share: stepsNs === 0 ? 0 : histogram.total / stepsNs,
+    p50Ns: histogram.percentile(50),
+    p90Ns: histogram.percentile(90),
+    p99Ns: histogram.percentile(99),
+    maxNs: histogram.max,
+    ...(withHistogram ? { histogram: histogram.toJSON() } : {}),
+  };
+}
+
+function costs(waitNs: number, wallNs: number, bytes: number, operations: number): Omit<CostRow, keyof TimeRow> {
+  // Bytes per nanosecond are 10^9 bytes per second.
+  const rate = (amount: number): number | null => (amount > 0 && wallNs > 0 ? amount / wallNs : null);
+  return {
+    waitNs,
+    wallNs,
+    bytes,
+    operations,
+    gigabytesPerSecond: rate(bytes),
+    gigaflopsPerSecond: rate(operations),
+  };
+}
+
+/** Adds to `sums[index]` what start to end has beyond `ends[index]`, where what came before ends. */
+function widen(sums: Float64Array, ends: Float64Array, index: number, start: number, end: number): void {
+  const from = Math.max(start, num(ends[index]));
+  if (end <= from) return;
+  sums[index] = num(sums[index]) + end - from;
+  ends[index] = end;
+}
+
+/** Whether step number `a` is later than `b`. Numbers are 32 bits and wrap, after 49 days at 1,000 steps a second. */
+function isAfter(a: number, b: number): boolean {
+  return ((a - b) | 0) > 0;
+}
+
+function grown(values: Float64Array, length: number): Float64Array<ArrayBuffer> {
+  const longer = new Float64Array(length);
+  longer.set(values);
+  return longer;
+}
+
+/** A cell of a typed array that the caller knows to be inside it. */
+function num(value: number | undefined): number {
+  return value as number;
+}
+
+function word(words: Uint32Array, at: number): number {
+  return num(words[at]);
+}
