@@ -6,6 +6,7 @@ const table = @import("table.zig");
 const vec = @import("vec.zig");
 const quant = @import("quant.zig");
 const matmul = @import("matmul.zig");
+const pack = @import("pack.zig");
 const activation = @import("activation.zig");
 const attention = @import("attention.zig");
 const norm = @import("norm.zig");
@@ -16,7 +17,7 @@ const name = @tagName(vec.level);
 
 const kernels: table.Table = .{
     .name = name,
-    .pack = matmul.pack,
+    .pack = pack.pack,
     .matmul = matmul.matmul,
     .embed = matmul.embed,
     .quantize = quant.quantize,
@@ -41,6 +42,8 @@ test {
     _ = vec;
     _ = quant;
     _ = matmul;
+    _ = pack;
+    _ = @import("format.zig");
     _ = activation;
     _ = attention;
     _ = norm;

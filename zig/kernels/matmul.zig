@@ -1,0 +1,526 @@
+//! Products of packed weights with activations, and rows of packed weights as float32 (embedding). One implementation for
+//! all formats, driven by format.zig's descriptors.
+//!
+//! The arithmetic of an output, whatever the number of tokens, the tile or the split. Quantized weights: for each sub-block
+//! (16 or 32 columns, ascending), with exact integers, isum = Σ (code − offset) · q, then
+//!   y = fma(float(isum), ws · xs, y)   and, with minimums,   y = fma(minimum, xs · float(Σ q), y)
+//! where ws = d · sub-scale and minimum are rounded once (`combine`). Float weights: y = fma(w, x, y) over ascending columns.
+//! Then the bias, the previous y, the soft cap (`finish`).
+
+const std = @import("std");
+const assert = std.debug.assert;
+const table = @import("table.zig");
+const vec = @import("vec.zig");
+const quant = @import("quant.zig");
+const layout = @import("format.zig");
+const activation = @import("activation.zig");
+
+const Format = layout.Format;
+const group_rows = layout.group_rows;
+const block_columns = layout.block_columns;
+
+/// One value for each row of a group.
+const Rows = @Vector(group_rows, f32);
+const Ints = vec.Lanes16;
+
+/// Tokens whose codes are decoded in registers; more tokens unpack a group once and reuse it.
+const few_tokens = 4;
+
+/// Tokens of one tile over unpacked codes. Registers: a token takes 16 integer sums and, best, 16 float sums; a quad of
+/// codes, a scale, a minimum and two temporaries come on top.
+const many_tokens = switch (vec.level) {
+    // 16 of 16 lanes a register: 8 + 8 + 5 = 21 of 32.
+    .avx512, .avx512_vnni, .amx => 8,
+    // Two registers a token: 8 integer sums, 2 of codes, 4 temporaries, 14 of 16; float sums wait on the stack.
+    .avx2 => 4,
+    // Four registers a token: 16 + 4 + 4 of 32; float sums wait on the stack.
+    .neon, .neon_dotprod, .neon_i8mm => 4,
+    // Four registers a token: 8 + 4 of 16.
+    .x86_64_v2 => 2,
+    .scalar => 2,
+};
+
+/// Bytes between the weights being multiplied and those asked for: 8 blocks of 8-bit codes, about 0.2 µs of a core's
+/// share of the memory's bandwidth.
+const prefetch_bytes = 4096;
+
+/// `table.MatMul`. Units: groups of 16 rows.
+pub fn matmul(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+    assert(end <= layout.groupCount(args.rows));
+    assert(args.tokens > 0);
+    switch (args.format) {
+        inline else => |format| @call(.never_inline, kernel(format), .{ args, begin, end, scratch }),
+    }
+}
+
+const Kernel = fn (*const table.MatMul, u32, u32, [*]align(64) u8) callconv(.c) void;
+
+/// The product of one format: a function of its own, so that a profile or a disassembly can name it.
+fn kernel(comptime format: Format) Kernel {
+    return struct {
+        fn run(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+            if (comptime format.quantized()) quantized(format, args, begin, end, scratch) else float(format, args, begin, end);
+        }
+    }.run;
+}
+
+comptime {
+    for (std.enums.values(Format)) |format| {
+        @export(&kernel(format), .{ .name = "tinyai_matmul_" ++ @tagName(format) ++ "_" ++ @tagName(vec.level), .visibility = .hidden });
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Quantized weights.
+
+/// One sub-block's contribution. The only place where integer sums meet floats.
+inline fn combine(y: Rows, isum: Ints, weight_scale: Rows, x_scale: f32) Rows {
+    return vec.mulAdd(@as(Rows, @floatFromInt(isum)), weight_scale * @as(Rows, @splat(x_scale)), y);
+}
+
+inline fn combineMinimum(y: Rows, minimum: Rows, x_scale: f32, x_sum: i32) Rows {
+    return vec.mulAdd(minimum, @as(Rows, @splat(x_scale * @as(f32, @floatFromInt(x_sum)))), y);
+}
+
+/// The part of a descriptor that the inner loop depends on; formats with equal shapes share the loop over unpacked codes.
+const Shape = struct {
+    sub_columns: comptime_int,
+    minimum: bool,
+    /// Codes above 127.
+    full: bool,
+    /// What integer sums are corrected by: the offset, less what `vec.dot` itself subtracts.
+    offset: comptime_int,
+
+    fn of(comptime d: layout.Descriptor) Shape {
+        const full = d.weightMax() > 127;
+        return .{
+            .sub_columns = d.sub_columns,
+            .minimum = d.minimum != .none,
+            .full = full,
+            .offset = d.offset - if (full and vec.dot_subtracts_128) 128 else 0,
+        };
+    }
+
+    inline fn dot(comptime shape: Shape, sum: Ints, codes: vec.Bytes, x: i32) Ints {
+        return vec.dot(sum, codes, x, if (shape.full) 255 else 127);
+    }
+};
+
+/// The integer sum that a sub-block starts from: minus offset times the activations' sum.
+inline fn startSum(comptime shape: Shape, x_sum: i32) Ints {
+    return @splat(if (shape.offset == 0) 0 else -shape.offset * x_sum);
+}
+
+/// The sum of a sub-block's activations; `sub` counts sub-blocks of the row.
+inline fn activationSum(comptime shape: Shape, x: quant.Row, sub: usize) i32 {
+    if (shape.sub_columns == 16) return vec.load(i32, x.sums + sub * 4);
+    return vec.load(i32, x.sums + sub * 8) + vec.load(i32, x.sums + sub * 8 + 4);
+}
+
+/// The codes of one quad of a packed block.
+inline fn decode(comptime d: layout.Descriptor, block: [*]const u8, comptime quad: comptime_int) vec.Bytes {
+    var codes: vec.Bytes = undefined;
+    comptime var shift = 0;
+    comptime var place = 0;
+    inline for (d.planes) |bits| {
+        const per_vector = 8 / bits;
+        const bytes = vec.load(vec.Bytes, block + place + quad / per_vector * layout.quad_bytes);
+        const field = if (bits == 8) bytes else vec.bitField(bytes, quad % per_vector * bits, shift, ((1 << bits) - 1) << shift);
+        codes = if (shift == 0) field else codes | field;
+        shift += bits;
+        place += layout.quads / per_vector * layout.quad_bytes;
+    }
+    return if (d.lookup) |values| vec.lookup(values, codes) else codes;
+}
+
+const SubScales = struct { scale: Rows, minimum: Rows };
+
+/// A super-block's float16 scales as float32.
+const Head = struct {
+    d: Rows,
+    m: Rows,
+
+    inline fn load(comptime d: layout.Descriptor, super: [*]const u8) Head {
+        return .{
+            .d = vec.loadF16(group_rows, super),
+            .m = if (d.minimum == .none) undefined else vec.loadF16(group_rows, super + group_rows * 2),
+        };
+    }
+
+    /// The scales and minimums of the sub-block `sub` of the super-block at `super`.
+    inline fn sub(head: Head, comptime d: layout.Descriptor, super: [*]const u8, index: usize) SubScales {
+        const place = super + d.headBytes() + index * d.subBytes();
+        const Words = @Vector(group_rows, i32);
+        switch (d.sub_scale) {
+            .none => return .{ .scale = head.d, .minimum = head.m },
+            .scale => return .{ .scale = head.d * @as(Rows, @floatFromInt(@as(Words, vec.load(@Vector(group_rows, i8), place)))), .minimum = undefined },
+            .scale_minimum => {
+                const scale: Words = vec.load(@Vector(group_rows, u8), place);
+                const minimum: Words = vec.load(@Vector(group_rows, u8), place + group_rows);
+                return .{ .scale = head.d * @as(Rows, @floatFromInt(scale)), .minimum = -(head.m * @as(Rows, @floatFromInt(minimum))) };
+            },
+            .nibbles => {
+                const both: Words = vec.load(@Vector(group_rows, u8), place);
+                const scale = both & @as(Words, @splat(15));
+                const minimum = both >> @splat(4);
+                return .{ .scale = head.d * @as(Rows, @floatFromInt(scale)), .minimum = -(head.m * @as(Rows, @floatFromInt(minimum))) };
+            },
+        }
+    }
+};
+
+fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
+    const d = comptime layout.descriptor(format);
+    const group_bytes = layout.groupBytes(format, args.columns);
+    const scale_bytes = layout.groupScaleBytes(format, args.columns);
+    for (begin..end) |group| {
+        const weight = args.weight + group * group_bytes;
+        const scales = args.scales + group * scale_bytes;
+        if (args.tokens <= few_tokens) {
+            var token: u32 = 0;
+            inline for (.{ 4, 2, 1 }) |count| {
+                while (args.tokens - token >= count) : (token += count) {
+                    var y: [count]Rows = undefined;
+                    packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), &y);
+                    finish(count, args, group, token, count, &y);
+                }
+            }
+        } else {
+            const unpacked = unpackGroup(d, args.columns, weight, scales, scratch);
+            manyTokens(.of(d), args, group, unpacked);
+        }
+    }
+}
+
+/// The activation rows of `count` tokens from `first`; places past the last token repeat it.
+inline fn activations(comptime count: u32, args: *const table.MatMul, first: u32, valid: u32) [count]quant.Row {
+    var rows: [count]quant.Row = undefined;
+    inline for (0..count) |index| {
+        const token = first + @min(index, valid - 1);
+        rows[index] = .of(args.x + token * args.x_stride, args.columns);
+    }
+    return rows;
+}
+
+/// A group times `count` tokens, codes decoded in registers.
+inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns: u32, weight: [*]const u8, scales: [*]const u8, x: [count]quant.Row, y: *[count]Rows) void {
+    const shape: Shape = comptime .of(d);
+    const subs_per_block = block_columns / shape.sub_columns;
+    const blocks_per_super = d.super_columns / block_columns;
+    var sums: [count]Rows = @splat(@splat(0));
+    for (0..columns / d.super_columns) |super| {
+        const super_scales = scales + super * d.superBytes();
+        const head: Head = .load(d, super_scales);
+        for (0..blocks_per_super) |block_in_super| {
+            const index = super * blocks_per_super + block_in_super;
+            const block = weight + index * d.blockBytes();
+            if (count == 1) {
+                inline for (0..(d.blockBytes() + 63) / 64) |line| vec.prefetch(block, prefetch_bytes + line * 64);
+            }
+            inline for (0..subs_per_block) |sub| {
+                const factors = head.sub(d, super_scales, block_in_super * subs_per_block + sub);
+                subBlock(shape, count, index, sub, Packed(d), block, factors, x, &sums);
+            }
+        }
+    }
+    y.* = sums;
+}
+
+/// Where `subBlock` gets a quad's codes from: a packed block, or an unpacked one.
+fn Packed(comptime d: layout.Descriptor) type {
+    return struct {
+        inline fn quad(block: [*]const u8, comptime index: comptime_int) vec.Bytes {
+            return decode(d, block, index);
+        }
+    };
+}
+
+const UnpackedCodes = struct {
+    inline fn quad(block: [*]const u8, comptime index: comptime_int) vec.Bytes {
+        return vec.load(vec.Bytes, block + index * layout.quad_bytes);
+    }
+};
+
+/// Adds sub-block `sub` of block `index` to the sums of `count` tokens.
+inline fn subBlock(
+    comptime shape: Shape,
+    comptime count: u32,
+    index: usize,
+    comptime sub: comptime_int,
+    comptime Codes: type,
+    block: [*]const u8,
+    factors: SubScales,
+    x: [count]quant.Row,
+    sums: *[count]Rows,
+) void {
+    const sub_index = index * (block_columns / shape.sub_columns) + sub;
+    const quads = shape.sub_columns / 4;
+    var x_sums: [count]i32 = undefined;
+    var isums: [count]Ints = undefined;
+    inline for (0..count) |token| {
+        x_sums[token] = if (shape.minimum or shape.offset != 0) activationSum(shape, x[token], sub_index) else 0;
+        isums[token] = startSum(shape, x_sums[token]);
+    }
+    inline for (0..quads) |quad| {
+        const bytes = Codes.quad(block, sub * quads + quad);
+        inline for (0..count) |token| {
+            isums[token] = shape.dot(isums[token], bytes, vec.load(i32, x[token].quants + index * block_columns + (sub * quads + quad) * 4));
+        }
+    }
+    inline for (0..count) |token| {
+        const x_scale = vec.load(f32, x[token].scales + index * 4);
+        sums[token] = combine(sums[token], isums[token], factors.scale, x_scale);
+        if (shape.minimum) sums[token] = combineMinimum(sums[token], factors.minimum, x_scale, x_sums[token]);
+    }
+}
+
+/// A group with a byte a code and float32 scales: what many tokens share.
+const Unpacked = struct {
+    /// [block][quad][64].
+    codes: [*]const u8,
+    /// [sub-block][16 rows] scales, each followed by 16 minimums where the format has them.
+    factors: [*]const f32,
+};
+
+fn unpackGroup(comptime d: layout.Descriptor, columns: u32, weight: [*]const u8, scales: [*]const u8, scratch: [*]align(64) u8) Unpacked {
+    const plain = d.planes.len == 1 and d.planes[0] == 8 and d.lookup == null;
+    const stride = group_rows * (if (d.minimum == .none) 1 else 2);
+    const factors: [*]f32 = @ptrCast(@alignCast(scratch + if (plain) 0 else group_rows * @as(usize, columns)));
+    for (0..columns / d.super_columns) |super| {
+        const super_scales = scales + super * d.superBytes();
+        const head: Head = .load(d, super_scales);
+        for (0..d.subBlocks()) |sub| {
+            const values = head.sub(d, super_scales, sub);
+            const place = factors + (super * d.subBlocks() + sub) * stride;
+            vec.store(place, values.scale);
+            if (d.minimum != .none) vec.store(place + group_rows, values.minimum);
+        }
+    }
+    if (!plain) {
+        for (0..columns / block_columns) |block| {
+            inline for (0..layout.quads) |quad| {
+                vec.store(scratch + (block * layout.quads + quad) * layout.quad_bytes, decode(d, weight + block * d.blockBytes(), quad));
+            }
+        }
+    }
+    return .{ .codes = if (plain) weight else scratch, .factors = factors };
+}
+
+fn manyTokens(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) void {
+    var token: u32 = 0;
+    while (token < args.tokens) : (token += many_tokens) {
+        const valid = @min(args.tokens - token, many_tokens);
+        var y: [many_tokens]Rows = undefined;
+        unpackedTile(shape, many_tokens, args.columns, unpacked, activations(many_tokens, args, token, valid), &y);
+        finish(many_tokens, args, group, token, valid, &y);
+    }
+}
+
+/// A group of unpacked codes times `count` tokens.
+inline fn unpackedTile(comptime shape: Shape, comptime count: u32, columns: u32, unpacked: Unpacked, x: [count]quant.Row, y: *[count]Rows) void {
+    const subs_per_block = block_columns / shape.sub_columns;
+    const stride = group_rows * (if (shape.minimum) 2 else 1);
+    var sums: [count]Rows = @splat(@splat(0));
+    for (0..columns / block_columns) |index| {
+        const block = unpacked.codes + index * layout.quads * layout.quad_bytes;
+        inline for (0..subs_per_block) |sub| {
+            const place = unpacked.factors + (index * subs_per_block + sub) * stride;
+            const factors: SubScales = .{
+                .scale = vec.load(Rows, place),
+                .minimum = if (shape.minimum) vec.load(Rows, place + group_rows) else undefined,
+            };
+            subBlock(shape, count, index, sub, UnpackedCodes, block, factors, x, &sums);
+        }
+    }
+    y.* = sums;
+}
+
+/// Bias, accumulation and soft cap of one tile of outputs, and their stores; the first `valid` tokens count.
+fn finish(comptime count: u32, args: *const table.MatMul, group: usize, first: u32, valid: u32, y: *const [count]Rows) void {
+    const row = group * group_rows;
+    const bias: ?Rows = if (args.bias) |bias| vec.loadPartial(Rows, bias + row, @min(group_rows, args.rows - row)) else null;
+    inline for (0..count) |index| {
+        if (index < valid) {
+            const place = args.y + (first + index) * args.y_stride + row;
+            var value = y[index];
+            if (bias) |values| value += values;
+            if (args.accumulate != 0) value += vec.load(Rows, place);
+            if (args.soft_cap > 0) value = softCap(value, args.soft_cap);
+            vec.store(place, value);
+        }
+    }
+}
+
+fn softCap(value: Rows, cap: f32) Rows {
+    var elements: [group_rows]f32 = value;
+    var index: usize = 0;
+    while (index < group_rows) : (index += vec.lanes) {
+        const part = vec.load(vec.F, elements[index..].ptr);
+        const caps: vec.F = @splat(cap);
+        vec.store(elements[index..].ptr, caps * activation.tanh(part / caps));
+    }
+    return elements;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Float weights.
+
+fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32) void {
+    // Tokens × row groups of a tile, for enough independent sums to hide the latency of one (about 4 cycles at two a
+    // cycle). AVX-512: 8 + 1 + 1 of 32 registers for 8 × 1, 4 for 1 × 4. 128-bit and 256-bit: 2 × 1 is 4 and 8.
+    const tokens_max = switch (vec.lanes) {
+        16 => 8,
+        else => 2,
+    };
+    const groups_max = switch (vec.lanes) {
+        16 => 4,
+        8 => 2,
+        else => 1,
+    };
+    var group: usize = begin;
+    while (group < end) {
+        const groups_left = end - group;
+        if (groups_left >= groups_max) {
+            floatGroups(format, tokens_max, groups_max, args, group);
+            group += groups_max;
+        } else {
+            floatGroups(format, tokens_max, 1, args, group);
+            group += 1;
+        }
+    }
+}
+
+fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
+    const group_bytes = layout.groupBytes(format, args.columns);
+    var token: u32 = 0;
+    inline for (.{ tokens_max, 1 }) |count| {
+        // A tile of many tokens and groups would not fit the registers: one group at a time there.
+        const width = if (count == 1) groups else 1;
+        while (args.tokens - token >= count) : (token += count) {
+            var x: [count][*]const u8 = undefined;
+            inline for (0..count) |index| x[index] = args.x + (token + index) * args.x_stride;
+            inline for (0..groups / width) |part| {
+                var y: [width][count]Rows = @splat(@splat(@splat(0)));
+                floatTile(format, count, width, args.columns, args.weight + (group + part) * group_bytes, group_bytes, x, &y);
+                inline for (0..width) |index| finish(count, args, group + part + index, token, count, &y[index]);
+            }
+        }
+    }
+}
+
+/// One column of a group: 16 weights as float32. bfloat16 stores columns in pairs.
+inline fn floatColumn(comptime format: Format, weight: [*]const u8, column: usize) Rows {
+    return switch (format) {
+        .f32 => vec.load(Rows, weight + column * group_rows * 4),
+        .f16 => vec.loadF16(group_rows, weight + column * group_rows * 2),
+        else => unreachable,
+    };
+}
+
+inline fn floatTile(comptime format: Format, comptime count: u32, comptime groups: u32, columns: u32, weight: [*]const u8, group_bytes: usize, x: [count][*]const u8, y: *[groups][count]Rows) void {
+    var sums = y.*;
+    if (format == .bf16) {
+        for (0..columns / 2) |pair| {
+            inline for (0..groups) |group| {
+                const both = vec.load(@Vector(group_rows, u32), weight + group * group_bytes + pair * group_rows * 4);
+                floatColumnStep(count, @bitCast(both << @splat(16)), x, pair * 2, &sums[group]);
+                floatColumnStep(count, @bitCast(both & @as(@Vector(group_rows, u32), @splat(0xffff0000))), x, pair * 2 + 1, &sums[group]);
+            }
+        }
+        if (columns % 2 != 0) {
+            inline for (0..groups) |group| {
+                const both = vec.load(@Vector(group_rows, u32), weight + group * group_bytes + columns / 2 * group_rows * 4);
+                floatColumnStep(count, @bitCast(both << @splat(16)), x, columns - 1, &sums[group]);
+            }
+        }
+    } else {
+        for (0..columns) |column| {
+            inline for (0..groups) |group| floatColumnStep(count, floatColumn(format, weight + group * group_bytes, column), x, column, &sums[group]);
+        }
+    }
+    y.* = sums;
+}
+
+inline fn floatColumnStep(comptime count: u32, w: Rows, x: [count][*]const u8, column: usize, sums: *[count]Rows) void {
+    inline for (0..count) |token| {
+        sums[token] = vec.mulAdd(w, @as(Rows, @splat(vec.load(f32, x[token] + column * 4))), sums[token]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Embedding.
+
+/// `table.Embed`. Units: tokens.
+pub fn embed(args: *const table.Embed, begin: u32, end: u32) callconv(.c) void {
+    assert(end <= args.token_count);
+    for (begin..end) |index| {
+        const row = args.tokens[index];
+        assert(row < args.rows);
+        switch (args.format) {
+            inline else => |format| @call(.never_inline, dequantizeRow, .{ format, args, row, args.out + index * args.out_stride }),
+        }
+    }
+}
+
+fn dequantizeRow(comptime format: Format, args: *const table.Embed, row: u32, out: [*]f32) void {
+    const group = row / group_rows;
+    const lane = row % group_rows;
+    const weight = args.weight + group * layout.groupBytes(format, args.columns);
+    if (comptime !format.quantized()) {
+        for (0..args.columns) |column| {
+            const value: f32 = switch (format) {
+                .f32 => vec.load(f32, weight + (column * group_rows + lane) * 4),
+                .f16 => vec.loadF16(1, weight + (column * group_rows + lane) * 2)[0],
+                else => vec.loadBf16(1, weight + ((column / 2 * group_rows + lane) * 2 + column % 2) * 2)[0],
+            };
+            vec.store(out + column, value * args.scale);
+        }
+        return;
+    }
+    const d = comptime layout.descriptor(format);
+    const scales = args.scales + group * layout.groupScaleBytes(format, args.columns);
+    const Quad = @Vector(4, f32);
+    for (0..args.columns / d.super_columns) |super| {
+        const super_scales = scales + super * d.superBytes();
+        const head: Head = .load(d, super_scales);
+        for (0..d.subBlocks()) |sub| {
+            const factors = head.sub(d, super_scales, sub);
+            const scale_lanes: [group_rows]f32 = factors.scale;
+            const scale: Quad = @splat(scale_lanes[lane]);
+            const first_quad = (super * d.super_columns + sub * d.sub_columns) / 4;
+            for (0..d.sub_columns / 4) |quad| {
+                const codes = decodeLane(d, weight, first_quad + quad, lane);
+                const quants: @Vector(4, i32) = @as(@Vector(4, i32), codes) - @as(@Vector(4, i32), @splat(d.offset));
+                var values = @as(Quad, @floatFromInt(quants)) * scale;
+                if (d.minimum != .none) {
+                    const minimum_lanes: [group_rows]f32 = factors.minimum;
+                    values += @as(Quad, @splat(minimum_lanes[lane]));
+                }
+                vec.store(out + (first_quad + quad) * 4, values * @as(Quad, @splat(args.scale)));
+            }
+        }
+    }
+}
+
+/// Four codes of one row: `quad` counts from the row's start.
+inline fn decodeLane(comptime d: layout.Descriptor, weight: [*]const u8, quad: usize, lane: usize) @Vector(4, u8) {
+    const block = weight + quad / layout.quads * d.blockBytes();
+    const quad_in_block = quad % layout.quads;
+    var codes: @Vector(4, u8) = @splat(0);
+    comptime var shift = 0;
+    comptime var place = 0;
+    inline for (d.planes) |bits| {
+        const per_vector = 8 / bits;
+        const bytes = vec.load(@Vector(4, u8), block + place + quad_in_block / per_vector * layout.quad_bytes + lane * 4);
+        const from: u3 = @intCast(quad_in_block % per_vector * bits);
+        codes |= (bytes >> @splat(from) & @as(@Vector(4, u8), @splat((1 << bits) - 1))) << @splat(shift);
+        shift += bits;
+        place += layout.quads / per_vector * layout.quad_bytes;
+    }
+    if (d.lookup) |values| {
+        var elements: [4]u8 = codes;
+        for (&elements) |*element| element.* = values[element.*];
+        return elements;
+    }
+    return codes;
+}
