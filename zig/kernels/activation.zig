@@ -1,0 +1,263 @@
+//! Elementwise functions of one vector register (exp, tanh, GELU, SiLU) and the gated unit built on them. It is not a
+//! maths library: float32 only, and only what the model families need.
+//!
+//! Polynomials are near-minimax fits to float64 references on the reduced range (Lawson's iterated least squares on 2,001
+//! Chebyshev points), with coefficients rounded to float32. Error bounds are checked by the tests at every level. Each
+//! element's result depends on that element alone.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const table = @import("table.zig");
+const vec = @import("vec.zig");
+const quant = @import("quant.zig");
+
+const F = vec.F;
+const U = vec.U;
+const lanes = vec.lanes;
+
+inline fn splat(value: f32) F {
+    return @splat(value);
+}
+
+/// e^x. Relative error at most 2 ulp (2.4e-7) where the result is a normal number; 0 below -87.33654 (the result would be
+/// denormal) and at -inf, inf above 88.72283, NaN for NaN. exp(0) is exactly 1.
+pub inline fn exp(x: F) F {
+    // n = round(x / ln 2) by pushing the fraction out of the significand; x is clamped so that n stays within -126 to 128.
+    const low = splat(-87.33654); // -126 ln 2: from here up the result is normal.
+    const high = splat(88.72283); // ln of the largest float32.
+    const magic = splat(12582912.0); // 1.5 * 2^23
+    const clamped = @min(@max(x, low), high);
+    const shifted = vec.mulAdd(clamped, splat(std.math.log2e), magic);
+    const n = shifted - magic;
+    const exponent = @as(U, @bitCast(shifted)) -% @as(U, @bitCast(magic));
+    // r = x - n ln 2 in two steps (Cody and Waite 1980): ln 2 = 355/512 - 2.1219444e-4, and n * 355/512 is exact.
+    const r = vec.mulAdd(n, splat(2.12194440054690583e-4), vec.mulAdd(n, splat(-355.0 / 512.0), clamped));
+    // e^r = 1 + r + r^2 p(r); relative error of the exact polynomial 5.2e-11 on |r| <= ln 2 / 2.
+    var p = splat(1.97903428e-4);
+    p = vec.mulAdd(p, r, splat(1.39446603e-3));
+    p = vec.mulAdd(p, r, splat(8.33349675e-3));
+    p = vec.mulAdd(p, r, splat(4.16662954e-2));
+    p = vec.mulAdd(p, r, splat(1.66666657e-1));
+    p = vec.mulAdd(p, r, splat(0.5));
+    const y = vec.mulAdd(p, r * r, r) + splat(1);
+    // Times 2^n, by the exponent field: y is in [0.7, 1.42) and y * 2^n is normal on the clamped range.
+    const scaled: F = @bitCast(@as(U, @bitCast(y)) +% (exponent << @splat(23)));
+    const above = @select(f32, x > high, splat(std.math.inf(f32)), scaled);
+    const below = @select(f32, x < low, splat(0), above);
+    return @select(f32, x == x, below, x);
+}
+
+/// tanh x. Relative error at most 3 ulp (3.6e-7).
+pub inline fn tanh(x: F) F {
+    const magnitude = @abs(x);
+    // Near zero 1 - 2 / (e^2x + 1) would cancel: x + x^3 p(x^2), relative error 1.5e-10 on |x| <= 0.625.
+    const z = x * x;
+    var p = splat(2.14753812e-3);
+    p = vec.mulAdd(p, z, splat(-8.18267558e-3));
+    p = vec.mulAdd(p, z, splat(2.17029676e-2));
+    p = vec.mulAdd(p, z, splat(-5.39472029e-2));
+    p = vec.mulAdd(p, z, splat(1.33332103e-1));
+    p = vec.mulAdd(p, z, splat(-3.33333313e-1));
+    const near = vec.mulAdd(p * z, x, x);
+    const far = splat(1) - splat(2) / (exp(magnitude + magnitude) + splat(1));
+    const sign = @as(U, @bitCast(x)) & @as(U, @splat(0x80000000));
+    const signed: F = @bitCast(@as(U, @bitCast(far)) | sign);
+    // `not (magnitude > 0.625)` would send NaN to `near`; both branches keep it.
+    return @select(f32, magnitude < splat(0.625), near, signed);
+}
+
+/// x / (1 + e^(-t)), safe at both ends: for x = -inf the result is -0, as the limit.
+inline fn timesSigmoid(x: F, t: F) F {
+    // e^88 is finite, so that the quotient of the smallest x is tiny and not NaN; NaN comes through `exp(NaN)`.
+    const finite = @max(x, splat(-std.math.floatMax(f32)));
+    const e = exp(-t);
+    const y = finite / (splat(1) + e);
+    return @select(f32, x == x, y, x);
+}
+
+/// x * sigmoid(x) (Elfwing et al. 2017). Relative error at most 4 ulp (4.8e-7); below -87.3 the result decays to -0.
+pub inline fn silu(x: F) F {
+    return timesSigmoid(x, x);
+}
+
+/// x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) (Hendrycks and Gimpel 2016), written as x * sigmoid(2u), which is
+/// the same function without the cancellation for negative x. Error at most 4e-7 of |x| * sigmoid(2u) plus what the
+/// rounding of u puts into it (|2u| * 1.8e-7 relative, in the negative tail).
+pub inline fn geluTanh(x: F) F {
+    const two_root = splat(2 * 0.79788456080286535588); // 2 sqrt(2 / pi)
+    const inner = vec.mulAdd(x * x, splat(0.044715), splat(1)) * x;
+    return timesSigmoid(x, two_root * inner);
+}
+
+inline fn apply(comptime activation: table.Activation, x: F) F {
+    return switch (activation) {
+        .silu => silu(x),
+        .gelu_tanh => geluTanh(x),
+    };
+}
+
+/// See `table.Glu`.
+pub fn glu(args: *const table.Glu, begin: u32, end: u32) callconv(.c) void {
+    const units_per_row = std.math.divCeil(u32, args.width, table.glu_unit_columns) catch unreachable;
+    assert(begin <= end and end <= args.row_count * units_per_row);
+    assert(args.out != null or args.out_quantized != null);
+    for (begin..end) |unit| {
+        const row = unit / units_per_row;
+        const first: u32 = @intCast(unit % units_per_row * table.glu_unit_columns);
+        const last = @min(args.width, first + table.glu_unit_columns);
+        switch (args.activation) {
+            inline else => |activation| gluColumns(activation, args, row, first, last),
+        }
+    }
+}
+
+fn gluColumns(comptime activation: table.Activation, args: *const table.Glu, row: usize, first: u32, last: u32) void {
+    const gate = args.gate + row * args.gate_stride + first;
+    const up = args.up + row * args.up_stride + first;
+    const count = last - first;
+    var local: [table.glu_unit_columns]f32 align(64) = undefined;
+    const out: [*]f32 = if (args.out) |out| out + row * args.out_stride + first else &local;
+    var column: u32 = 0;
+    while (column + lanes <= count) : (column += lanes) {
+        const y = apply(activation, vec.load(F, gate + column)) * vec.load(F, up + column);
+        vec.store(out + column, y);
+    }
+    if (column < count) {
+        const rest = count - column;
+        const y = apply(activation, vec.loadPartial(F, gate + column, rest)) * vec.loadPartial(F, up + column, rest);
+        vec.storePartial(out + column, y, rest);
+    }
+    if (args.out_quantized) |quantized| {
+        assert(args.width % table.block_columns == 0);
+        // The row's first column: quantizeColumns addresses a whole row and reads only [first, last).
+        quant.quantizeColumns(args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// The largest relative error of `function` against `reference` over `count` points from `low` to `high`.
+fn largestError(comptime function: fn (F) callconv(.@"inline") F, comptime reference: fn (f64) f64, low: f32, high: f32, count: u32) f64 {
+    var worst: f64 = 0;
+    for (0..count) |index| {
+        const x = low + (high - low) * (@as(f32, @floatFromInt(index)) / @as(f32, @floatFromInt(count - 1)));
+        const got: f64 = function(splat(x))[0];
+        const want = reference(x);
+        if (@abs(want) < std.math.floatMin(f32)) {
+            worst = @max(worst, @abs(got - want) / std.math.floatMin(f32) - 1);
+        } else {
+            worst = @max(worst, @abs(got - want) / @abs(want));
+        }
+    }
+    return worst;
+}
+
+fn expReference(x: f64) f64 {
+    return @exp(x);
+}
+fn tanhReference(x: f64) f64 {
+    return std.math.tanh(x);
+}
+fn siluReference(x: f64) f64 {
+    return x / (1 + @exp(-x));
+}
+fn geluReference(x: f64) f64 {
+    return x / (1 + @exp(-2 * 0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+}
+
+test "exp stays within two units in the last place over its whole range" {
+    try std.testing.expect(largestError(exp, expReference, -87.33654, 88.72283, 40_001) < 2.4e-7);
+    try std.testing.expect(largestError(exp, expReference, -1, 1, 20_001) < 1.8e-7);
+    try std.testing.expect(largestError(exp, expReference, -1e-6, 1e-6, 101) < 1.2e-7);
+}
+
+test "exp at the ends: zero, infinity, flush and NaN" {
+    const inf = std.math.inf(f32);
+    const cases = [_][2]f32{
+        .{ 0, 1 },                          .{ -0.0, 1 }, .{ -inf, 0 }, .{ inf, inf }, .{ -88, 0 }, .{ -1e30, 0 }, .{ 89, inf }, .{ 1e30, inf },
+        .{ std.math.floatTrueMin(f32), 1 },
+    };
+    for (cases) |case| try std.testing.expectEqual(case[1], exp(splat(case[0]))[0]);
+    try std.testing.expect(std.math.isNan(exp(splat(std.math.nan(f32)))[0]));
+    try std.testing.expect(exp(splat(88.72283))[0] < inf);
+    try std.testing.expect(exp(splat(-87.33654))[0] >= std.math.floatMin(f32) * 0.999999);
+}
+
+test "tanh, SiLU and GELU stay within their bounds" {
+    try std.testing.expect(largestError(tanh, tanhReference, -10, 10, 40_001) < 3.6e-7);
+    try std.testing.expect(largestError(tanh, tanhReference, -0.7, 0.7, 20_001) < 3.6e-7);
+    try std.testing.expect(largestError(tanh, tanhReference, -1e-30, 1e-30, 101) < 1.2e-7);
+    try std.testing.expect(largestError(silu, siluReference, -80, 80, 40_001) < 4.8e-7);
+    try std.testing.expect(largestError(geluTanh, geluReference, -1, 80, 40_001) < 8e-7);
+    try std.testing.expect(largestError(geluTanh, geluReference, -5, 0, 20_001) < 1e-5);
+}
+
+test "tanh, SiLU and GELU at the ends" {
+    const inf = std.math.inf(f32);
+    try std.testing.expectEqual(@as(f32, 1), tanh(splat(inf))[0]);
+    try std.testing.expectEqual(@as(f32, -1), tanh(splat(-inf))[0]);
+    try std.testing.expectEqual(@as(f32, 1), tanh(splat(1e30))[0]);
+    try std.testing.expect(std.math.isNan(tanh(splat(std.math.nan(f32)))[0]));
+    inline for (.{ silu, geluTanh }) |function| {
+        try std.testing.expectEqual(@as(f32, 0), function(splat(0))[0]);
+        try std.testing.expectEqual(inf, function(splat(inf))[0]);
+        try std.testing.expectEqual(@as(f32, 0), function(splat(-inf))[0]);
+        try std.testing.expectEqual(@as(f32, 1e30), function(splat(1e30))[0]);
+        try std.testing.expectEqual(@as(f32, 0), @abs(function(splat(-1e30))[0]));
+        try std.testing.expect(std.math.isNan(function(splat(std.math.nan(f32)))[0]));
+    }
+}
+
+test "glu is act(gate) times up for odd widths, several rows and any split, and quantizes what it wrote" {
+    var random = std.Random.DefaultPrng.init(1);
+    const widths = [_]u32{ 1, 7, 31, 32, 33, 512, 513, 1024, 2080 };
+    for (widths) |width| {
+        for ([_]table.Activation{ .silu, .gelu_tanh }) |activation| {
+            const row_count = 3;
+            const stride = 2100;
+            var gate: [row_count * stride]f32 = undefined;
+            var up: [row_count * stride]f32 = undefined;
+            var out: [row_count * stride]f32 = @splat(99);
+            for (&gate, &up) |*g, *u| {
+                g.* = random.random().floatNorm(f32) * 3;
+                u.* = random.random().floatNorm(f32);
+            }
+            const quantized_stride = comptime table.quantizedRowBytes(2112);
+            var quantized: [row_count * quantized_stride]u8 align(64) = @splat(0);
+            var direct: [row_count * quantized_stride]u8 align(64) = @splat(0);
+            var args: table.Glu = .{
+                .activation = activation,
+                .width = width,
+                .row_count = row_count,
+                .gate = &gate,
+                .gate_stride = stride,
+                .up = &up,
+                .up_stride = stride,
+                .out = &out,
+                .out_stride = stride,
+                .out_quantized = if (width % 32 == 0) &quantized else null,
+                .out_quantized_stride = quantized_stride,
+            };
+            const units = row_count * (std.math.divCeil(u32, width, table.glu_unit_columns) catch unreachable);
+            for (0..units) |unit| glu(&args, @intCast(unit), @intCast(unit + 1));
+            for (0..row_count) |row| {
+                for (0..width) |column| {
+                    const g: f64 = gate[row * stride + column];
+                    const want = (if (activation == .silu) siluReference(g) else geluReference(g)) * up[row * stride + column];
+                    try std.testing.expectApproxEqAbs(want, out[row * stride + column], 2e-6 * @max(1, @abs(want)));
+                }
+                try std.testing.expectEqual(@as(f32, 99), out[row * stride + width]); // Nothing past the row.
+            }
+            if (width % 32 != 0) continue;
+            // Without the float output, all units at once: the same int8 rows, which are those of the float output.
+            args.out = null;
+            args.out_quantized = &direct;
+            glu(&args, 0, units);
+            try std.testing.expectEqualSlices(u8, &quantized, &direct);
+            for (0..row_count) |row| {
+                quant.quantizeColumns(width, 0, width, out[row * stride ..].ptr, direct[row * quantized_stride ..].ptr);
+            }
+            try std.testing.expectEqualSlices(u8, &quantized, &direct);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Root-mean-square normalisation, y = x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich 2019, "Root Mean Square
+//! Layer Normalization"), with an optional residual added, and the plain residual addition.
+//!
+//! The sum of squares has one order whatever the number of rows or threads: four vector partial sums, column by column,
+//! then a fixed tree.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const table = @import("table.zig");
+const vec = @import("vec.zig");
+const quant = @import("quant.zig");
+
+const F = vec.F;
+const lanes = vec.lanes;
+
+/// Columns normalised between two calls of the quantizer when there is no float output: 4 KB of stack.
+const piece_columns = 1024;
+/// Independent sums: an FMA takes four cycles, so that one or two chains would wait for themselves.
+const partial_sums = 4;
+
+/// 1 / sqrt(mean(x^2) + epsilon), both operations rounded exactly.
+pub inline fn inverseRms(x: [*]const f32, width: usize, epsilon: f32) f32 {
+    assert(width > 0);
+    var sums: [partial_sums]F = @splat(@splat(0));
+    var column: usize = 0;
+    while (column + partial_sums * lanes <= width) : (column += partial_sums * lanes) {
+        inline for (0..partial_sums) |index| {
+            const value = vec.load(F, x + column + index * lanes);
+            sums[index] = vec.mulAdd(value, value, sums[index]);
+        }
+    }
+    while (column + lanes <= width) : (column += lanes) {
+        const value = vec.load(F, x + column);
+        sums[0] = vec.mulAdd(value, value, sums[0]);
+    }
+    if (column < width) {
+        const value = vec.loadPartial(F, x + column, width - column);
+        sums[0] = vec.mulAdd(value, value, sums[0]);
+    }
+    const total = vec.sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    return 1 / @sqrt(total / @as(f32, @floatFromInt(width)) + epsilon);
+}
+
+/// See `table.Norm`.
+pub fn norm(args: *const table.Norm, begin: u32, end: u32) callconv(.c) void {
+    assert(begin <= end and end <= args.row_count);
+    assert(args.width > 0);
+    assert(args.out != null or args.out_quantized != null);
+    if (args.out_quantized != null) assert(args.width % table.block_columns == 0);
+    for (begin..end) |row| {
+        const x = args.x + row * args.x_stride;
+        const residual = if (args.residual) |residual| residual + row * args.residual_stride else null;
+        const factor = inverseRms(x, args.width, args.epsilon);
+        var local: [piece_columns]f32 align(64) = undefined;
+        var first: u32 = 0;
+        while (first < args.width) {
+            const last = @min(args.width, first + piece_columns);
+            const out: [*]f32 = if (args.out) |out| out + row * args.out_stride + first else &local;
+            if (residual) |r| {
+                scale(true, out, x + first, args.weight + first, r + first, last - first, factor);
+            } else {
+                scale(false, out, x + first, args.weight + first, x + first, last - first, factor);
+            }
+            if (args.out_quantized) |quantized| {
+                quant.quantizeColumns(args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
+            }
+            first = last;
+        }
+    }
+}
+
+inline fn scale(
+    comptime add_residual: bool,
+    out: [*]f32,
+    x: [*]const f32,
+    weight: [*]const f32,
+    residual: [*]const f32,
+    count: usize,
+    factor: f32,
+) void {
+    const factors: F = @splat(factor);
+    var column: usize = 0;
+    while (column + lanes <= count) : (column += lanes) {
+        const n = vec.load(F, x + column) * factors;
+        const w = vec.load(F, weight + column);
+        vec.store(out + column, if (add_residual) vec.mulAdd(n, w, vec.load(F, residual + column)) else n * w);
+    }
+    if (column < count) {
+        const rest = count - column;
+        const n = vec.loadPartial(F, x + column, rest) * factors;
+        const w = vec.loadPartial(F, weight + column, rest);
+        const y = if (add_residual) vec.mulAdd(n, w, vec.loadPartial(F, residual + column, rest)) else n * w;
+        vec.storePartial(out + column, y, rest);
+    }
+}
+
+/// RMSNorm of one head in place: x = x * factor * weight with `inverseRms`, as `norm` without a residual does.
+pub inline fn normInPlace(x: [*]f32, weight: [*]const f32, width: usize, epsilon: f32) void {
+    scale(false, x, x, weight, x, width, inverseRms(x, width, epsilon));
+}
+
+/// See `table.Add`.
+pub fn add(args: *const table.Add, begin: u32, end: u32) callconv(.c) void {
+    assert(begin <= end and end <= args.row_count);
+    for (begin..end) |row| {
+        const x = args.x + row * args.x_stride;
+        const y = args.y + row * args.y_stride;
+        var column: usize = 0;
+        while (column + lanes <= args.width) : (column += lanes) {
+            vec.store(x + column, vec.load(F, x + column) + vec.load(F, y + column));
+        }
+        while (column < args.width) : (column += 1) x[column] += y[column];
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const test_stride = 2100;
+const test_rows = 3;
+
+fn fill(random: std.Random, values: []f32, magnitude: f32) void {
+    for (values) |*value| value.* = random.floatNorm(f32) * magnitude;
+}
+
+test "norm equals the double-precision formula for odd widths, tiny and large values, with and without residual" {
+    var prng = std.Random.DefaultPrng.init(2);
+    const random = prng.random();
+    var x: [test_rows * test_stride]f32 = undefined;
+    var weight: [test_stride]f32 = undefined;
+    var residual: [test_rows * test_stride]f32 = undefined;
+    var out: [test_rows * test_stride]f32 = undefined;
+    for ([_]u32{ 1, 5, 16, 31, 63, 64, 65, 640, 1024, 1025, 2048, 2079 }) |width| {
+        for ([_]f32{ 0, 1e-41, 1e-12, 1, 1e15 }) |magnitude| {
+            for ([_]bool{ false, true }) |with_residual| {
+                fill(random, &x, magnitude);
+                fill(random, &weight, 1);
+                fill(random, &residual, 1);
+                @memset(&out, 77);
+                const args: table.Norm = .{
+                    .width = width,
+                    .row_count = test_rows,
+                    .epsilon = 1e-6,
+                    .x = &x,
+                    .x_stride = test_stride,
+                    .weight = &weight,
+                    .residual = if (with_residual) &residual else null,
+                    .residual_stride = test_stride,
+                    .out = &out,
+                    .out_stride = test_stride,
+                    .out_quantized = null,
+                    .out_quantized_stride = 0,
+                };
+                norm(&args, 1, test_rows);
+                norm(&args, 0, 1);
+                for (0..test_rows) |row| {
+                    var total: f64 = 0;
+                    for (0..width) |column| total += @as(f64, x[row * test_stride + column]) * x[row * test_stride + column];
+                    const factor = 1 / @sqrt(total / @as(f64, @floatFromInt(width)) + 1e-6);
+                    for (0..width) |column| {
+                        const at = row * test_stride + column;
+                        const scaled = x[at] * factor * weight[column];
+                        const want = scaled + if (with_residual) residual[at] else 0;
+                        try std.testing.expectApproxEqAbs(want, out[at], 1e-6 * @abs(scaled) + 2e-7 * @abs(want) + 1e-44);
+                    }
+                    try std.testing.expectEqual(@as(f32, 77), out[row * test_stride + width]);
+                }
+            }
+        }
+    }
+}
+
+test "norm in place, over its residual, and quantized without a float output give the same values" {
+    var prng = std.Random.DefaultPrng.init(3);
+    const random = prng.random();
+    const width = 2080;
+    const bytes = comptime table.quantizedRowBytes(width);
+    var x: [test_rows * test_stride]f32 = undefined;
+    var weight: [test_stride]f32 = undefined;
+    var residual: [test_rows * test_stride]f32 = undefined;
+    var out: [test_rows * test_stride]f32 = undefined;
+    var quantized: [3][test_rows * bytes]u8 align(64) = @splat(@splat(0));
+    fill(random, &x, 2);
+    fill(random, &weight, 1);
+    fill(random, &residual, 1);
+    var args: table.Norm = .{
+        .width = width,
+        .row_count = test_rows,
+        .epsilon = 1e-5,
+        .x = &x,
+        .x_stride = test_stride,
+        .weight = &weight,
+        .residual = &residual,
+        .residual_stride = test_stride,
+        .out = &out,
+        .out_stride = test_stride,
+        .out_quantized = &quantized[0],
+        .out_quantized_stride = bytes,
+    };
+    norm(&args, 0, test_rows);
+    args.out = null;
+    args.out_quantized = &quantized[1];
+    norm(&args, 0, test_rows);
+    for (0..test_rows) |row| {
+        quant.quantizeColumns(width, 0, width, out[row * test_stride ..].ptr, quantized[2][row * bytes ..].ptr);
+    }
+    try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[1]);
+    try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[2]);
+    // Over the residual, then over x.
+    args.out_quantized = null;
+    var kept = residual;
+    args.residual = &kept;
+    args.out = &kept;
+    norm(&args, 0, test_rows);
+    for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], kept[row * test_stride ..][0..width]);
+    args.residual = &residual;
+    args.out = &x;
+    norm(&args, 0, test_rows);
+    for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], x[row * test_stride ..][0..width]);
+}
+
+test "add adds whole rows and nothing past them" {
+    var prng = std.Random.DefaultPrng.init(4);
+    const random = prng.random();
+    var x: [test_rows * test_stride]f32 = undefined;
+    var y: [test_rows * test_stride]f32 = undefined;
+    for ([_]u32{ 1, 15, 64, 65, 2079 }) |width| {
+        fill(random, &x, 1);
+        fill(random, &y, 1);
+        const before = x;
+        const args: table.Add = .{ .width = width, .row_count = test_rows, .x = &x, .x_stride = test_stride, .y = &y, .y_stride = test_stride };
+        add(&args, 0, 2);
+        add(&args, 2, test_rows);
+        for (0..test_rows) |row| {
+            for (0..test_stride) |column| {
+                const at = row * test_stride + column;
+                try std.testing.expectEqual(if (column < width) before[at] + y[at] else before[at], x[at]);
+            }
+        }
+    }
+}
