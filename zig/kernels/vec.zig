@@ -124,7 +124,7 @@ pub inline fn mulAdd(a: anytype, b: @TypeOf(a), c: @TypeOf(a)) @TypeOf(a) {
 }
 
 /// The sum of a vector's elements by halving: ((0 + n/2) + (n/4 + 3n/4)) ..., the same on every run.
-pub inline fn sum(vector: anytype) @typeInfo(@TypeOf(vector)).vector.child {
+pub fn sum(vector: anytype) @typeInfo(@TypeOf(vector)).vector.child {
     const info = @typeInfo(@TypeOf(vector)).vector;
     if (info.len == 1) return vector[0];
     const half = info.len / 2;
