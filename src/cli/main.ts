@@ -1,0 +1,75 @@
+#!/usr/bin/env bun
+// The `tinyai` command: finds the verb, loads only that verb's module, and turns errors into one line and an exit status
+// (0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n). What a verb does is in its own file.
+
+import { Command, CommanderError } from "commander";
+import manifest from "../../package.json" with { type: "json" };
+import { OptionError, TinyAIError } from "../errors.ts";
+import { interruptedExitCode, watchInterruptions } from "./interrupt.ts";
+
+/** A verb of the command line. `summary` is what the list of verbs says, without loading it. */
+interface Verb {
+  readonly name: string;
+  readonly summary: string;
+  readonly register: (program: Command) => Promise<void>;
+}
+
+const verbs: readonly Verb[] = [
+  {
+    name: "pull",
+    summary: "get a model by name, check it, and keep it for every later use",
+    register: async (program) => (await import("./pull.ts")).registerPull(program),
+  },
+];
+
+/** Runs the command line that `arguments_` hold (without the program's own name) and gives the exit status. */
+async function run(arguments_: readonly string[]): Promise<number> {
+  const program = new Command("tinyai")
+    .description("Small models inside a Bun process, and where their time went.")
+    .version(manifest.version)
+    .exitOverride()
+    .showHelpAfterError("(tinyai --help, or tinyai VERB --help, shows what there is)")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  tinyai pull gemma3-270m
+  tinyai generate --model gemma3-270m --prompt "Once upon a time" --max-length 100
+  tinyai doctor
+
+tinyai VERB --help shows a verb's options and examples.`,
+    );
+  const wanted = arguments_.find((argument) => !argument.startsWith("-"));
+  for (const verb of verbs) {
+    if (verb.name === wanted || (wanted === "help" && arguments_.includes(verb.name))) await verb.register(program);
+    else program.command(verb.name).description(verb.summary);
+  }
+  try {
+    await program.parseAsync([...arguments_], { from: "user" });
+    return interruptedExitCode();
+  } catch (error) {
+    if (interruptedExitCode() !== 0) return interruptedExitCode();
+    return report(error);
+  }
+}
+
+/** Tells an error on stderr and gives its exit status. */
+function report(error: unknown): number {
+  // Commander has printed its own message; help and version come this way too.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  const debug = Boolean(process.env["TINYAI_DEBUG"]);
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`tinyai: ${message}\n`);
+  if (debug && error instanceof Error) process.stderr.write(`${Bun.inspect(error)}\n`);
+  else if (!(error instanceof TinyAIError)) {
+    process.stderr.write("tinyai: this was not expected; TINYAI_DEBUG=1 shows where it happened\n");
+  }
+  return error instanceof OptionError ? 2 : 1;
+}
+
+// Whoever read the output has gone, as `head` does; there is nobody left to tell.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === "EPIPE" ? 0 : report(error));
+});
+watchInterruptions();
+process.exitCode = await run(process.argv.slice(2));
