@@ -324,6 +324,6 @@ pub const Table = extern struct {
 pub fn scratchBytes(columns_max: u32, head_width_max: u32, heads_per_kv_head_max: u32) u64 {
     const group: u64 = @as(u64, columns_max) * 16 + @as(u64, columns_max) / 16 * 16 * 8;
     const heads: u64 = @as(u64, heads_per_kv_head_max) * attention_row_block;
-    const attention: u64 = heads * (@as(u64, head_width_max) * 2 + page_positions + 16) * 4;
+    const attention: u64 = heads * (@as(u64, head_width_max) * 3 + page_positions + 16) * 4;
     return std.mem.alignForward(u64, @max(group, attention) + 16 * 1024, 4096);
 }

@@ -1,0 +1,843 @@
+//! Attention over paged keys and values with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022,
+//! "FlashAttention"), in chunks of 512 positions that are merged in ascending order.
+//!
+//! What fixes the bits of one row and head, whatever stands beside it in the step:
+//! - a score is one chain of multiply-adds over the dimensions 0, 1, ... of its position;
+//! - a page of 64 positions updates the chunk's maximum, sum and values; a value is one chain over the valid positions;
+//! - pages of a chunk go in ascending order, and so do the chunks in `merge`.
+//! Tiles only choose which of these chains advance together.
+//!
+//! Keys are read whole pages at a time: what lies outside a row's range gives scores that are replaced before any use.
+//! Values outside it are never read. Pages wholly outside are not touched at all.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const table = @import("table.zig");
+const vec = @import("vec.zig");
+const quant = @import("quant.zig");
+const rope = @import("rope.zig");
+const activation = @import("activation.zig");
+
+const F = vec.F;
+const U = vec.U;
+const lanes = vec.lanes;
+const positions = table.page_positions;
+const page_vectors = positions / lanes;
+const chunk_pages = table.attention_chunk_positions / positions;
+const negative_infinity = -std.math.inf(f32);
+
+comptime {
+    assert(table.attention_chunk_positions % positions == 0);
+    assert(positions % lanes == 0);
+}
+
+/// Queries a register tile holds at most. With 32 registers a tile of 8 queries takes 2 vectors of each: 16 sums, 2 keys
+/// (or values) and a broadcast; up to 6 queries take 4 vectors: 24 sums, 4 keys and a broadcast. With 16 registers, up to
+/// 4 queries take 2 vectors: 8 sums, 2 keys, a broadcast (6 queries would be 12 + 2 + 1, which spills at levels whose
+/// float16 conversion needs temporaries).
+const tile_queries = if (vec.register_count >= 32) 8 else 4;
+
+/// Vectors (of positions or of columns) beside `queries` in a tile: few queries need more of them, since four chains at
+/// least must be in flight to hide a multiply-add's latency of four cycles.
+fn tileVectors(comptime queries: comptime_int) comptime_int {
+    const wanted = if (vec.register_count >= 32)
+        (if (queries > 6) 2 else 4)
+    else
+        (if (queries > 2) 2 else 4);
+    return @min(wanted, page_vectors);
+}
+
+/// What one call of the kernel works with: one KV head, and rows of one sequence.
+const Block = struct {
+    args: *const table.Attention,
+    kv_head: u32,
+    /// First row, and how many (at most `attention_row_block`), all of one sequence.
+    row: u32,
+    row_count: u32,
+    /// Query heads of the KV head.
+    heads: u32,
+    width: usize,
+    /// [dimension][row_count * heads]: the queries, transposed so that a tile reads neighbours.
+    queries: [*]f32,
+    /// [query][64]: scores, then weights, of the page at hand.
+    weights: [*]f32,
+    /// [query][width], the current chunk's unnormalised values, and [query] its maximum and sum.
+    chunk: State,
+
+    const Range = struct { first: u32, last: u32 };
+
+    /// Positions a row sees, both included.
+    inline fn range(block: *const Block, row: u32) Range {
+        return rangeOf(block.args, block.row + row);
+    }
+};
+
+const State = struct {
+    values: [*]f32,
+    maximum: [*]f32,
+    sum: [*]f32,
+};
+
+inline fn rangeOf(args: *const table.Attention, row: u32) Block.Range {
+    const last = args.rows[row].position;
+    const first = if (args.window == 0 or last < args.window) 0 else last - args.window + 1;
+    return .{ .first = first, .last = last };
+}
+
+/// Bytes of scratch laid out by `Layout.init`; at most what `table.scratchBytes` promises.
+const Layout = struct {
+    queries: [*]f32,
+    weights: [*]f32,
+    chunk: State,
+    total: State,
+
+    fn init(scratch: [*]align(64) u8, query_count: usize, width: usize) Layout {
+        // Every part starts on a cache line: query_count * width and * 64 floats are multiples of 16 floats.
+        const floats: [*]f32 = @ptrCast(scratch);
+        const statistics = std.mem.alignForward(usize, query_count, 16);
+        var at: usize = 0;
+        const parts = [_]usize{
+            query_count * width, query_count * positions, query_count * width, query_count * width,
+            statistics,          statistics,              statistics,          statistics,
+        };
+        var pointers: [parts.len][*]f32 = undefined;
+        for (parts, 0..) |part, index| {
+            pointers[index] = floats + at;
+            at += part;
+        }
+        const heads = std.math.divCeil(usize, query_count, table.attention_row_block) catch unreachable;
+        assert(at * @sizeOf(f32) <= table.scratchBytes(0, @intCast(width), @intCast(heads)));
+        return .{
+            .queries = pointers[0],
+            .weights = pointers[1],
+            .chunk = .{ .values = pointers[2], .maximum = pointers[4], .sum = pointers[5] },
+            .total = .{ .values = pointers[3], .maximum = pointers[6], .sum = pointers[7] },
+        };
+    }
+};
+
+/// See `table.Attention`. `head_width` is a multiple of 16; a KV head's columns are a multiple of 32 where the output is
+/// quantized. `scratch` has `table.scratchBytes` bytes.
+pub fn attention(args: *const table.Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+    assert(args.kv_head_count > 0 and args.head_count % args.kv_head_count == 0);
+    assert(args.head_width > 0 and args.head_width % 16 == 0);
+    const heads = args.head_count / args.kv_head_count;
+    if (args.split != 0) {
+        assert(end <= args.row_count * args.kv_head_count * args.chunk_count);
+        for (begin..end) |unit| {
+            const chunk: u32 = @intCast(unit % args.chunk_count);
+            const kv_head: u32 = @intCast(unit / args.chunk_count % args.kv_head_count);
+            const row: u32 = @intCast(unit / args.chunk_count / args.kv_head_count);
+            partialUnit(args, row, kv_head, heads, chunk, scratch);
+        }
+        return;
+    }
+    const blocks = std.math.divCeil(u32, args.row_count, table.attention_row_block) catch unreachable;
+    assert(end <= blocks * args.kv_head_count);
+    assert(args.out != null or args.out_quantized != null);
+    for (begin..end) |unit| {
+        const kv_head: u32 = @intCast(unit % args.kv_head_count);
+        var row: u32 = @intCast(unit / args.kv_head_count * table.attention_row_block);
+        const block_end = @min(row + table.attention_row_block, args.row_count);
+        while (row < block_end) {
+            var count: u32 = 1;
+            while (row + count < block_end and args.rows[row + count].sequence == args.rows[row].sequence) count += 1;
+            wholeUnit(args, row, count, kv_head, heads, scratch);
+            row += count;
+        }
+    }
+}
+
+fn makeBlock(args: *const table.Attention, row: u32, row_count: u32, kv_head: u32, heads: u32, layout: *const Layout) Block {
+    const width: usize = args.head_width;
+    const query_count = row_count * heads;
+    for (0..row_count) |r| {
+        const source = args.q + (row + r) * args.q_stride + kv_head * heads * width;
+        for (0..heads) |head| {
+            const target = layout.queries + r * heads + head;
+            for (0..width) |dimension| target[dimension * query_count] = source[head * width + dimension];
+        }
+    }
+    return .{
+        .args = args,
+        .kv_head = kv_head,
+        .row = row,
+        .row_count = row_count,
+        .heads = heads,
+        .width = width,
+        .queries = layout.queries,
+        .weights = layout.weights,
+        .chunk = layout.chunk,
+    };
+}
+
+/// split = 0: neighbouring rows of one sequence, all their chunks, down to the result.
+fn wholeUnit(args: *const table.Attention, row: u32, row_count: u32, kv_head: u32, heads: u32, scratch: [*]align(64) u8) void {
+    const width: usize = args.head_width;
+    const layout: Layout = .init(scratch, row_count * heads, width);
+    const block = makeBlock(args, row, row_count, kv_head, heads, &layout);
+    // Positions ascend, so the first row begins first and the last row ends last.
+    const first_chunk = block.range(0).first / table.attention_chunk_positions;
+    const last_chunk = block.range(row_count - 1).last / table.attention_chunk_positions;
+    for (first_chunk..last_chunk + 1) |chunk| {
+        reduceChunk(&block, @intCast(chunk));
+        for (0..row_count) |r| {
+            const seen = block.range(@intCast(r));
+            const row_first = seen.first / table.attention_chunk_positions;
+            if (chunk < row_first or chunk > seen.last / table.attention_chunk_positions) continue;
+            for (r * heads..(r + 1) * heads) |query| {
+                merge(
+                    chunk == row_first,
+                    layout.total.values + query * width,
+                    &layout.total.maximum[query],
+                    &layout.total.sum[query],
+                    layout.chunk.values + query * width,
+                    layout.chunk.maximum[query],
+                    layout.chunk.sum[query],
+                    width,
+                );
+            }
+        }
+    }
+    for (0..row_count) |r| {
+        const values = layout.total.values + r * heads * width;
+        finish(args, row + r, kv_head * heads, heads, values, layout.total.sum + r * heads);
+    }
+}
+
+/// split = 1: one row, one KV head, one chunk, into `partial`.
+fn partialUnit(args: *const table.Attention, row: u32, kv_head: u32, heads: u32, chunk: u32, scratch: [*]align(64) u8) void {
+    const seen = rangeOf(args, row);
+    if (chunk < seen.first / table.attention_chunk_positions or chunk > seen.last / table.attention_chunk_positions) return;
+    const width: usize = args.head_width;
+    const layout: Layout = .init(scratch, heads, width);
+    const block = makeBlock(args, row, 1, kv_head, heads, &layout);
+    reduceChunk(&block, chunk);
+    for (0..heads) |head| {
+        const partial = partialOf(args, row, kv_head * heads + head, chunk);
+        @memcpy(partial[0..width], layout.chunk.values + head * width);
+        partial[width] = layout.chunk.maximum[head];
+        partial[width + 1] = layout.chunk.sum[head];
+    }
+}
+
+inline fn partialOf(args: *const table.Attention, row: usize, head: usize, chunk: usize) [*]f32 {
+    return args.partial.? + ((row * args.head_count + head) * args.chunk_count + chunk) * (@as(usize, args.head_width) + 2);
+}
+
+/// See `table.Attention`: merges what `attention` with split = 1 left in `partial`. Units: rows.
+pub fn attentionMerge(args: *const table.Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+    assert(begin <= end and end <= args.row_count);
+    assert(args.out != null or args.out_quantized != null);
+    const width: usize = args.head_width;
+    const heads = args.head_count / args.kv_head_count;
+    const layout: Layout = .init(scratch, heads, width);
+    const total = layout.total;
+    for (begin..end) |row| {
+        const seen = rangeOf(args, @intCast(row));
+        const first_chunk = seen.first / table.attention_chunk_positions;
+        const last_chunk = seen.last / table.attention_chunk_positions;
+        assert(last_chunk < args.chunk_count);
+        for (0..args.kv_head_count) |kv_head| {
+            for (0..heads) |head| {
+                for (first_chunk..last_chunk + 1) |chunk| {
+                    const partial = partialOf(args, row, kv_head * heads + head, chunk);
+                    const values = total.values + head * width;
+                    const first = chunk == first_chunk;
+                    merge(first, values, &total.maximum[head], &total.sum[head], partial, partial[width], partial[width + 1], width);
+                }
+            }
+            finish(args, row, kv_head * heads, heads, total.values, total.sum);
+        }
+    }
+}
+
+/// e^x of one number, by the vector function: the same bits.
+inline fn exp(x: f32) f32 {
+    return activation.exp(@splat(x))[0];
+}
+
+/// Adds a chunk's (values, maximum, sum) to the total; the first chunk is copied. Both splits use this function.
+inline fn merge(first: bool, values: [*]f32, maximum: *f32, sum: *f32, chunk_values: [*]const f32, chunk_maximum: f32, chunk_sum: f32, width: usize) void {
+    if (first) {
+        @memcpy(values[0..width], chunk_values);
+        maximum.* = chunk_maximum;
+        sum.* = chunk_sum;
+        return;
+    }
+    const larger = @max(maximum.*, chunk_maximum);
+    const base = finiteBase(larger);
+    const old = exp(maximum.* - base);
+    const new = exp(chunk_maximum - base);
+    maximum.* = larger;
+    sum.* = vec.mulAdd(sum.*, old, chunk_sum * new);
+    const olds: F = @splat(old);
+    const news: F = @splat(new);
+    var column: usize = 0;
+    while (column < width) : (column += lanes) {
+        const scaled = vec.load(F, chunk_values + column) * news;
+        vec.store(values + column, vec.mulAdd(vec.load(F, values + column), olds, scaled));
+    }
+}
+
+/// What scores are measured from: the maximum, or 0 where every score so far is -inf (which would give -inf - -inf).
+inline fn finiteBase(maximum: f32) f32 {
+    return if (maximum == negative_infinity) 0 else maximum;
+}
+
+/// Divides the totals of `heads` heads by their sums and writes them as the step wants them. `values` is overwritten.
+inline fn finish(args: *const table.Attention, row: usize, head: usize, heads: usize, values: [*]f32, sums: [*]const f32) void {
+    const width: usize = args.head_width;
+    const first = head * width;
+    const count = heads * width;
+    const out = if (args.out) |out| out + row * args.out_stride + first else values;
+    for (0..heads) |index| {
+        const factor: F = @splat(1 / sums[index]);
+        var column = index * width;
+        while (column < (index + 1) * width) : (column += lanes) {
+            vec.store(out + column, vec.load(F, values + column) * factor);
+        }
+    }
+    if (args.out_quantized) |quantized| {
+        assert(count % table.block_columns == 0);
+        const columns = args.head_count * args.head_width;
+        quant.quantizeColumns(columns, @intCast(first), @intCast(first + count), out - first, quantized + row * args.out_quantized_stride);
+    }
+}
+
+/// Leaves in `block.chunk` the values, maxima and sums of every row that sees something of the chunk.
+fn reduceChunk(block: *const Block, chunk: u32) void {
+    const args = block.args;
+    const width = block.width;
+    const query_count: usize = block.row_count * block.heads;
+    @memset(block.chunk.values[0 .. query_count * width], 0);
+    @memset(block.chunk.maximum[0..query_count], negative_infinity);
+    @memset(block.chunk.sum[0..query_count], 0);
+
+    const first_page = @max(chunk * chunk_pages, block.range(0).first / positions);
+    const last_page = @min(chunk * chunk_pages + chunk_pages - 1, block.range(block.row_count - 1).last / positions);
+    const sequence = args.rows[block.row].sequence;
+    var page_index = first_page;
+    while (page_index <= last_page) : (page_index += 1) {
+        const page = rope.pageOf(&args.kv, sequence, page_index);
+        const keys = page + args.kv.key_offset + block.kv_head * width * positions * 2;
+        const values = page + args.kv.value_offset + block.kv_head * width * positions * 2;
+
+        // Rows that see something of this page; both ends of the ranges ascend, so they are neighbours.
+        const page_first = page_index * positions;
+        var row: u32 = 0;
+        while (row < block.row_count and block.range(row).last < page_first) row += 1;
+        var row_end = row;
+        while (row_end < block.row_count and block.range(row_end).first < page_first + positions) row_end += 1;
+        if (row == row_end) continue; // Between two rows that are further apart than the window.
+
+        scorePage(block, keys, values, row * block.heads, row_end * block.heads);
+        var common: Slots = .{ .begin = 0, .end = positions };
+        for (row..row_end) |r| {
+            const slots = slotsOf(block.range(@intCast(r)), page_first);
+            for (r * block.heads..(r + 1) * block.heads) |query| softmaxPage(block, query, slots);
+            common.begin = @max(common.begin, slots.begin);
+            common.end = @min(common.end, slots.end);
+        }
+        // Each row's values in ascending position: what only some rows see before, what all see together, and after.
+        if (common.begin >= common.end) {
+            for (row..row_end) |r| {
+                const slots = slotsOf(block.range(@intCast(r)), page_first);
+                addValues(block, values, r * block.heads, (r + 1) * block.heads, slots.begin, slots.end);
+            }
+            continue;
+        }
+        for (row..row_end) |r| {
+            const slots = slotsOf(block.range(@intCast(r)), page_first);
+            addValues(block, values, r * block.heads, (r + 1) * block.heads, slots.begin, common.begin);
+        }
+        addValues(block, values, row * block.heads, row_end * block.heads, common.begin, common.end);
+        for (row..row_end) |r| {
+            const slots = slotsOf(block.range(@intCast(r)), page_first);
+            addValues(block, values, r * block.heads, (r + 1) * block.heads, common.end, slots.end);
+        }
+    }
+}
+
+/// Positions of a page that a row sees, from `begin` to before `end`.
+const Slots = struct { begin: u32, end: u32 };
+
+inline fn slotsOf(seen: Block.Range, page_first: u32) Slots {
+    return .{
+        .begin = if (seen.first > page_first) seen.first - page_first else 0,
+        .end = @min(positions, seen.last - page_first + 1),
+    };
+}
+
+/// weights[query][0..64] = query · key for queries [begin, end), before scale and mask.
+fn scorePage(block: *const Block, keys: [*]const u8, values: [*]const u8, begin: usize, end: usize) void {
+    // The page's values follow its keys into the cache while the first tile waits for the keys.
+    var prefetch: ?[*]const u8 = values;
+    var query = begin;
+    while (query < end) {
+        const left = end - query;
+        // Tiles of equal size rather than a full one and a rest.
+        const tiles = (left + tile_queries - 1) / tile_queries;
+        const count = (left + tiles - 1) / tiles;
+        switch (count) {
+            inline 1...tile_queries => |n| scoreTile(n, block, keys, query, prefetch),
+            else => unreachable,
+        }
+        prefetch = null;
+        query += count;
+    }
+}
+
+fn scoreTile(comptime n: comptime_int, block: *const Block, keys: [*]const u8, query: usize, prefetch: ?[*]const u8) void {
+    const vectors = comptime tileVectors(n);
+    const stride = block.row_count * block.heads;
+    var first: usize = 0;
+    while (first < positions) : (first += vectors * lanes) {
+        var sums: [n][vectors]F = @splat(@splat(@splat(0)));
+        var key = keys + first * 2;
+        var q = block.queries + query;
+        var ahead = prefetch orelse keys;
+        const ahead_step: usize = if (prefetch != null and first == 0) positions * 2 else 0;
+        for (0..block.width) |_| {
+            if (ahead_step != 0) {
+                vec.prefetch(ahead, 0);
+                vec.prefetch(ahead, 64);
+                ahead += ahead_step;
+            }
+            var k: [vectors]F = undefined;
+            inline for (0..vectors) |v| k[v] = vec.loadF16(lanes, key + v * lanes * 2);
+            inline for (0..n) |i| {
+                const broadcast: F = @splat(q[i]);
+                inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, k[v], sums[i][v]);
+            }
+            key += positions * 2;
+            q += stride;
+        }
+        inline for (0..n) |i| {
+            inline for (0..vectors) |v| vec.store(block.weights + (query + i) * positions + first + v * lanes, sums[i][v]);
+        }
+    }
+}
+
+/// Turns a query's scores of a page into weights e^(score - maximum), 0 outside `slots`, and moves its maximum, sum and
+/// values to the new maximum.
+inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
+    const args = block.args;
+    const weights = block.weights + query * positions;
+    const scale: F = @splat(args.scale);
+    const minus: F = @splat(negative_infinity);
+    const begin: U = @splat(slots.begin);
+    const end: U = @splat(slots.end);
+    const iota = std.simd.iota(u32, lanes);
+
+    var scores: [page_vectors]F = undefined;
+    var largest = minus;
+    inline for (0..page_vectors) |v| {
+        var score = vec.load(F, weights + v * lanes) * scale;
+        if (args.soft_cap > 0) {
+            const cap: F = @splat(args.soft_cap);
+            score = activation.tanh(score / cap) * cap;
+        }
+        const slot = iota + @as(U, @splat(v * lanes));
+        score = @select(f32, slot >= begin, score, minus);
+        score = @select(f32, slot < end, score, minus);
+        scores[v] = score;
+        largest = @max(largest, score);
+    }
+    const old_maximum = block.chunk.maximum[query];
+    const maximum = @max(old_maximum, vec.max(largest));
+    const base = finiteBase(maximum);
+    const bases: F = @splat(base);
+    var sum: F = @splat(0);
+    inline for (0..page_vectors) |v| {
+        const weight = activation.exp(scores[v] - bases);
+        vec.store(weights + v * lanes, weight);
+        sum += weight;
+    }
+    const correction = exp(old_maximum - base);
+    block.chunk.maximum[query] = maximum;
+    block.chunk.sum[query] = vec.mulAdd(block.chunk.sum[query], correction, vec.sum(sum));
+    // Multiplying by 1 changes no bit.
+    if (correction == 1) return;
+    const corrections: F = @splat(correction);
+    const values = block.chunk.values + query * block.width;
+    var column: usize = 0;
+    while (column < block.width) : (column += lanes) {
+        vec.store(values + column, vec.load(F, values + column) * corrections);
+    }
+}
+
+/// values[query] += Σ weight[query][slot] · value[slot] over slots [slot_begin, slot_end), for queries [begin, end).
+fn addValues(block: *const Block, values: [*]const u8, begin: usize, end: usize, slot_begin: u32, slot_end: u32) void {
+    if (slot_begin >= slot_end) return;
+    var query = begin;
+    while (query < end) {
+        const left = end - query;
+        const tiles = (left + tile_queries - 1) / tile_queries;
+        const count = (left + tiles - 1) / tiles;
+        switch (count) {
+            inline 1...tile_queries => |n| {
+                const vectors = comptime tileVectors(n);
+                var column: usize = 0;
+                while (column + vectors * lanes <= block.width) : (column += vectors * lanes) {
+                    valueTile(n, vectors, block, values, query, column, slot_begin, slot_end);
+                }
+                while (column < block.width) : (column += lanes) {
+                    valueTile(n, 1, block, values, query, column, slot_begin, slot_end);
+                }
+            },
+            else => unreachable,
+        }
+        query += count;
+    }
+}
+
+fn valueTile(comptime n: comptime_int, comptime vectors: comptime_int, block: *const Block, values: [*]const u8, query: usize, column: usize, slot_begin: u32, slot_end: u32) void {
+    const width = block.width;
+    const target = block.chunk.values + query * width + column;
+    var sums: [n][vectors]F = undefined;
+    inline for (0..n) |i| {
+        inline for (0..vectors) |v| sums[i][v] = vec.load(F, target + i * width + v * lanes);
+    }
+    var weight = block.weights + query * positions + slot_begin;
+    var value = values + (slot_begin * width + column) * 2;
+    for (slot_begin..slot_end) |_| {
+        var x: [vectors]F = undefined;
+        inline for (0..vectors) |v| x[v] = vec.loadF16(lanes, value + v * lanes * 2);
+        inline for (0..n) |i| {
+            const broadcast: F = @splat(weight[i * positions]);
+            inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, x[v], sums[i][v]);
+        }
+        weight += 1;
+        value += width * 2;
+    }
+    inline for (0..n) |i| {
+        inline for (0..vectors) |v| vec.store(target + i * width + v * lanes, sums[i][v]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const Shape = struct {
+    heads: u32,
+    kv_heads: u32,
+    width: u32,
+    window: u32 = 0,
+    soft_cap: f32 = 0,
+    sequences: []const Run,
+
+    /// Rows of one sequence: positions `first` to `first + count - 1`.
+    const Run = struct { first: u32, count: u32 };
+};
+
+/// Keys and values of several sequences in pages, in a shuffled order, with NaN wherever no position was stored.
+const Fixture = struct {
+    allocator: std.mem.Allocator,
+    args: table.Attention,
+    pages: []align(64) u8,
+    page_table: []u32,
+    rows: []table.Row,
+    q: []f32,
+    /// [sequence][position][kv_head][width], as stored (rounded to float16).
+    keys: [][]f32,
+    values: [][]f32,
+    partial: []f32,
+    scratch: []align(64) u8,
+
+    fn init(allocator: std.mem.Allocator, random: std.Random, shape: Shape, magnitude: f32) !Fixture {
+        const k_width = shape.kv_heads * shape.width;
+        const page_bytes: usize = k_width * positions * 2 * 2;
+        var row_count: u32 = 0;
+        var longest: u32 = 0;
+        for (shape.sequences) |span| {
+            row_count += span.count;
+            longest = @max(longest, span.first + span.count);
+        }
+        const table_stride = (longest + positions - 1) / positions + 1;
+        const sequence_count = shape.sequences.len;
+        const page_table = try allocator.alloc(u32, table_stride * sequence_count);
+        @memset(page_table, 0xfffffff); // Stale: a read of it crashes.
+        var page_count: u32 = 0;
+        for (shape.sequences) |span| page_count += (span.first + span.count + positions - 1) / positions;
+        const order = try allocator.alloc(u32, page_count);
+        defer allocator.free(order);
+        for (order, 0..) |*entry, index| entry.* = @intCast(index);
+        random.shuffle(u32, order);
+        const pages = try allocator.alignedAlloc(u8, .@"64", page_bytes * page_count);
+        @memset(pages, 0xff); // NaN in float16.
+        const rows = try allocator.alloc(table.Row, row_count);
+        const q = try allocator.alloc(f32, row_count * shape.heads * shape.width);
+        for (q) |*x| x.* = random.floatNorm(f32) * magnitude;
+        const keys = try allocator.alloc([]f32, sequence_count);
+        const values = try allocator.alloc([]f32, sequence_count);
+        var next_page: usize = 0;
+        var next_row: usize = 0;
+        for (shape.sequences, 0..) |span, sequence| {
+            const length = span.first + span.count;
+            keys[sequence] = try allocator.alloc(f32, length * k_width);
+            values[sequence] = try allocator.alloc(f32, length * k_width);
+            for (0..span.count) |index| {
+                rows[next_row] = .{ .sequence = @intCast(sequence), .position = span.first + @as(u32, @intCast(index)) };
+                next_row += 1;
+            }
+            // The oldest page any row sees; those before were given back.
+            const seen = if (shape.window == 0 or span.first < shape.window) 0 else span.first - shape.window + 1;
+            for (0..(length + positions - 1) / positions) |page| {
+                if ((page + 1) * positions > seen) page_table[sequence * table_stride + page] = order[next_page];
+                next_page += 1;
+            }
+            for (0..length) |position| {
+                for (0..shape.kv_heads) |head| {
+                    for (0..shape.width) |at| {
+                        const index = (position * shape.kv_heads + head) * shape.width + at;
+                        const key: f16 = @floatCast(random.floatNorm(f32));
+                        const value: f16 = @floatCast(random.floatNorm(f32));
+                        keys[sequence][index] = key;
+                        values[sequence][index] = value;
+                        if (position < seen) continue; // Outside every window: NaN stays, or the page is gone.
+                        const page = pages[page_table[sequence * table_stride + position / positions] * page_bytes ..];
+                        const slot = position % positions;
+                        std.mem.writeInt(u16, page[((head * shape.width + at) * positions + slot) * 2 ..][0..2], @bitCast(key), .little);
+                        std.mem.writeInt(u16, page[page_bytes / 2 + ((head * positions + slot) * shape.width + at) * 2 ..][0..2], @bitCast(value), .little);
+                    }
+                }
+            }
+        }
+        const chunk_count = (longest - 1) / table.attention_chunk_positions + 1;
+        const partial = try allocator.alloc(f32, row_count * shape.heads * chunk_count * (shape.width + 2));
+        @memset(partial, std.math.nan(f32));
+        const scratch = try allocator.alignedAlloc(u8, .@"64", table.scratchBytes(32, shape.width, shape.heads / shape.kv_heads));
+        @memset(scratch, 0xff);
+        return .{
+            .allocator = allocator,
+            .pages = pages,
+            .page_table = page_table,
+            .rows = rows,
+            .q = q,
+            .keys = keys,
+            .values = values,
+            .partial = partial,
+            .scratch = scratch,
+            .args = .{
+                .head_count = shape.heads,
+                .kv_head_count = shape.kv_heads,
+                .head_width = shape.width,
+                .row_count = row_count,
+                .window = shape.window,
+                .scale = 1 / @sqrt(@as(f32, @floatFromInt(shape.width))),
+                .soft_cap = shape.soft_cap,
+                .split = 0,
+                .chunk_count = chunk_count,
+                .q = q.ptr,
+                .q_stride = shape.heads * shape.width,
+                .rows = rows.ptr,
+                .kv = .{
+                    .base = pages.ptr,
+                    .page_bytes = page_bytes,
+                    .page_table = page_table.ptr,
+                    .table_stride = table_stride,
+                    .key_offset = 0,
+                    .value_offset = page_bytes / 2,
+                },
+                .partial = partial.ptr,
+                .out = null,
+                .out_stride = shape.heads * shape.width,
+                .out_quantized = null,
+                .out_quantized_stride = table.quantizedRowBytes(std.mem.alignForward(u32, shape.heads * shape.width, 32)),
+            },
+        };
+    }
+
+    fn deinit(fixture: *Fixture) void {
+        const allocator = fixture.allocator;
+        for (fixture.keys, fixture.values) |k, v| {
+            allocator.free(k);
+            allocator.free(v);
+        }
+        allocator.free(fixture.keys);
+        allocator.free(fixture.values);
+        allocator.free(fixture.pages);
+        allocator.free(fixture.page_table);
+        allocator.free(fixture.rows);
+        allocator.free(fixture.q);
+        allocator.free(fixture.partial);
+        allocator.free(fixture.scratch);
+    }
+
+    /// Rows [row, row + count) by themselves, with the given split, in units of `step`.
+    fn run(fixture: *Fixture, row: u32, count: u32, split: u32, step: u32, out: ?[]f32, quantized: ?[]u8) void {
+        var args = fixture.args;
+        args.row_count = count;
+        args.rows += row;
+        args.q += row * args.q_stride;
+        args.out = if (out) |o| o.ptr + row * args.out_stride else null;
+        args.out_quantized = if (quantized) |o| o.ptr + row * args.out_quantized_stride else null;
+        args.split = split;
+        const scratch: [*]align(64) u8 = fixture.scratch.ptr;
+        const units = if (split == 0)
+            (count + table.attention_row_block - 1) / table.attention_row_block * args.kv_head_count
+        else
+            count * args.kv_head_count * args.chunk_count;
+        var unit: u32 = 0;
+        while (unit < units) : (unit += step) attention(&args, unit, @min(units, unit + step), scratch);
+        if (split != 0) attentionMerge(&args, 0, count, scratch);
+    }
+
+    fn reference(fixture: *const Fixture, row: usize, head: usize, out: []f64) void {
+        const args = &fixture.args;
+        const place = fixture.rows[row];
+        const width: usize = args.head_width;
+        const kv_head = head / (args.head_count / args.kv_head_count);
+        const first = if (args.window == 0 or place.position < args.window) 0 else place.position - args.window + 1;
+        const q = fixture.q[(row * args.head_count + head) * width ..][0..width];
+        @memset(out, 0);
+        var maximum = -std.math.inf(f64);
+        var sum: f64 = 0;
+        for ([_]bool{ false, true }) |second| {
+            for (first..place.position + 1) |position| {
+                const at = (position * args.kv_head_count + kv_head) * width;
+                var score: f64 = 0;
+                for (q, fixture.keys[place.sequence][at..][0..width]) |a, b| score += @as(f64, a) * b;
+                score *= args.scale;
+                if (args.soft_cap > 0) score = args.soft_cap * std.math.tanh(score / args.soft_cap);
+                maximum = @max(maximum, score);
+                if (!second) continue;
+                const weight = @exp(score - maximum);
+                sum += weight;
+                for (out, fixture.values[place.sequence][at..][0..width]) |*o, v| o.* += weight * v;
+            }
+        }
+        for (out) |*o| o.* /= sum;
+    }
+};
+
+fn expectAttention(shape: Shape, magnitude: f32, tolerance: f64) !void {
+    const allocator = std.testing.allocator;
+    var prng = std.Random.DefaultPrng.init(shape.heads * 1000 + shape.width + shape.window);
+    var fixture: Fixture = try .init(allocator, prng.random(), shape, magnitude);
+    defer fixture.deinit();
+    const args = &fixture.args;
+    const columns = args.head_count * args.head_width;
+    const row_count = args.row_count;
+    const quantizes = args.head_count / args.kv_head_count * args.head_width % 32 == 0;
+    const out = try allocator.alloc(f32, row_count * columns);
+    defer allocator.free(out);
+    const other = try allocator.alloc(f32, row_count * columns);
+    defer allocator.free(other);
+    const quantized = try allocator.alloc(u8, row_count * args.out_quantized_stride);
+    defer allocator.free(quantized);
+    const other_quantized = try allocator.alloc(u8, row_count * args.out_quantized_stride);
+    defer allocator.free(other_quantized);
+    @memset(quantized, 0);
+    @memset(other_quantized, 0);
+
+    fixture.run(0, row_count, 0, std.math.maxInt(u16), out, if (quantizes) quantized else null);
+    const want = try allocator.alloc(f64, args.head_width);
+    defer allocator.free(want);
+    for (0..row_count) |row| {
+        if (row % 3 != 0 and row + 5 < row_count) continue; // The reference is slow.
+        for (0..args.head_count) |head| {
+            fixture.reference(row, head, want);
+            for (want, out[row * columns + head * args.head_width ..][0..args.head_width]) |w, o| {
+                try std.testing.expectApproxEqAbs(w, o, tolerance);
+            }
+        }
+    }
+    // Split by chunks, unit by unit.
+    @memset(other, 0);
+    fixture.run(0, row_count, 1, 1, other, if (quantizes) other_quantized else null);
+    try std.testing.expectEqualSlices(u32, @ptrCast(out), @ptrCast(other));
+    try std.testing.expectEqualSlices(u8, quantized, other_quantized);
+    // Row by row.
+    @memset(other, 0);
+    for (0..row_count) |row| fixture.run(@intCast(row), 1, 0, 1, other, null);
+    try std.testing.expectEqualSlices(u32, @ptrCast(out), @ptrCast(other));
+    // Blocks that start elsewhere.
+    if (row_count > 1) {
+        @memset(other, 0);
+        fixture.run(0, 1, 0, 1, other, null);
+        fixture.run(1, row_count - 1, 0, 2, other, null);
+        try std.testing.expectEqualSlices(u32, @ptrCast(out), @ptrCast(other));
+    }
+    if (!quantizes) return;
+    // Only quantized, both splits.
+    for ([_]u32{ 0, 1 }) |split| {
+        @memset(other_quantized, 0);
+        fixture.run(0, row_count, split, 3, null, other_quantized);
+        try std.testing.expectEqualSlices(u8, quantized, other_quantized);
+    }
+}
+
+test "attention equals the plain softmax at page and chunk borders, for one row" {
+    for ([_]u32{ 0, 1, 62, 63, 64, 127, 128, 511, 512, 513, 1024, 2000 }) |position| {
+        try expectAttention(.{ .heads = 4, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = position, .count = 1 }} }, 1, 3e-6);
+    }
+}
+
+test "attention equals the plain softmax for every ratio of query to KV heads, and any grouping gives the same bits" {
+    const Ratio = struct { heads: u32, kv_heads: u32, width: u32 };
+    const ratios = [_]Ratio{
+        .{ .heads = 1, .kv_heads = 1, .width = 64 },
+        .{ .heads = 3, .kv_heads = 3, .width = 32 },
+        .{ .heads = 4, .kv_heads = 2, .width = 80 },
+        .{ .heads = 4, .kv_heads = 1, .width = 256 },
+        .{ .heads = 14, .kv_heads = 2, .width = 64 },
+        .{ .heads = 8, .kv_heads = 1, .width = 128 },
+        .{ .heads = 16, .kv_heads = 1, .width = 48 },
+        .{ .heads = 34, .kv_heads = 2, .width = 16 },
+        .{ .heads = 2, .kv_heads = 2, .width = 16 },
+        .{ .heads = 2, .kv_heads = 1, .width = 512 },
+    };
+    for (ratios) |ratio| {
+        try expectAttention(.{
+            .heads = ratio.heads,
+            .kv_heads = ratio.kv_heads,
+            .width = ratio.width,
+            .sequences = &.{ .{ .first = 57, .count = 14 }, .{ .first = 0, .count = 3 }, .{ .first = 508, .count = 7 }, .{ .first = 100, .count = 1 } },
+        }, 1, 3e-6);
+    }
+}
+
+test "sliding windows cross pages and chunks, and pages that were given back are not read" {
+    for ([_]u32{ 1, 2, 63, 64, 65, 100, 512, 513, 700 }) |window| {
+        try expectAttention(.{
+            .heads = 4,
+            .kv_heads = 2,
+            .width = 32,
+            .window = window,
+            .sequences = &.{ .{ .first = 0, .count = 6 }, .{ .first = 60, .count = 9 }, .{ .first = 509, .count = 8 }, .{ .first = 1218, .count = 2 } },
+        }, 1, 3e-6);
+    }
+}
+
+test "soft caps bound the scores before the softmax" {
+    try expectAttention(.{ .heads = 4, .kv_heads = 2, .width = 64, .soft_cap = 5, .sequences = &.{.{ .first = 500, .count = 20 }} }, 8, 2e-5);
+}
+
+test "large scores neither overflow nor lose the largest" {
+    // Scores of about ±1000: the softmax is nearly one position; float32 rounding of the scores shows in the result.
+    try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 300, 5e-3);
+    try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 0, 3e-6);
+    try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 1e-40, 3e-6);
+}
+
+test "rows of one sequence further apart than the window do not read the pages between" {
+    // Not what a step holds today, but what the contract (ascending positions) allows.
+    const allocator = std.testing.allocator;
+    var prng = std.Random.DefaultPrng.init(9);
+    var fixture: Fixture = try .init(allocator, prng.random(), .{ .heads = 2, .kv_heads = 1, .width = 32, .sequences = &.{.{ .first = 10, .count = 700 }} }, 1);
+    defer fixture.deinit();
+    fixture.args.window = 20;
+    fixture.rows[1].position = 650;
+    fixture.page_table[4] = 0xfffffff;
+    const out = try allocator.alloc(f32, fixture.args.row_count * 64);
+    defer allocator.free(out);
+    fixture.run(0, 2, 0, 9, out, null);
+    var want: [32]f64 = undefined;
+    for (0..2) |row| {
+        for (0..2) |head| {
+            fixture.reference(row, head, &want);
+            for (want, out[row * 64 + head * 32 ..][0..32]) |w, o| try std.testing.expectApproxEqAbs(w, o, 3e-6);
+        }
+    }
+}
