@@ -287,7 +287,10 @@ export class Metadata {
   }
 
   #missing(key: string, expected: string): ModelFileError {
-    return this.error(key, `is missing; ${expected} is expected. The file may hold something else than a language model`);
+    return this.error(
+      key,
+      `is missing; ${expected} is expected. The file may hold something else than a language model`,
+    );
   }
 
   #wrongType(key: string, expected: string, entry: MetadataEntry): ModelFileError {

@@ -362,7 +362,10 @@ function readTensorPlace(reader: HeaderReader, index: number, names: Set<string>
   const dtype = toDType(reader, field, typeNumber);
   const offset = reader.uint64(field);
   if (offset % alignment !== 0) {
-    throw reader.error(field, `has the offset ${grouped(offset)}, which is not a multiple of the alignment ${alignment}`);
+    throw reader.error(
+      field,
+      `has the offset ${grouped(offset)}, which is not a multiple of the alignment ${alignment}`,
+    );
   }
   return { name, dtype, shape, offset, byteLength: byteLengthOf(reader, field, dtype, shape) };
 }
@@ -483,7 +486,10 @@ class HeaderReader {
     const offset = this.skip(8, field);
     const value = this.view.getUint32(offset, true) + this.view.getUint32(offset + 4, true) * 2 ** 32;
     if (value > Number.MAX_SAFE_INTEGER) {
-      throw this.error(field, `has the number ${this.view.getBigUint64(offset, true)}, which no file can hold: it is damaged`);
+      throw this.error(
+        field,
+        `has the number ${this.view.getBigUint64(offset, true)}, which no file can hold: it is damaged`,
+      );
     }
     return value;
   }
