@@ -524,3 +524,223 @@ inline fn decodeLane(comptime d: layout.Descriptor, weight: [*]const u8, quad: u
     }
     return codes;
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const testing = std.testing;
+const reference = @import("reference.zig");
+const pack = @import("pack.zig");
+
+/// A weight, activations and room for outputs.
+const Case = struct {
+    sample: pack.Sample,
+    tokens: u32,
+    /// Float32 activations, [token][columns].
+    x: []f32,
+    /// The same as the kernel takes them.
+    input: []align(64) u8,
+    input_stride: u64,
+    y: []f32,
+    y_stride: u64,
+    scratch: []align(4096) u8,
+
+    fn make(format: Format, rows: u32, columns: u32, tokens: u32, kind: reference.Fill, random: std.Random) !Case {
+        const stride: u64 = if (format.quantized()) table.quantizedRowBytes(columns) else std.mem.alignForward(u64, columns * 4, 64);
+        const y_stride = layout.groupCount(rows) * group_rows + 16;
+        const case: Case = .{
+            .sample = try .make(format, rows, columns, kind, random),
+            .tokens = tokens,
+            .x = try testing.allocator.alloc(f32, tokens * columns),
+            .input = try testing.allocator.alignedAlloc(u8, .@"64", tokens * stride),
+            .input_stride = stride,
+            .y = try testing.allocator.alloc(f32, tokens * y_stride),
+            .y_stride = y_stride,
+            .scratch = try testing.allocator.alignedAlloc(u8, .fromByteUnits(4096), table.scratchBytes(columns, 0, 0)),
+        };
+        for (case.x) |*value| value.* = if (kind == .largest) (if (random.boolean()) 1 else -1) else random.floatNorm(f32);
+        for (0..tokens) |token| {
+            const row = case.x[token * columns ..][0..columns];
+            const out = case.input[token * stride ..].ptr;
+            if (format.quantized()) {
+                quant.quantizeRow(columns, row.ptr, out);
+                // The product is of what the kernel is given.
+                const parts: quant.Row = .of(out, columns);
+                for (row, 0..) |*value, column| {
+                    value.* = @as(f32, @floatFromInt(@as(i8, @bitCast(parts.quants[column])))) * vec.load(f32, parts.scales + column / 32 * 4);
+                }
+            } else @memcpy(out[0 .. columns * 4], std.mem.sliceAsBytes(row));
+        }
+        return case;
+    }
+
+    fn free(case: Case) void {
+        case.sample.free();
+        testing.allocator.free(case.x);
+        testing.allocator.free(case.input);
+        testing.allocator.free(case.y);
+        testing.allocator.free(case.scratch);
+    }
+
+    fn arguments(case: Case, first: u32, count: u32) table.MatMul {
+        return .{
+            .format = case.sample.format,
+            .rows = case.sample.rows,
+            .columns = case.sample.columns,
+            .tokens = count,
+            .weight = case.sample.weight.ptr,
+            .scales = case.sample.scales.ptr,
+            .x = case.input[first * case.input_stride ..].ptr,
+            .x_stride = case.input_stride,
+            .y = case.y[first * case.y_stride ..].ptr,
+            .y_stride = case.y_stride,
+            .bias = null,
+            .accumulate = 0,
+            .soft_cap = 0,
+        };
+    }
+
+    fn run(case: Case, args: table.MatMul, begin: u32, end: u32) void {
+        matmul(&args, begin, end, case.scratch.ptr);
+    }
+
+    /// The exact product and the sum of its terms' magnitudes, which bounds what rounding may do.
+    fn exact(case: Case, token: usize, row: usize) struct { value: f64, magnitude: f64 } {
+        var value: f64 = 0;
+        var magnitude: f64 = 0;
+        const columns = case.sample.columns;
+        const bytes = case.sample.row(row);
+        const input = case.input[token * case.input_stride ..].ptr;
+        for (0..columns) |column| {
+            const x: f64 = if (case.sample.format.quantized()) quantized: {
+                const parts: quant.Row = .of(input, columns);
+                const q: i8 = @bitCast(parts.quants[column]);
+                break :quantized @as(f64, vec.load(f32, parts.scales + column / 32 * 4)) * @as(f64, @floatFromInt(q));
+            } else case.x[token * columns + column];
+            const term = reference.exact(case.sample.format, bytes, column) * x;
+            value += term;
+            // Where a minimum is subtracted, the terms that cancel are larger than their difference.
+            magnitude += @abs(term) + @abs(x) * reference.cancelled(case.sample.format, bytes, column);
+        }
+        return .{ .value = value, .magnitude = magnitude };
+    }
+};
+
+test "products agree with double precision for every format, on random and extreme weights, at every tile size" {
+    var prng: std.Random.DefaultPrng = .init(21);
+    for (std.enums.values(Format)) |format| {
+        for (std.enums.values(reference.Fill)) |kind| {
+            for (pack.testColumns(format)) |columns| {
+                // One group, several, an odd end; one token, small tiles, a large tile and its remainder.
+                for ([_][2]u32{ .{ 1, 1 }, .{ 37, 3 }, .{ 80, 1 }, .{ 21, 11 } }) |shape| {
+                    const case: Case = try .make(format, shape[0], columns, shape[1], kind, prng.random());
+                    defer case.free();
+                    @memset(case.y, std.math.nan(f32));
+                    case.run(case.arguments(0, case.tokens), 0, layout.groupCount(case.sample.rows));
+                    for (0..case.tokens) |token| {
+                        for (0..case.sample.rows) |row| {
+                            const expected = case.exact(token, row);
+                            const found: f64 = case.y[token * case.y_stride + row];
+                            // Roundings one after the other, each of at most 2^-24 of the partial sum, and denormals.
+                            const steps: f64 = @floatFromInt(columns / 8 + 8);
+                            const tolerance = expected.magnitude * steps * 0x1p-24 + steps * 0x1p-149;
+                            if (!(@abs(found - expected.value) <= tolerance)) {
+                                std.debug.print("{t} {t} {d}x{d} token {d} row {d}: expected {d}, found {d}, tolerance {d}\n", .{ format, kind, shape[0], columns, token, row, expected.value, found, tolerance });
+                                return error.TestUnexpectedResult;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+test "an output has the same bits whatever the number of tokens and however the groups are split" {
+    var prng: std.Random.DefaultPrng = .init(22);
+    for (std.enums.values(Format)) |format| {
+        const rows = 70;
+        const columns: u32 = if (format.quantized()) 512 else 75;
+        const tokens_max = 40;
+        const case: Case = try .make(format, rows, columns, tokens_max, .random, prng.random());
+        defer case.free();
+        const groups = layout.groupCount(rows);
+        const alone = try testing.allocator.alloc(f32, case.y.len);
+        defer testing.allocator.free(alone);
+        for (0..tokens_max) |token| case.run(case.arguments(@intCast(token), 1), 0, groups);
+        @memcpy(alone, case.y);
+        for ([_]u32{ 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33, 40 }) |tokens| {
+            for ([_]u32{ 0, 1, 3, groups }) |split| {
+                @memset(case.y, std.math.nan(f32));
+                const first = tokens_max - tokens;
+                case.run(case.arguments(first, tokens), 0, split);
+                case.run(case.arguments(first, tokens), split, groups);
+                for (first..tokens_max) |token| {
+                    const start = token * case.y_stride;
+                    try testing.expectEqualSlices(u32, @ptrCast(alone[start..][0..rows]), @ptrCast(case.y[start..][0..rows]));
+                }
+            }
+        }
+    }
+}
+
+test "bias, accumulation and soft cap follow the product in that order" {
+    var prng: std.Random.DefaultPrng = .init(23);
+    for ([_]Format{ .f32, .q8_0, .q5_k }) |format| {
+        for ([_]u32{ 1, 2, 6 }) |tokens| {
+            const rows = 21;
+            const case: Case = try .make(format, rows, 256, tokens, .random, prng.random());
+            defer case.free();
+            const groups = layout.groupCount(rows);
+            case.run(case.arguments(0, tokens), 0, groups);
+            const plain = try testing.allocator.dupe(f32, case.y);
+            defer testing.allocator.free(plain);
+            // Exactly `rows` long, so that reading past its end would be caught.
+            const bias = try testing.allocator.alloc(f32, rows);
+            defer testing.allocator.free(bias);
+            for (bias) |*value| value.* = prng.random().floatNorm(f32);
+            for (case.y) |*value| value.* = 0.25;
+
+            var args = case.arguments(0, tokens);
+            args.bias = bias.ptr;
+            args.accumulate = 1;
+            case.run(args, 0, groups);
+            for (0..tokens) |token| {
+                for (0..rows) |row| {
+                    const place = token * case.y_stride + row;
+                    try testing.expectEqual(plain[place] + bias[row] + 0.25, case.y[place]);
+                }
+            }
+            args.accumulate = 0;
+            args.soft_cap = 3;
+            case.run(args, 0, groups);
+            for (0..tokens) |token| {
+                for (0..rows) |row| {
+                    const place = token * case.y_stride + row;
+                    const expected = 3 * std.math.tanh((@as(f64, plain[place]) + bias[row]) / 3);
+                    try testing.expectApproxEqAbs(expected, case.y[place], 1e-6);
+                }
+            }
+        }
+    }
+}
+
+test "embedding multiplies by the scale after the weight is whole" {
+    var prng: std.Random.DefaultPrng = .init(24);
+    const sample: pack.Sample = try .make(.q4_1, 5, 64, .random, prng.random());
+    defer sample.free();
+    var out: [64]f32 = undefined;
+    const args: table.Embed = .{
+        .format = .q4_1,
+        .rows = 5,
+        .columns = 64,
+        .token_count = 1,
+        .weight = sample.weight.ptr,
+        .scales = sample.scales.ptr,
+        .tokens = &.{3},
+        .out = &out,
+        .out_stride = 64,
+        .scale = 25.25,
+    };
+    embed(&args, 0, 1);
+    for (out, 0..) |value, column| try testing.expectEqual(reference.dequantized(.q4_1, sample.row(3), column) * 25.25, value);
+}

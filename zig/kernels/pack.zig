@@ -228,3 +228,131 @@ inline fn nibbles(bytes: [*]const u8) B32 {
 inline fn fifthBits(bits: u32) B32 {
     return @as(B32, @as(@Vector(32, u1), @bitCast(bits))) << @splat(4);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const reference = @import("reference.zig");
+const matmul = @import("matmul.zig");
+
+/// A packed weight and the GGUF rows it came from, for tests.
+pub const Sample = struct {
+    format: Format,
+    rows: u32,
+    columns: u32,
+    source: []u8,
+    weight: []align(64) u8,
+    scales: []align(64) u8,
+
+    const allocator = std.testing.allocator;
+
+    pub fn make(format: Format, rows: u32, columns: u32, kind: reference.Fill, random: std.Random) !Sample {
+        const bytes = layout.packedBytes(format, rows, columns);
+        const sample: Sample = .{
+            .format = format,
+            .rows = rows,
+            .columns = columns,
+            .source = try allocator.alloc(u8, rows * reference.rowBytes(format, columns)),
+            .weight = try allocator.alignedAlloc(u8, .@"64", bytes.weight),
+            .scales = try allocator.alignedAlloc(u8, .@"64", bytes.scales),
+        };
+        reference.fill(format, sample.source, kind, random);
+        // Packing must write every byte.
+        @memset(sample.weight, 0xa5);
+        @memset(sample.scales, 0x7f);
+        const args: table.Pack = .{
+            .format = format,
+            .rows = rows,
+            .columns = columns,
+            .source = sample.source.ptr,
+            .weight = sample.weight.ptr,
+            .scales = sample.scales.ptr,
+        };
+        pack(&args, 0, layout.groupCount(rows));
+        return sample;
+    }
+
+    pub fn free(sample: Sample) void {
+        allocator.free(sample.source);
+        allocator.free(sample.weight);
+        allocator.free(sample.scales);
+    }
+
+    pub fn row(sample: Sample, index: usize) []const u8 {
+        const bytes = reference.rowBytes(sample.format, sample.columns);
+        return sample.source[index * bytes ..][0..bytes];
+    }
+};
+
+/// A small and an odd column count that the format allows.
+pub fn testColumns(format: Format) [2]u32 {
+    const columns: u32 = @intCast(reference.blockOf(format).columns);
+    return if (columns == 1) .{ 1, 77 } else .{ columns, columns * 3 };
+}
+
+test "a packed weight dequantizes to the bits of the GGUF weight" {
+    var prng: std.Random.DefaultPrng = .init(11);
+    for (std.enums.values(Format)) |format| {
+        for (std.enums.values(reference.Fill)) |kind| {
+            for (testColumns(format)) |columns| {
+                for ([_]u32{ 1, 16, 37 }) |rows| {
+                    const sample = try Sample.make(format, rows, columns, kind, prng.random());
+                    defer sample.free();
+                    const tokens = try std.testing.allocator.alloc(u32, rows);
+                    defer std.testing.allocator.free(tokens);
+                    for (tokens, 0..) |*token, index| token.* = @intCast(rows - 1 - index);
+                    const stride = columns + 3;
+                    const out = try std.testing.allocator.alloc(f32, rows * stride);
+                    defer std.testing.allocator.free(out);
+                    const args: table.Embed = .{
+                        .format = format,
+                        .rows = rows,
+                        .columns = columns,
+                        .token_count = rows,
+                        .weight = sample.weight.ptr,
+                        .scales = sample.scales.ptr,
+                        .tokens = tokens.ptr,
+                        .out = out.ptr,
+                        .out_stride = stride,
+                        .scale = 1,
+                    };
+                    matmul.embed(&args, 0, rows / 2);
+                    matmul.embed(&args, rows / 2, rows);
+                    for (tokens, 0..) |token, index| {
+                        for (0..columns) |column| {
+                            const expected = reference.dequantized(format, sample.row(token), column);
+                            const found = out[index * stride + column];
+                            if (@as(u32, @bitCast(expected)) != @as(u32, @bitCast(found))) {
+                                std.debug.print("{t} {t} row {d} column {d}: expected {d}, found {d}\n", .{ format, kind, token, column, expected, found });
+                                return error.TestUnexpectedResult;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+test "packing a range of groups writes what packing all of them writes there" {
+    var prng: std.Random.DefaultPrng = .init(12);
+    for ([_]Format{ .q8_0, .q4_k, .bf16 }) |format| {
+        const whole = try Sample.make(format, 50, 256, .random, prng.random());
+        defer whole.free();
+        const bytes = layout.packedBytes(format, 50, 256);
+        const weight = try std.testing.allocator.alignedAlloc(u8, .@"64", bytes.weight);
+        defer std.testing.allocator.free(weight);
+        const scales = try std.testing.allocator.alignedAlloc(u8, .@"64", bytes.scales);
+        defer std.testing.allocator.free(scales);
+        @memcpy(weight, whole.weight);
+        @memcpy(scales, whole.scales);
+        const group_weight = bytes.weight / 4;
+        const group_scales = bytes.scales / 4;
+        @memset(weight[group_weight .. 3 * group_weight], 0);
+        @memset(scales[group_scales .. 3 * group_scales], 0);
+        const args: table.Pack = .{ .format = format, .rows = 50, .columns = 256, .source = whole.source.ptr, .weight = weight.ptr, .scales = scales.ptr };
+        pack(&args, 1, 2);
+        pack(&args, 2, 3);
+        try std.testing.expectEqualSlices(u8, whole.weight, weight);
+        try std.testing.expectEqualSlices(u8, whole.scales, scales);
+    }
+}
