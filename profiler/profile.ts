@@ -173,7 +173,13 @@ const Slot = { free: 0, open: 1, timed: 2, closed: 3 } as const;
 /** What is known of an op in an open step. A thread that came too late to do any unit must not stretch the op's wall time. */
 const Seen = { no: 0, withoutUnits: 1, withUnits: 2 } as const;
 
-/** Gathers events and gives a profile. One for a program; not shared between threads of JavaScript. */
+/**
+ * Gathers events and gives a profile. One for a program; not shared between threads of JavaScript.
+ *
+ * What it costs: 40 to 60 ns an event once the JIT compiler knows the code, three times that in the first hundred steps;
+ * a third of it is hdr-histogram-js. Measured with Bun 1.4.5 on two shared Zen 4 cores, by timing drains of 60 steps of 255
+ * ops on two threads, 61,000 events each. `result` takes about 25 ms there.
+ */
 export class Profiler {
   readonly #ops: readonly OpInfo[];
   readonly #kinds: readonly string[];
@@ -310,6 +316,9 @@ export class Profiler {
     if (this.#baseHigh < 0) this.#baseHigh = word(words, EventWord.startHigh);
     const baseHigh = this.#baseHigh;
     const opCount = this.#ops.length;
+    // The slot of the event before, which is nearly always that of this one too.
+    let slot = -1;
+    let slotStep = -1;
 
     for (let at = 0; at < words.length; at += EVENT_WORDS) {
       const start = (word(words, at + EventWord.startHigh) - baseHigh) * 2 ** 32 + word(words, at + EventWord.startLow);
@@ -332,7 +341,10 @@ export class Profiler {
         if (thread === 0 && step === this.#timelineStep && this.#timelineLength > 0) this.#append(start, end, place);
         continue;
       }
-      const slot = this.#slotFor(step);
+      if (step !== slotStep) {
+        slot = this.#slotFor(step);
+        slotStep = step;
+      }
       if (slot < 0 || (thread === 0 && this.#slotState[slot] !== Slot.open)) {
         this.#lateEvents++;
         continue;
@@ -340,6 +352,7 @@ export class Profiler {
       if (kind === EventKind.step) {
         if (thread === 0) this.#time(slot, step, start, end, rows, aux);
         else this.#malformedEvents++;
+        slotStep = -1;
         continue;
       }
       if (thread === 0) {
