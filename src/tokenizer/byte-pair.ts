@@ -133,7 +133,8 @@ export function decodePieces(texts: TokenTable): TokenTable {
 export function readMerges(metadata: Metadata, pieces: TokenTable): MergeTable {
   const { bytes, offsets } = metadata.stringBytes(keys.merges);
   const count = offsets.length - 1;
-  if (count > mergeCountMax) throw metadata.error(keys.merges, `has ${count} merges; at most ${mergeCountMax} are supported`);
+  if (count > mergeCountMax)
+    throw metadata.error(keys.merges, `has ${count} merges; at most ${mergeCountMax} are supported`);
   let capacity = 16;
   while (capacity < count * 2) capacity *= 2;
   const mask = capacity - 1;
@@ -162,8 +163,9 @@ export function readMerges(metadata: Metadata, pieces: TokenTable): MergeTable {
     const start = offsets[rank] ?? 0;
     const end = offsets[rank + 1] ?? 0;
     // A space that comes first belongs to the left half, which llama.cpp's reading is too.
-    const space = bytes.indexOf(0x20, start + 1);
-    if (space < 0 || space >= end) {
+    let space = start + 1;
+    while (space < end && bytes[space] !== 0x20) space++;
+    if (space >= end) {
       const text = printable(new TextDecoder().decode(bytes.subarray(start, end)));
       throw metadata.error(keys.merges, `merge ${rank} is "${text}"; two texts with a space between are expected`);
     }
@@ -174,12 +176,16 @@ export function readMerges(metadata: Metadata, pieces: TokenTable): MergeTable {
     if (rightLength <= 0) continue;
     const left = idOf(scratch, 0, leftLength);
     const right = idOf(scratch, leftLength, leftLength + rightLength);
-    if (findMerge(table, left, right) >= 0) continue;
+    let slot = pairSlot(left, right, mask);
+    let taken = table.slots[slot] ?? 0;
+    while (taken !== 0 && (table.left[taken - 1] !== left || table.right[taken - 1] !== right)) {
+      slot = (slot + 1) & mask;
+      taken = table.slots[slot] ?? 0;
+    }
+    if (taken !== 0) continue;
     table.left[rank] = left;
     table.right[rank] = right;
     table.merged[rank] = idOf(scratch, 0, leftLength + rightLength);
-    let slot = pairSlot(left, right, mask);
-    while (table.slots[slot] !== 0) slot = (slot + 1) & mask;
     table.slots[slot] = rank + 1;
   }
   return table;

@@ -47,6 +47,8 @@ export interface Tokenizer {
   readonly vocabularySize: number;
   /** The beginning-of-text token. */
   readonly bosToken: number | undefined;
+  /** The end-of-text token: the one among `eosTokens` that the file names so. */
+  readonly eosToken: number | undefined;
   /** All tokens that end a generation (end of text, of turn, of message), ascending. */
   readonly eosTokens: readonly number[];
   /** Whether `encode` puts the beginning-of-text token first, and the end-of-text token last. */
@@ -119,7 +121,10 @@ function readPreTokenizer(metadata: Metadata): PreTokenizer {
   const supported = preTokenizerNames.join(", ");
   if (!metadata.has(keys.pre)) {
     const advice = "convert the model again with a newer converter, which names it";
-    throw metadata.error(keys.pre, `is missing, and which pre-tokenizer it would be is not guessed (supported: ${supported}); ${advice}`);
+    throw metadata.error(
+      keys.pre,
+      `is missing, and which pre-tokenizer it would be is not guessed (supported: ${supported}); ${advice}`,
+    );
   }
   const name = metadata.string(keys.pre);
   const preTokenizer = findPreTokenizer(name);
@@ -138,6 +143,7 @@ interface Shared {
 abstract class BaseTokenizer implements Tokenizer {
   readonly vocabularySize: number;
   readonly bosToken: number | undefined;
+  readonly eosToken: number | undefined;
   readonly eosTokens: readonly number[];
   readonly addBos: boolean;
   readonly addEos: boolean;
@@ -151,6 +157,7 @@ abstract class BaseTokenizer implements Tokenizer {
     this.vocabulary = vocabulary;
     this.vocabularySize = vocabulary.count;
     this.bosToken = vocabulary.bos;
+    this.eosToken = vocabulary.eos;
     this.eosTokens = vocabulary.ends;
     this.addBos = addBos;
     this.addEos = addEos;
@@ -188,34 +195,35 @@ abstract class BaseTokenizer implements Tokenizer {
   }
 
   decode(tokens: Iterable<number>, options: DecodeOptions = {}): string {
-    const decoder = this.decoder(options);
-    let text = "";
-    for (const token of tokens) text += decoder.push(token);
-    return text + decoder.finish();
+    const bytesOf = this.#shownBytes(options);
+    const parts: Uint8Array[] = [];
+    for (const token of tokens) parts.push(bytesOf(token));
+    return lenientUtf8.decode(Buffer.concat(parts));
   }
 
   decoder(options: DecodeOptions = {}): StreamDecoder {
-    const { skipSpecial = true, keepLeadingSpace = false } = options;
-    const stripsSpace = this.addsSpace && !keepLeadingSpace;
     const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-    let atStart = true;
+    let bytesOf = this.#shownBytes(options);
     return {
-      push: (token) => {
-        this.#check(token);
-        if (this.isSpecial(token)) {
-          if (skipSpecial) return "";
-          atStart = false;
-          return utf8.decode(this.tokenBytes(token), stream);
-        }
-        const bytes = this.tokenBytes(token);
-        const strips = atStart && stripsSpace && bytes[0] === 0x20;
-        atStart = false;
-        return utf8.decode(strips ? bytes.subarray(1) : bytes, stream);
-      },
+      push: (token) => utf8.decode(bytesOf(token), { stream: true }),
       finish: () => {
-        atStart = true;
+        bytesOf = this.#shownBytes(options);
         return utf8.decode();
       },
+    };
+  }
+
+  /** Gives what each token of a sequence, from its first on, adds to the text. */
+  #shownBytes({ skipSpecial = true, keepLeadingSpace = false }: DecodeOptions): (token: number) => Uint8Array {
+    // llama.cpp leaves the space in if the sequence begins with the beginning-of-text token; here it is dropped then too, so
+    // that decoding gives back what was encoded.
+    let dropsSpace = this.addsSpace && !keepLeadingSpace;
+    return (token) => {
+      if (skipSpecial && this.isSpecial(token)) return noBytes;
+      const bytes = this.tokenBytes(token);
+      const drops = dropsSpace && bytes[0] === 0x20;
+      dropsSpace = false;
+      return drops ? bytes.subarray(1) : bytes;
     };
   }
 
@@ -230,7 +238,7 @@ abstract class BaseTokenizer implements Tokenizer {
     if ((bits & (attribute.control | attribute.unknown | attribute.userDefined)) !== 0) return texts.text(token);
     if ((bits & attribute.normal) !== 0) return this.normalBytes(token);
     const byte = (bits & attribute.byte) !== 0 ? byteOfText(texts.text(token)) : undefined;
-    return byte === undefined ? new Uint8Array(0) : Uint8Array.of(byte);
+    return byte === undefined ? noBytes : Uint8Array.of(byte);
   }
 
   isSpecial(token: number): boolean {
@@ -275,7 +283,13 @@ class SentencePieceTokenizer extends BaseTokenizer {
     this.#sentencePiece = new SentencePiece(texts, scores, unknown);
   }
 
-  protected encodeText(bytes: Uint8Array, start: number, end: number, afterSpecial: boolean, output: TokenBuffer): void {
+  protected encodeText(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    afterSpecial: boolean,
+    output: TokenBuffer,
+  ): void {
     this.#sentencePiece.encode(markSpaces(bytes, start, end, this.addsSpace && afterSpecial), output);
   }
 
@@ -295,7 +309,13 @@ class BytePairTokenizer extends BaseTokenizer {
     this.#preTokenizer = preTokenizer;
   }
 
-  protected encodeText(bytes: Uint8Array, start: number, end: number, _afterSpecial: boolean, output: TokenBuffer): void {
+  protected encodeText(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    _afterSpecial: boolean,
+    output: TokenBuffer,
+  ): void {
     const text = lenientUtf8.decode(bytes.subarray(start, end));
     // Where a character is a byte, as in most texts, a word's length is its bytes'.
     const isAscii = text.length === end - start;
@@ -316,14 +336,20 @@ function encodeUtf8(text: string): Uint8Array {
   if (!text.isWellFormed()) {
     const index = text.search(/\p{Surrogate}/u);
     const code = text.charCodeAt(index).toString(16).toUpperCase();
-    throw new OptionError("text", `has half a character (the lone surrogate U+${code}) at index ${index}; mend it, or use toWellFormed()`);
+    throw new OptionError(
+      "text",
+      `has half a character (the lone surrogate U+${code}) at index ${index}; mend it, or use toWellFormed()`,
+    );
   }
   const bytes = utf8Encoder.encode(text);
   if (bytes.length <= textBytesMax) return bytes;
-  throw new OptionError("text", `has ${bytes.length} bytes in UTF-8; at most ${textBytesMax} are cut at once: split it`);
+  throw new OptionError(
+    "text",
+    `has ${bytes.length} bytes in UTF-8; at most ${textBytesMax} are cut at once: split it`,
+  );
 }
 
 // ignoreBOM means that U+FEFF is kept: several vocabularies hold it as a token.
 const lenientUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 const utf8Encoder = new TextEncoder();
-const stream = { stream: true } as const;
+const noBytes = new Uint8Array(0);

@@ -2,8 +2,11 @@
 // open-addressing hash table. It makes no JavaScript string per token, and the arrays could be written to a file and
 // mapped again as they are. It knows nothing of how a text is cut into tokens.
 //
-// Why not a library: `@huggingface/tokenizers` 0.2.0 wants the vocabulary as a tokenizer.json object, and keeps it in
-// JavaScript Maps. MEASURED_HERE
+// Why not `@huggingface/tokenizers`: its ids are the same where it can be used, but it wants the vocabulary as a
+// tokenizer.json object, with merges that a SentencePiece file does not hold. Version 0.2.0 takes 276 to 316 ms and 62 MB
+// resident for Gemma's 262,144 tokens without any merge, and cuts GPL-3's text at 1.8 MB/s with llama-bpe's vocabulary; this
+// takes 71 to 84 ms and 10 MB, and cuts at 20 to 30 MB/s (each in a fresh process of Bun 1.4.5 on two virtual cores of an AMD
+// Zen 4, three runs; memory after a full collection).
 
 /** The most tokens a vocabulary may have: an id and seven bits of its hash share 31 bits of a slot. */
 export const tokenCountMax = 2 ** 24;
@@ -39,7 +42,6 @@ export class TokenTable {
   /**
    * Fills the hash table. Tokens that `include` refuses keep their text but are not found. `onDuplicate` is called when a
    * token has an earlier one's text; the earlier one stays.
-   * Gemma's 262,144 tokens: BUILD_MS.
    */
   static build(
     bytes: Uint8Array,
@@ -61,7 +63,7 @@ export class TokenTable {
       let slot = value & mask;
       let taken = slots[slot] ?? 0;
       while (taken !== 0) {
-        if (((taken & ~slotIdMask) >>> 0) === tag) {
+        if ((taken & ~slotIdMask) >>> 0 === tag) {
           const earlier = taken & slotIdMask;
           if (equal(bytes, offsets[earlier] ?? 0, offsets[earlier + 1] ?? 0, bytes, start, end)) {
             onDuplicate(earlier, id);
@@ -89,7 +91,7 @@ export class TokenTable {
     const tag = slotTag(value);
     let slot = value & mask;
     for (let taken = slots[slot] ?? 0; taken !== 0; taken = slots[slot] ?? 0) {
-      if (((taken & ~slotIdMask) >>> 0) === tag) {
+      if ((taken & ~slotIdMask) >>> 0 === tag) {
         const id = taken & slotIdMask;
         if (equal(this.bytes, offsets[id] ?? 0, offsets[id + 1] ?? 0, bytes, start, end)) return id;
       }
@@ -112,14 +114,7 @@ export class TokenTable {
 
 const utf8Encoder = new TextEncoder();
 
-function equal(
-  a: Uint8Array,
-  aStart: number,
-  aEnd: number,
-  b: Uint8Array,
-  bStart: number,
-  bEnd: number,
-): boolean {
+function equal(a: Uint8Array, aStart: number, aEnd: number, b: Uint8Array, bStart: number, bEnd: number): boolean {
   if (aEnd - aStart !== bEnd - bStart) return false;
   for (let i = aStart, j = bStart; i < aEnd; i++, j++) if (a[i] !== b[j]) return false;
   return true;

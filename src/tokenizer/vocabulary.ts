@@ -205,7 +205,10 @@ export function readVocabulary(metadata: Metadata, defaults: DefaultIds): Vocabu
     if (!ends.delete(token)) return;
     attributes[token] = to;
   };
-  if ((has("<|return|>") && (has("<|call|>") || has("<|calls|>"))) || (has("<|flush|>") && (has("<|call|>") || has("<|calls|>")))) {
+  if (
+    (has("<|return|>") && (has("<|call|>") || has("<|calls|>"))) ||
+    (has("<|flush|>") && (has("<|call|>") || has("<|calls|>")))
+  ) {
     demote("<|end|>", attribute.userDefined);
   }
   if (has("<|tool_response>")) demote("</s>", attribute.normal);
@@ -227,7 +230,8 @@ function readTexts(metadata: Metadata): TokenTable {
   let { bytes, offsets } = metadata.stringBytes(keys.tokens);
   const count = offsets.length - 1;
   if (count < 1) throw metadata.error(keys.tokens, "has no tokens");
-  if (count > tokenCountMax) throw metadata.error(keys.tokens, `has ${count} tokens; at most ${tokenCountMax} are supported`);
+  if (count > tokenCountMax)
+    throw metadata.error(keys.tokens, `has ${count} tokens; at most ${tokenCountMax} are supported`);
   ({ bytes, offsets } = nameEmpty(bytes, offsets));
   return TokenTable.build(bytes, offsets, (earlier, later) => {
     const text = printable(lenientUtf8.decode(bytes.subarray(offsets[later], offsets[later + 1])));
@@ -267,7 +271,10 @@ function readAttributes(metadata: Metadata, texts: TokenTable): Uint8Array {
     if (bits === undefined) throw metadata.error(keys.types, `token ${id} has type ${type}; 0 to 6 are known`);
     if (type === byteType && byteOfText(texts.text(id)) === undefined) {
       const text = printable(lenientUtf8.decode(texts.text(id)));
-      throw metadata.error(keys.tokens, `token ${id} is a byte token but its text is "${text}"; <0x00> to <0xFF> is expected`);
+      throw metadata.error(
+        keys.tokens,
+        `token ${id} is a byte token but its text is "${text}"; <0x00> to <0xFF> is expected`,
+      );
     }
     attributes[id] = bits;
   }
@@ -285,7 +292,8 @@ function readScores(metadata: Metadata, count: number): Float32Array {
 }
 
 function checkLength(metadata: Metadata, key: string, length: number, count: number): void {
-  if (length !== count) throw metadata.error(key, `has ${length} entries for ${count} tokens; one for each is expected`);
+  if (length !== count)
+    throw metadata.error(key, `has ${length} entries for ${count} tokens; one for each is expected`);
 }
 
 /** The byte that a byte token's text, such as `<0x0A>`, stands for; undefined if it is not of that form. */

@@ -1,0 +1,88 @@
+// Writes a conversation as the prompt that a model was trained on, by the Jinja template in its file. It cuts no tokens: the
+// result is encoded with `parseSpecial`, and without another beginning-of-text token where the template wrote one.
+//
+// Import it when the first conversation comes: it loads Jinja, which a program that does not chat need not wait for.
+
+import { Template } from "@huggingface/jinja";
+import { OptionError } from "../errors.ts";
+import type { Tokenizer } from "./index.ts";
+
+/** One message of a conversation. */
+export interface ChatMessage {
+  /** Who speaks, as the template knows them: `system`, `user`, `assistant`. */
+  readonly role: string;
+  readonly content: string;
+}
+
+/** What the template is told besides the messages. */
+export interface ChatOptions {
+  /** Ends the prompt where the model's answer begins. Default true. */
+  readonly addGenerationPrompt?: boolean;
+}
+
+/** What is read of a tokenizer here. */
+export type ChatTokenizer = Pick<Tokenizer, "chatTemplate" | "bosToken" | "eosToken" | "tokenText">;
+
+/** The largest template, in UTF-16 units: the longest of known models have some 20,000. */
+const templateLengthMax = 1_000_000;
+
+/**
+ * The prompt that the model's chat template makes of `messages`.
+ * @throws {OptionError} `messages` if there are none, one is malformed, or the template refuses them (roles that do not alternate,
+ * say); `chatTemplate` if the model has no template or its template is not valid.
+ */
+export function renderChat(
+  tokenizer: ChatTokenizer,
+  messages: readonly ChatMessage[],
+  options: ChatOptions = {},
+): string {
+  const { chatTemplate: source, bosToken, eosToken } = tokenizer;
+  if (source === undefined) {
+    const advice = "write the prompt as plain text, or take a model that was tuned for conversations";
+    throw new OptionError("chatTemplate", `the model's file has none, so it is most likely no chat model: ${advice}`);
+  }
+  if (source.length > templateLengthMax) {
+    throw new OptionError("chatTemplate", `has ${source.length} characters; at most ${templateLengthMax} are read`);
+  }
+  checkMessages(messages);
+  const template = parseTemplate(source);
+  try {
+    return template.render({
+      messages: messages.map(({ role, content }) => ({ role, content })),
+      add_generation_prompt: options.addGenerationPrompt ?? true,
+      bos_token: bosToken === undefined ? "" : tokenizer.tokenText(bosToken),
+      eos_token: eosToken === undefined ? "" : tokenizer.tokenText(eosToken),
+    });
+  } catch (cause) {
+    // Templates say by an exception of their own that they do not take these messages.
+    throw new OptionError("messages", `the model's chat template refuses them: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function parseTemplate(source: string): Template {
+  try {
+    return new Template(source);
+  } catch (cause) {
+    throw new OptionError("chatTemplate", `is not valid Jinja: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function checkMessages(messages: readonly ChatMessage[]): void {
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw new OptionError("messages", "at least one message, { role, content }, is expected");
+  }
+  for (const [index, message] of messages.entries()) {
+    for (const name of ["role", "content"] as const) {
+      const value: unknown = message?.[name];
+      if (typeof value === "string") continue;
+      throw new OptionError(
+        `messages[${index}].${name}`,
+        `is ${value === null ? "null" : typeof value}; a string is expected`,
+      );
+    }
+  }
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
