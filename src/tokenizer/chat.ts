@@ -1,11 +1,8 @@
 // Writes a conversation as the prompt that a model was trained on, by the Jinja template in its file. It cuts no tokens: the
 // result is encoded with `parseSpecial`, and without another beginning-of-text token where the template wrote one.
-//
-// Import it when the first conversation comes: it loads Jinja, which a program that does not chat need not wait for.
 
-import { Template } from "@huggingface/jinja";
+import type { Template } from "@huggingface/jinja";
 import { OptionError } from "../errors.ts";
-import type { Tokenizer } from "./index.ts";
 
 /** One message of a conversation. */
 export interface ChatMessage {
@@ -18,25 +15,26 @@ export interface ChatMessage {
 export interface ChatOptions {
   /** Ends the prompt where the model's answer begins. Default true. */
   readonly addGenerationPrompt?: boolean;
+  /** The text of the beginning-of-text token. Default empty. */
+  readonly bosToken?: string;
+  /** The text of the end-of-text token. Default empty. */
+  readonly eosToken?: string;
 }
-
-/** What is read of a tokenizer here. */
-export type ChatTokenizer = Pick<Tokenizer, "chatTemplate" | "bosToken" | "eosToken" | "tokenText">;
 
 /** The largest template, in UTF-16 units: the longest of known models have some 20,000. */
 const templateLengthMax = 1_000_000;
 
 /**
- * The prompt that the model's chat template makes of `messages`.
+ * The prompt that `source`, a chat template in Jinja, makes of `messages`; undefined stands for a model without one. Jinja
+ * is loaded at the first call: a program that does not chat does not wait for it.
  * @throws {OptionError} `messages` if there are none, one is malformed, or the template refuses them (roles that do not alternate,
- * say); `chatTemplate` if the model has no template or its template is not valid.
+ * say); `chatTemplate` if there is no template or it is not valid.
  */
-export function renderChat(
-  tokenizer: ChatTokenizer,
+export async function renderChat(
+  source: string | undefined,
   messages: readonly ChatMessage[],
   options: ChatOptions = {},
-): string {
-  const { chatTemplate: source, bosToken, eosToken } = tokenizer;
+): Promise<string> {
   if (source === undefined) {
     const advice = "write the prompt as plain text, or take a model that was tuned for conversations";
     throw new OptionError("chatTemplate", `the model's file has none, so it is most likely no chat model: ${advice}`);
@@ -45,13 +43,14 @@ export function renderChat(
     throw new OptionError("chatTemplate", `has ${source.length} characters; at most ${templateLengthMax} are read`);
   }
   checkMessages(messages);
-  const template = parseTemplate(source);
+  const { addGenerationPrompt = true, bosToken = "", eosToken = "" } = options;
+  const template = await parseTemplate(source);
   try {
     return template.render({
       messages: messages.map(({ role, content }) => ({ role, content })),
-      add_generation_prompt: options.addGenerationPrompt ?? true,
-      bos_token: bosToken === undefined ? "" : tokenizer.tokenText(bosToken),
-      eos_token: eosToken === undefined ? "" : tokenizer.tokenText(eosToken),
+      add_generation_prompt: addGenerationPrompt,
+      bos_token: bosToken,
+      eos_token: eosToken,
     });
   } catch (cause) {
     // Templates say by an exception of their own that they do not take these messages.
@@ -59,7 +58,8 @@ export function renderChat(
   }
 }
 
-function parseTemplate(source: string): Template {
+async function parseTemplate(source: string): Promise<Template> {
+  const { Template } = await import("@huggingface/jinja");
   try {
     return new Template(source);
   } catch (cause) {
