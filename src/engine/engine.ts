@@ -1,0 +1,419 @@
+// The engine as TypeScript sees it: a program goes in, requests go in, records come out. One reader listens to the engine
+// thread's pipe; every wake-up drains all records that are there and hands them to their requests. It knows tokens, not
+// text.
+
+import { EngineError } from "../errors.ts";
+import * as layout from "../plan/layout.ts";
+import type { Plan } from "../plan/plan.ts";
+import type { Library, Pointer } from "./library.ts";
+
+export interface EngineOptions {
+  readonly threadCount: number;
+  /** Index of the instruction-set level in `library.levels`. */
+  readonly level: number;
+  /** CPU of each thread, if threads are to be pinned. */
+  readonly affinity: readonly number[] | undefined;
+  /** Whether events are written from the start. */
+  readonly events: boolean;
+  /** The model file. */
+  readonly sourcePath: string;
+  /** Called about every 50 ms while weights are read, with bytes done and in all. */
+  readonly onLoadProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is asked of the engine. Bounds were checked by the caller. */
+export interface EngineRequest {
+  readonly kind: keyof typeof layout.requestKinds;
+  readonly tokens: Uint32Array;
+  readonly generateMax: number;
+  readonly seed: bigint;
+  readonly temperature: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly topK: number;
+  readonly repeatPenalty: number;
+  readonly repeatLast: number;
+  readonly stopTokens: readonly number[];
+  /** Best candidates reported with every token. */
+  readonly topCount: number;
+  /** Rows of the prompt a step may take; 0: as many as fit. */
+  readonly chunkRows: number;
+  /** Whether `onLogits` is called with every row of logits (score only). */
+  readonly dumpLogits: boolean;
+}
+
+export interface Candidate {
+  readonly token: number;
+  readonly logprob: number;
+}
+
+/** A token that was drawn or scored. */
+export interface EngineToken extends Candidate {
+  /** Position of the token in its sequence. For the row after a scored text's last token, `token` is `layout.none`. */
+  readonly position: number;
+  readonly step: number;
+  /** Sequences that ran in the same step. */
+  readonly sequences: number;
+  /** When the step's result was there, on the monotonic clock. */
+  readonly timeNs: number;
+  /** Best first; empty unless asked for. */
+  readonly top: readonly Candidate[];
+}
+
+export type Finish = (typeof layout.finishes)[number];
+
+/** How a request's owner hears of it. `onFinish` or `onError` is the last call. */
+export interface RequestListener {
+  onToken(token: EngineToken): void;
+  /** Positions of the prompt computed so far. */
+  onProgress?(positions: number, timeNs: number): void;
+  onLogits?(rows: Float32Array, rowCount: number): void;
+  onFinish(finish: Finish): void;
+  onError(error: EngineError): void;
+}
+
+/** A request under way. */
+export interface RequestHandle {
+  /** Asks the engine to end the request; `onFinish("cancelled")` follows unless it has ended already. */
+  cancel(): void;
+}
+
+interface Live {
+  readonly id: number;
+  slot: number;
+  readonly request: EngineRequest;
+  readonly listener: RequestListener;
+  top: Candidate[];
+  cancelled: boolean;
+}
+
+const recordsPerDrain = 4096;
+const eventsPerDrain = 8192;
+const eventCapacity = 1 << 15;
+/** Two threads spin this long for each other before they sleep; an op of a small model takes 10 to 100 µs. */
+const spinUs = 50;
+
+export class Engine {
+  readonly plan: Plan;
+  readonly threadCount: number;
+  readonly #library: Library;
+  readonly #handle: Pointer;
+  readonly #reader: ReturnType<typeof listen>;
+  readonly #records = new Uint8Array(recordsPerDrain * layout.Record.size);
+  readonly #recordView = new DataView(this.#records.buffer);
+  readonly #events = new Uint8Array(eventsPerDrain * layout.Event.size);
+  readonly #live = new Map<number, Live>();
+  readonly #waiting: Live[] = [];
+  readonly #freeSlots = Array.from({ length: layout.slotsMax }, (_, index) => layout.slotsMax - 1 - index);
+  #nextId = 1;
+  #pumping = false;
+  #closed = false;
+  #ended: Promise<void> | undefined;
+  #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
+  #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
+
+  private constructor(library: Library, plan: Plan, threadCount: number, handle: Pointer, readEnd: number) {
+    this.#library = library;
+    this.plan = plan;
+    this.threadCount = threadCount;
+    this.#handle = handle;
+    this.#reader = listen(readEnd);
+  }
+
+  /**
+   * Starts an engine and waits until the weights are in memory.
+   * @throws {EngineError} if memory is refused, a thread cannot start, or the model file cannot be read or was cut short.
+   */
+  static async create(library: Library, plan: Plan, options: EngineOptions): Promise<Engine> {
+    const config = new Uint8Array(layout.Config.size);
+    layout.Config.write(new DataView(config.buffer), 0, {
+      thread_count: options.threadCount,
+      level: options.level,
+      pinned: options.affinity ? 1 : 0,
+      spin_us: spinUs,
+      event_capacity: eventCapacity,
+      events_enabled: options.events ? 1 : 0,
+      affinity: options.affinity ?? [],
+    });
+    const failure = new Uint32Array(1);
+    const readEnd = new Int32Array(1);
+    const path = Buffer.from(`${options.sourcePath}\0`, "utf8");
+    const { program } = plan;
+    const handle = library.symbols.tinyai_engine_create(program, program.length, config, path, failure, readEnd);
+    if (!handle) throw failed(failure[0] ?? 0, plan, options.sourcePath);
+    if (typeof handle === "bigint") throw new EngineError("the engine's address is beyond 2^53");
+
+    const engine = new Engine(library, plan, options.threadCount, handle, readEnd[0] ?? -1);
+    const { onLoadProgress, signal } = options;
+    const timer = onLoadProgress
+      ? setInterval(() => onLoadProgress(engine.packedBytes, plan.sourceBytes), 50)
+      : undefined;
+    const abort = () => library.symbols.tinyai_engine_stop(handle);
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      await engine.#awaitLoad(options.sourcePath);
+      signal?.throwIfAborted();
+      onLoadProgress?.(plan.sourceBytes, plan.sourceBytes);
+    } catch (error) {
+      await engine.close();
+      throw error;
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener("abort", abort);
+    }
+    return engine;
+  }
+
+  /** Bytes of the model file packed so far. */
+  get packedBytes(): number {
+    return Number(this.#library.symbols.tinyai_engine_packed_bytes(this.#handle));
+  }
+
+  /** Requests that have not finished. */
+  get pending(): number {
+    return this.#live.size;
+  }
+
+  /** Hands a request to the engine. More than 64 wait here for a free slot, in order. */
+  submit(request: EngineRequest, listener: RequestListener): RequestHandle {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const live: Live = { id: this.#nextId, slot: -1, request, listener, top: [], cancelled: false };
+    this.#nextId = (this.#nextId % 0xfffffff0) + 1;
+    this.#live.set(live.id, live);
+    this.#waiting.push(live);
+    this.#fillSlots();
+    void this.#pump();
+    return { cancel: () => this.#cancel(live) };
+  }
+
+  /** Turns events on or off; `sink` gets them as they are drained, with the thread they come from. */
+  setEventSink(sink: ((events: Uint8Array, thread: number) => void) | undefined): void {
+    this.drainEvents();
+    this.#eventSink = sink;
+    this.#library.symbols.tinyai_engine_set_events(this.#handle, sink ? 1 : 0);
+  }
+
+  /** Hands over all events written so far; without a sink they are dropped. */
+  drainEvents(): void {
+    if (this.#closed) return;
+    const { symbols } = this.#library;
+    for (let thread = 0; thread < this.threadCount; thread++) {
+      for (;;) {
+        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, this.#events, eventsPerDrain);
+        if (count > 0) this.#eventSink?.(this.#events.subarray(0, count * layout.Event.size), thread);
+        if (count < eventsPerDrain) break;
+      }
+    }
+  }
+
+  /** Events that were not kept because nobody drained them in time, since the engine began. */
+  get eventsLost(): number {
+    return Number(this.#library.symbols.tinyai_engine_events_lost(this.#handle));
+  }
+
+  /** Ends what is running after its step and frees the engine. Pending requests fail with an EngineError. */
+  async close(): Promise<void> {
+    if (this.#ended) return this.#ended;
+    const { symbols } = this.#library;
+    this.drainEvents();
+    this.#closed = true;
+    symbols.tinyai_engine_stop(this.#handle);
+    this.#ended = (async () => {
+      // The engine thread closes its end of the pipe when it is done, so this never blocks the event loop.
+      while (!(await this.#reader.read().catch(() => ({ done: true }))).done);
+      symbols.tinyai_engine_destroy(this.#handle);
+      const error = new EngineError("the model was closed while a request was running");
+      for (const live of this.#live.values()) live.listener.onError(error);
+      this.#live.clear();
+    })();
+    return this.#ended;
+  }
+
+  async #awaitLoad(path: string): Promise<void> {
+    const loaded = new Promise<void>((resolve, reject) => {
+      this.#loaded = { resolve, reject };
+    });
+    void this.#pump(path);
+    return loaded;
+  }
+
+  #fillSlots(): void {
+    while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
+      const live = this.#waiting.shift();
+      const slot = this.#freeSlots.pop();
+      if (!live || slot === undefined) return;
+      if (live.cancelled) {
+        this.#freeSlots.push(slot);
+        this.#live.delete(live.id);
+        live.listener.onFinish("cancelled");
+        continue;
+      }
+      live.slot = slot;
+      const { request } = live;
+      const bytes = new Uint8Array(layout.Request.size);
+      layout.Request.write(new DataView(bytes.buffer), 0, {
+        id: live.id,
+        kind: layout.requestKinds[request.kind],
+        token_count: request.tokens.length,
+        generate_max: request.generateMax,
+        seed: BigInt.asUintN(64, request.seed),
+        temperature: request.temperature,
+        top_p: request.topP,
+        min_p: request.minP,
+        repeat_penalty: request.repeatPenalty,
+        top_k: request.topK,
+        repeat_last: request.repeatLast,
+        top_count: request.topCount,
+        chunk_rows: request.chunkRows,
+        stop_token_count: request.stopTokens.length,
+        dump_logits: request.dumpLogits ? 1 : 0,
+        stop_tokens: request.stopTokens,
+      });
+      const { symbols } = this.#library;
+      if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
+        continue;
+      this.#freeSlots.push(slot);
+      this.#live.delete(live.id);
+      live.listener.onError(
+        new EngineError(
+          "the engine refused a request: it has too many tokens for the context, or a token outside the vocabulary",
+        ),
+      );
+    }
+  }
+
+  #cancel(live: Live): void {
+    if (this.#closed || !this.#live.has(live.id) || live.cancelled) return;
+    live.cancelled = true;
+    if (live.slot >= 0) this.#library.symbols.tinyai_engine_cancel(this.#handle, live.slot, live.id);
+    else {
+      this.#waiting.splice(this.#waiting.indexOf(live), 1);
+      this.#live.delete(live.id);
+      queueMicrotask(() => live.listener.onFinish("cancelled"));
+    }
+  }
+
+  /** Listens while anything is under way; between requests nothing is pending, so that a script can end. */
+  async #pump(path = ""): Promise<void> {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    try {
+      while ((this.#live.size > 0 || this.#loaded) && !this.#closed) {
+        const { done } = await this.#reader.read();
+        if (this.#closed) break;
+        this.#drainRecords(path);
+        if (done) break;
+      }
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  #drainRecords(path: string): void {
+    const { symbols } = this.#library;
+    for (;;) {
+      const count = symbols.tinyai_engine_drain_records(this.#handle, this.#records, recordsPerDrain);
+      for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size, path);
+      if (this.#closed || count < recordsPerDrain) break;
+    }
+    this.drainEvents();
+    this.#fillSlots();
+  }
+
+  #dispatch(base: number, path: string): void {
+    const { recordKinds } = layout;
+    const kind = this.#u32(base, "kind");
+    if (kind === recordKinds.loaded || kind === recordKinds.loadFailed) {
+      const waiting = this.#loaded;
+      this.#loaded = undefined;
+      if (kind === recordKinds.loaded) waiting?.resolve();
+      else waiting?.reject(failed(this.#u32(base, "value"), this.plan, path));
+      return;
+    }
+    const live = this.#live.get(this.#u32(base, "request"));
+    if (!live) return;
+    const token = this.#u32(base, "token");
+    const logprob = this.#recordView.getFloat32(base + layout.Record.offset("logprob"), true);
+    switch (kind) {
+      case recordKinds.candidate:
+        live.top.push({ token, logprob });
+        break;
+      case recordKinds.token: {
+        const top = live.top;
+        live.top = [];
+        live.listener.onToken({
+          token,
+          logprob,
+          position: this.#u32(base, "position"),
+          step: this.#u32(base, "step"),
+          sequences: this.#u32(base, "sequences"),
+          timeNs: this.#timeNs(base),
+          top,
+        });
+        break;
+      }
+      case recordKinds.progress:
+        live.listener.onProgress?.(this.#u32(base, "position"), this.#timeNs(base));
+        break;
+      case recordKinds.logits:
+        this.#readLogits(live, this.#u32(base, "value"));
+        break;
+      case recordKinds.finished:
+        this.#live.delete(live.id);
+        this.#freeSlots.push(live.slot);
+        live.listener.onFinish(layout.finishes[this.#u32(base, "value")] ?? "cancelled");
+        break;
+    }
+  }
+
+  #readLogits(live: Live, rowCount: number): void {
+    const rows = new Float32Array(rowCount * this.plan.vocabulary);
+    this.#library.symbols.tinyai_engine_read_logits(this.#handle, 0, rowCount, rows, 1);
+    live.listener.onLogits?.(rows, rowCount);
+  }
+
+  #u32(base: number, field: Parameters<typeof layout.Record.offset>[0]): number {
+    return this.#recordView.getUint32(base + layout.Record.offset(field), true);
+  }
+
+  #timeNs(base: number): number {
+    return Number(this.#recordView.getBigUint64(base + layout.Record.offset("time_ns"), true));
+  }
+}
+
+function listen(readEnd: number) {
+  return Bun.file(readEnd).stream().getReader();
+}
+
+/** The engine's failure in words. */
+function failed(failure: number, plan: Plan, path: string): EngineError {
+  const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+  switch (layout.failures[failure]) {
+    case "out_of_memory":
+      return new EngineError(
+        `${path}: the system refused the memory for it: ${megabytes(plan.weightsBytes)} of weights, ${megabytes(plan.arenaBytes)} of ` +
+          "activations and the address space of the KV cache; free memory, raise the limit (ulimit -v), or use a shorter context",
+      );
+    case "open":
+      return new EngineError(
+        `${path}: cannot be opened by the engine: it was moved, or its permissions changed while it was being loaded`,
+      );
+    case "read":
+      return new EngineError(`${path}: reading failed: the disk or the network file system reported an error`);
+    case "cut_short":
+      return new EngineError(
+        `${path}: ends before its tensors do: the file was cut short while it was being loaded; get it again`,
+      );
+    case "threads":
+      return new EngineError(
+        "a thread could not be started: the system's limit is reached; use fewer threads (threads.count)",
+      );
+    case "pipe":
+      return new EngineError("no pipe could be opened: the process has too many open files (ulimit -n)");
+    default:
+      return new EngineError(
+        `the engine refused its program (failure ${failure}): this is a bug in TinyAI; please report it with the model's name`,
+      );
+  }
+}

@@ -1,0 +1,105 @@
+// Opens the native library: the only file that imports bun:ffi, and the one list of the symbols in it (zig/tinyai.zig). It
+// checks that the library was built from the same structs. It interprets nothing.
+
+import { CString, dlopen, FFIType, type Pointer } from "bun:ffi";
+import { LibraryError } from "../errors.ts";
+import { layoutHash } from "../plan/layout.ts";
+
+const { u32, u64, ptr } = FFIType;
+
+const symbolTable = {
+  tinyai_layout_hash: { args: [], returns: u64 },
+  tinyai_cpu_features: { args: [], returns: u64 },
+  tinyai_level_count: { args: [], returns: u32 },
+  tinyai_level_name: { args: [u32], returns: ptr },
+  tinyai_level_supported: { args: [u32], returns: u32 },
+  tinyai_packed_bytes: { args: [u32, u32, u32, ptr], returns: u32 },
+  tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr, ptr], returns: ptr },
+  tinyai_engine_stop: { args: [ptr], returns: FFIType.void },
+  tinyai_engine_destroy: { args: [ptr], returns: FFIType.void },
+  tinyai_engine_packed_bytes: { args: [ptr], returns: u64 },
+  tinyai_engine_submit: { args: [ptr, u32, ptr, ptr, u32], returns: u32 },
+  tinyai_engine_cancel: { args: [ptr, u32, u32], returns: FFIType.void },
+  tinyai_engine_drain_records: { args: [ptr, ptr, u32], returns: u32 },
+  tinyai_engine_drain_events: { args: [ptr, u32, ptr, u32], returns: u32 },
+  tinyai_engine_events_lost: { args: [ptr], returns: u64 },
+  tinyai_engine_set_events: { args: [ptr, u32], returns: FFIType.void },
+  tinyai_engine_read_logits: { args: [ptr, u32, u32, ptr, u32], returns: u32 },
+} as const;
+
+function open(path: string) {
+  return dlopen(path, symbolTable).symbols;
+}
+
+export type Symbols = ReturnType<typeof open>;
+export type { Pointer };
+
+/** The opened library. */
+export interface Library {
+  /** Where it was opened from. */
+  readonly path: string;
+  readonly symbols: Symbols;
+  /** The instruction-set levels inside, narrowest first, and whether each may run on this CPU. */
+  readonly levels: readonly { readonly name: string; readonly supported: boolean }[];
+  /** CPU features as bits, in the order of src/engine/cpu.ts. */
+  readonly features: bigint;
+}
+
+let opened: Library | undefined;
+
+/**
+ * The library, opened on first use: the file that `TINYAI_LIBRARY` names, else the one built beside this source or embedded
+ * in a compiled program.
+ * @throws {LibraryError} if there is none, it cannot be opened, or it was built from other structs than this TypeScript.
+ */
+export async function openLibrary(): Promise<Library> {
+  if (opened) return opened;
+  const path = await findLibrary();
+  let symbols: Symbols;
+  try {
+    symbols = open(path);
+  } catch (cause) {
+    const embedded = path.startsWith("/$bunfs/") || path.includes("~BUN");
+    const remedy = embedded
+      ? "a compiled program unpacks its library into the temporary folder: make that writable (TMPDIR), or name a library with TINYAI_LIBRARY"
+      : "build it with `bun run build`, or name another with TINYAI_LIBRARY";
+    throw new LibraryError(`${path}: cannot be opened: ${(cause as Error).message}; ${remedy}`, { cause });
+  }
+  const expected = layoutHash();
+  const actual = BigInt(symbols.tinyai_layout_hash());
+  if (actual !== expected) {
+    const hex = (value: bigint) => `0x${value.toString(16)}`;
+    throw new LibraryError(
+      `${path}: was built from another version: its layout hash is ${hex(actual)}, this program's is ${hex(expected)}; run \`bun run build\``,
+    );
+  }
+  const levels = Array.from({ length: symbols.tinyai_level_count() }, (_, level) => {
+    const name = symbols.tinyai_level_name(level);
+    return { name: name ? new CString(name).toString() : "", supported: symbols.tinyai_level_supported(level) === 1 };
+  });
+  opened = { path, symbols, levels, features: BigInt(symbols.tinyai_cpu_features()) };
+  return opened;
+}
+
+async function findLibrary(): Promise<string> {
+  const named = process.env["TINYAI_LIBRARY"];
+  if (named) return named;
+  // The specifiers are literals so that `bun build --compile` finds and embeds whichever was built.
+  const attempts = {
+    linux: () => import("../../zig-out/lib/libtinyai.so", { with: { type: "file" } }),
+    darwin: () => import("../../zig-out/lib/libtinyai.dylib", { with: { type: "file" } }),
+    win32: () => import("../../zig-out/bin/tinyai.dll", { with: { type: "file" } }),
+  };
+  const attempt = Object.hasOwn(attempts, process.platform)
+    ? attempts[process.platform as keyof typeof attempts]
+    : undefined;
+  if (!attempt)
+    throw new LibraryError(`there is no library for ${process.platform}; Linux, macOS and Windows have one`);
+  try {
+    return (await attempt()).default;
+  } catch (cause) {
+    throw new LibraryError("the native library is not built: run `bun run build`, or name one with TINYAI_LIBRARY", {
+      cause,
+    });
+  }
+}

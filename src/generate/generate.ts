@@ -1,0 +1,248 @@
+// From prompts to texts: turns a prompt into tokens, submits it, and turns the tokens that come back into text, with stop
+// texts, aborts and timings. Many sequences run at once; each is a generator of its own.
+
+import type { Candidate, Engine, EngineToken, Finish } from "../engine/engine.ts";
+import { OptionError } from "../errors.ts";
+import { stopTokensMax } from "../plan/layout.ts";
+import type { ChatMessage } from "../tokenizer/chat.ts";
+import type { Tokenizer } from "../tokenizer/index.ts";
+
+import type { CheckedOptions } from "./options.ts";
+import { StopFinder } from "./stop.ts";
+
+/** A text, a conversation (rendered with the model's chat template), or tokens as they are. */
+export type Prompt = string | readonly ChatMessage[] | Uint32Array;
+
+/** A token as it is generated. */
+export interface GeneratedToken {
+  readonly token: number;
+  /** Natural logarithm of its probability before temperature and the like. */
+  readonly logprob: number;
+  /** The most likely tokens, best first, where `topLogprobs` asked for them. */
+  readonly top: readonly Candidate[];
+}
+
+/** A piece of a stream. Some tokens complete no character: their text is empty and comes with a later piece. */
+export interface Piece extends Partial<GeneratedToken> {
+  readonly text: string;
+}
+
+export interface Timings {
+  /** From the call to the first token. */
+  readonly firstTokenMs: number;
+  /** Tokens of the prompt over the time to the first token. */
+  readonly promptTokensPerSecond: number;
+  /** Tokens after the first over the time after the first; 0 with fewer than two. */
+  readonly generatedTokensPerSecond: number;
+  /** From the call to the end. */
+  readonly wallMs: number;
+}
+
+export interface GenerateResult {
+  readonly text: string;
+  /** Ids of the generated tokens, an end token included. */
+  readonly tokens: readonly number[];
+  readonly logprobs: readonly number[];
+  /** The most likely tokens at each place, where `topLogprobs` asked for them. */
+  readonly top: readonly (readonly Candidate[])[];
+  readonly promptTokens: number;
+  /** `eos`: the model ended. `stop`: a stop text was reached. `length`: maxLength was. */
+  readonly finish: "eos" | "stop" | "length";
+  readonly seed: bigint;
+  readonly timings: Timings;
+}
+
+/** What a generation needs of a model. */
+export interface Generator {
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+  readonly contextLength: number;
+}
+
+const defaultMaxLength = 128;
+
+/**
+ * The tokens of a prompt.
+ * @throws {OptionError} if it is empty, too long for the context together with `maxLength`, or has a token outside the vocabulary.
+ */
+export async function encodePrompt(
+  { tokenizer, contextLength }: Generator,
+  prompt: Prompt,
+  options: CheckedOptions,
+  option = "prompt",
+): Promise<{ tokens: Uint32Array; maxLength: number }> {
+  const tokens = await promptTokens(tokenizer, prompt, options, option);
+  if (tokens.length === 0) throw new OptionError(option, "has no tokens; give at least one");
+  const rest = contextLength - tokens.length;
+  if (rest < 1) {
+    throw new OptionError(
+      option,
+      `has ${tokens.length} tokens and the context ${contextLength} positions, of which one must be left; shorten it or load with a larger context`,
+    );
+  }
+  const maxLength = options.maxLength ?? Math.min(defaultMaxLength, rest);
+  if (maxLength > rest) {
+    throw new OptionError(
+      "maxLength",
+      `is ${maxLength}, but a prompt of ${tokens.length} tokens leaves ${rest} of the context's ${contextLength} positions`,
+    );
+  }
+  return { tokens, maxLength };
+}
+
+async function promptTokens(
+  tokenizer: Tokenizer,
+  prompt: Prompt,
+  options: CheckedOptions,
+  option: string,
+): Promise<Uint32Array> {
+  if (prompt instanceof Uint32Array) {
+    for (const token of prompt) {
+      if (token >= tokenizer.vocabularySize) {
+        throw new OptionError(option, `has token ${token}; the vocabulary has ${tokenizer.vocabularySize}`);
+      }
+    }
+    return prompt.slice();
+  }
+  if (typeof prompt === "string") {
+    if (prompt.length === 0) throw new OptionError(option, "is empty; give a text of at least one character");
+    return tokenizer.encode(prompt, { addSpecial: true, parseSpecial: options.parseSpecial });
+  }
+  if (!Array.isArray(prompt))
+    throw new OptionError(option, "is neither a text, nor messages, nor a Uint32Array of tokens");
+  const { encodeChat } = await import("./chat.ts");
+  return encodeChat(tokenizer, prompt);
+}
+
+/** Runs one sequence; yields a piece for every token. Leaving the loop cancels it. Its return value sums it up. */
+export async function* streamTokens(
+  generator: Generator,
+  prompt: { tokens: Uint32Array; maxLength: number },
+  options: CheckedOptions,
+): AsyncGenerator<Piece, GenerateResult, undefined> {
+  const { engine, tokenizer } = generator;
+  options.signal?.throwIfAborted();
+  const startedMs = performance.now();
+  const inbox = new Inbox();
+  const eos = new Set(options.ignoreEos ? [] : tokenizer.eosTokens);
+  const handle = engine.submit(
+    {
+      kind: "generate",
+      tokens: prompt.tokens,
+      generateMax: prompt.maxLength,
+      seed: options.seed,
+      temperature: options.temperature,
+      topP: options.topP,
+      minP: options.minP,
+      topK: options.topK,
+      repeatPenalty: options.repeatPenalty,
+      repeatLast: options.repeatLast,
+      stopTokens: [...eos].slice(0, stopTokensMax),
+      topCount: options.topLogprobs,
+      chunkRows: 0,
+      dumpLogits: false,
+    },
+    inbox,
+  );
+  const abort = () => handle.cancel();
+  options.signal?.addEventListener("abort", abort, { once: true });
+  const decoder = tokenizer.decoder({ keepLeadingSpace: true });
+  const stops = new StopFinder(options.stop);
+  const tokens: number[] = [];
+  const logprobs: number[] = [];
+  const top: (readonly Candidate[])[] = [];
+  let text = "";
+  let finish: GenerateResult["finish"] | undefined;
+  let firstMs = 0;
+  try {
+    while (finish === undefined) {
+      const next = await inbox.next();
+      options.signal?.throwIfAborted();
+      if (next === "end") break;
+      if (tokens.length === 0) firstMs = performance.now();
+      tokens.push(next.token);
+      logprobs.push(next.logprob);
+      if (options.topLogprobs > 0) top.push(next.top);
+      const ended = eos.has(next.token);
+      const { text: piece, stopped } = stops.push(ended ? decoder.finish() : decoder.push(next.token));
+      text += piece;
+      if (ended) finish = "eos";
+      if (stopped) finish = "stop";
+      yield { text: piece, token: next.token, logprob: next.logprob, top: next.top };
+    }
+    if (finish !== "stop") {
+      const held = stops.push(finish === "eos" ? "" : decoder.finish());
+      const rest = held.stopped ? held.text : held.text + stops.finish();
+      text += rest;
+      if (rest.length > 0) yield { text: rest };
+    }
+  } finally {
+    options.signal?.removeEventListener("abort", abort);
+    if (!inbox.ended) handle.cancel();
+  }
+  const endMs = performance.now();
+  return {
+    text,
+    tokens,
+    logprobs,
+    top,
+    promptTokens: prompt.tokens.length,
+    finish: finish ?? "length",
+    seed: options.seed,
+    timings: {
+      firstTokenMs: firstMs - startedMs,
+      promptTokensPerSecond: (prompt.tokens.length * 1000) / (firstMs - startedMs),
+      generatedTokensPerSecond: tokens.length > 1 ? ((tokens.length - 1) * 1000) / (inbox.lastMs - firstMs) : 0,
+      wallMs: endMs - startedMs,
+    },
+  };
+}
+
+/** Runs a sequence to its end. */
+export async function complete(stream: AsyncGenerator<Piece, GenerateResult, undefined>): Promise<GenerateResult> {
+  for (;;) {
+    const next = await stream.next();
+    if (next.done) return next.value;
+  }
+}
+
+/** Tokens of one request, between the engine's callbacks and the generator that awaits them. */
+class Inbox {
+  readonly #tokens: EngineToken[] = [];
+  #wake: (() => void) | undefined;
+  #error: Error | undefined;
+  ended = false;
+  /** When the last token came. */
+  lastMs = 0;
+
+  onToken(token: EngineToken): void {
+    this.lastMs = performance.now();
+    this.#tokens.push(token);
+    this.#wake?.();
+  }
+
+  onFinish(_finish: Finish): void {
+    this.ended = true;
+    this.#wake?.();
+  }
+
+  onError(error: Error): void {
+    this.#error = error;
+    this.ended = true;
+    this.#wake?.();
+  }
+
+  /** The next token, or the end. */
+  async next(): Promise<EngineToken | "end"> {
+    for (;;) {
+      const token = this.#tokens.shift();
+      if (token) return token;
+      if (this.#error) throw this.#error;
+      if (this.ended) return "end";
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+  }
+}

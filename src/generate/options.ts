@@ -1,0 +1,129 @@
+// What can be asked of a generation, its defaults and its bounds.
+
+import { checkBoolean, checkInteger, checkKeys, checkNumber, describe } from "../check.ts";
+import { OptionError } from "../errors.ts";
+import { sequencesMax, topMax } from "../plan/layout.ts";
+
+/** Options of `generate` and `stream`. Draws apply in this order: repeat penalty, temperature, topK, topP, minP. */
+export interface GenerateOptions {
+  /** Tokens generated at most; 1 to the context's rest. Default 128, or the context's rest if that is less. */
+  readonly maxLength?: number | undefined;
+  /** Divides the logits; 0 takes the most likely token always. 0 to 100, default 0.7. */
+  readonly temperature?: number | undefined;
+  /** Only the k most likely tokens; 0 for all. Default 50. */
+  readonly topK?: number | undefined;
+  /** Only the most likely tokens that together reach this probability (Holtzman et al. 2020). Above 0 to 1, default 0.9. */
+  readonly topP?: number | undefined;
+  /** Only tokens at least this likely relative to the most likely one. 0 to 1, default 0. */
+  readonly minP?: number | undefined;
+  /** Logits of recent tokens are divided (positive) or multiplied (negative) by this (Keskar et al. 2019). 0.01 to 100, default 1. */
+  readonly repeatPenalty?: number | undefined;
+  /** Recent tokens that the penalty looks at. 0 to 65,536, default 64. */
+  readonly repeatLast?: number | undefined;
+  /** The same seed gives the same text, whatever runs beside it. Default random. */
+  readonly seed?: number | bigint | undefined;
+  /** Texts that end the generation; they are not part of the result. At most 16. */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Whether the model's own end tokens are passed over. Default false. */
+  readonly ignoreEos?: boolean | undefined;
+  /** Sequences of this call that run in a step at most. 1 to the model's `batchSize`, which is the default. */
+  readonly batchSize?: number | undefined;
+  /** Log-probabilities of this many most likely tokens come with each token. 0 to 256, default 0. */
+  readonly topLogprobs?: number | undefined;
+  /** Whether `<bos>` and the like in the prompt are tokens instead of characters. Default false; chat templates always are. */
+  readonly parseSpecial?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Options with their defaults and within their bounds. */
+export interface CheckedOptions {
+  readonly maxLength: number | undefined;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repeatPenalty: number;
+  readonly repeatLast: number;
+  readonly seed: bigint;
+  readonly stop: readonly string[];
+  readonly ignoreEos: boolean;
+  readonly batchSize: number;
+  readonly topLogprobs: number;
+  readonly parseSpecial: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+const known = [
+  "maxLength",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "repeatPenalty",
+  "repeatLast",
+  "seed",
+  "stop",
+  "ignoreEos",
+  "batchSize",
+  "topLogprobs",
+  "parseSpecial",
+  "signal",
+] as const;
+
+const stopsMax = 16;
+const stopLengthMax = 1024;
+
+/**
+ * Checks options and fills in defaults. `batchMax` is what the model was loaded for.
+ * @throws {OptionError} naming the option and its range.
+ */
+export function checkGenerateOptions(options: GenerateOptions, batchMax: number): CheckedOptions {
+  checkKeys("options", options, known);
+  const topP = checkNumber("topP", options.topP ?? 0.9, 0, 1);
+  if (topP === 0) throw new OptionError("topP", "is 0, which leaves no token; a number above 0 up to 1 is expected");
+  const { signal } = options;
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
+  }
+  return {
+    maxLength: options.maxLength === undefined ? undefined : checkInteger("maxLength", options.maxLength, 1, 1 << 24),
+    temperature: checkNumber("temperature", options.temperature ?? 0.7, 0, 100),
+    topK: checkInteger("topK", options.topK ?? 50, 0, 1 << 24),
+    topP,
+    minP: checkNumber("minP", options.minP ?? 0, 0, 1),
+    repeatPenalty: checkNumber("repeatPenalty", options.repeatPenalty ?? 1, 0.01, 100),
+    repeatLast: checkInteger("repeatLast", options.repeatLast ?? 64, 0, 65_536),
+    seed: checkSeed(options.seed),
+    stop: checkStop(options.stop),
+    ignoreEos: checkBoolean("ignoreEos", options.ignoreEos ?? false),
+    batchSize: checkInteger("batchSize", options.batchSize ?? batchMax, 1, Math.min(batchMax, sequencesMax)),
+    topLogprobs: checkInteger("topLogprobs", options.topLogprobs ?? 0, 0, topMax),
+    parseSpecial: checkBoolean("parseSpecial", options.parseSpecial ?? false),
+    signal,
+  };
+}
+
+function checkSeed(seed: unknown): bigint {
+  if (seed === undefined) return crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n;
+  if (typeof seed === "bigint") {
+    if (seed < 0n || seed >= 1n << 64n)
+      throw new OptionError("seed", `is ${seed}; a whole number from 0 to 2^64 − 1 is expected`);
+    return seed;
+  }
+  return BigInt(checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER));
+}
+
+function checkStop(stop: unknown): readonly string[] {
+  if (stop === undefined) return [];
+  const list: unknown[] = Array.isArray(stop) ? stop : [stop];
+  if (list.length > stopsMax)
+    throw new OptionError("stop", `has ${list.length} texts; at most ${stopsMax} are allowed`);
+  return list.map((text, index) => {
+    const option = Array.isArray(stop) ? `stop[${index}]` : "stop";
+    if (typeof text !== "string") throw new OptionError(option, `is ${describe(text)}; a text is expected`);
+    if (text.length === 0 || text.length > stopLengthMax) {
+      throw new OptionError(option, `has ${text.length} characters; 1 to ${stopLengthMax} are allowed`);
+    }
+    return text;
+  });
+}

@@ -1,0 +1,13 @@
+// The public face of TinyAI.
+
+export type { Profile } from "../profiler/index.ts";
+export { formatProfile } from "../profiler/index.ts";
+export { cpu } from "./engine/cpu.ts";
+export type { Candidate } from "./engine/engine.ts";
+export { DownloadError, EngineError, LibraryError, ModelFileError, OptionError, TinyAIError } from "./errors.ts";
+export type { GeneratedToken, GenerateResult, Piece, Prompt, Timings } from "./generate/generate.ts";
+export type { GenerateOptions } from "./generate/options.ts";
+export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
+export { type LoadOptions, loadModel, Model } from "./load.ts";
+export type { ChatMessage } from "./tokenizer/chat.ts";
+export type { Tokenizer } from "./tokenizer/index.ts";

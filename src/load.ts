@@ -1,0 +1,375 @@
+// `loadModel`: ties the readers, the planner, the engine, the tokenizer and the profiler together into a Model.
+
+import { existsSync, readFileSync } from "node:fs";
+import { freemem } from "node:os";
+import { join } from "node:path";
+import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
+import { checkInteger, checkKeys, describe } from "./check.ts";
+import { catalogue } from "./cli/catalogue.ts";
+import { modelsFolder } from "./cli/folders.ts";
+import { type ChosenLevel, chooseLevel, cpu } from "./engine/cpu.ts";
+import { Engine } from "./engine/engine.ts";
+import { openLibrary } from "./engine/library.ts";
+import { EngineError, OptionError } from "./errors.ts";
+import {
+  complete,
+  encodePrompt,
+  type GenerateResult,
+  type Generator,
+  type Piece,
+  type Prompt,
+  streamTokens,
+} from "./generate/generate.ts";
+import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from "./generate/options.ts";
+import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/score.ts";
+import { buildGraph } from "./model/architectures/index.ts";
+import type { ModelFile } from "./model/file.ts";
+import { openGguf } from "./model/gguf.ts";
+import { sequencesMax } from "./plan/layout.ts";
+import { type Plan, planProgram } from "./plan/plan.ts";
+import type { ChatMessage } from "./tokenizer/chat.ts";
+import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
+
+/** Options of `loadModel`. */
+export interface LoadOptions {
+  readonly threads?:
+    | {
+        /** Threads that compute, at most the CPUs this process may use, which is the default. */
+        readonly count?: number | undefined;
+        /** The CPU of each thread; threads stay where the system puts them if not given. */
+        readonly affinity?: readonly number[] | undefined;
+      }
+    | undefined;
+  readonly simd?:
+    | {
+        /** 0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default). `TINYAI_SIMD` wins over it. */
+        readonly level?: number | undefined;
+      }
+    | undefined;
+  /** Positions a sequence may have. Default the model's own limit, or less where memory is short. */
+  readonly contextLength?: number | undefined;
+  /** Sequences that run in one step at most, 1 to 64. Default 16. */
+  readonly batchSize?: number | undefined;
+  /** Called while the model is being loaded, with bytes done and in all. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const batchSizeDefault = 16;
+/** Rows of a step: enough that each weight read from memory is used many times, few enough that others wait at most for one. */
+const stepRows = 256;
+/** Rows of logits of a step: with Gemma's vocabulary each takes 1 MB. */
+const scoreRows = 32;
+
+/**
+ * Opens a model.
+ * @param model a path to a GGUF file, or the name of a model that `tinyai pull` has brought.
+ * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
+ * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
+ * @throws {EngineError} if the system refuses memory or threads.
+ * @throws {LibraryError} if the native library is missing or of another version.
+ * @example
+ * await using model = await loadModel("gemma3-270m");
+ * for await (const piece of model.stream("Once upon a time")) process.stdout.write(piece.text);
+ */
+export async function loadModel(model: string, options: LoadOptions = {}): Promise<Model> {
+  const startedMs = performance.now();
+  const checked = checkLoadOptions(model, options);
+  options.signal?.throwIfAborted();
+  const path = resolveModel(model);
+  const file = openGguf(path);
+  const graph = buildGraph(file);
+  const contextLength = checked.contextLength ?? graph.contextLength;
+  if (contextLength > graph.contextLength) {
+    throw new OptionError(
+      "contextLength",
+      `is ${contextLength}, but the model was made for ${graph.contextLength} positions`,
+    );
+  }
+  const library = await openLibrary();
+  const level = chooseLevel(library, checked.simdLevel);
+  const plan = planProgram(graph, {
+    contextMax: contextLength,
+    batchMax: checked.batchSize,
+    rowsMax: Math.max(stepRows, checked.batchSize),
+    logitsRowsMax: Math.max(scoreRows, checked.batchSize),
+    chunkPositions: stepRows,
+    kvBytesMax: availableMemory() / 2,
+  });
+  requireMemory(path, plan);
+  const tokenizer = createTokenizer(file.metadata, path);
+  if (tokenizer.vocabularySize !== graph.vocabulary) {
+    throw file.metadata.error(
+      "tokenizer.ggml.tokens",
+      `has ${tokenizer.vocabularySize} tokens, but the model's head has ${graph.vocabulary} rows`,
+    );
+  }
+  const engine = await Engine.create(library, plan, {
+    threadCount: checked.threadCount,
+    level: level.index,
+    affinity: checked.affinity,
+    events: false,
+    sourcePath: path,
+    onLoadProgress: options.onProgress,
+    signal: options.signal,
+  });
+  return new Model({
+    file,
+    engine,
+    tokenizer,
+    plan,
+    level,
+    contextLength,
+    batchSize: checked.batchSize,
+    loadMs: performance.now() - startedMs,
+  });
+}
+
+interface ModelParts {
+  readonly file: ModelFile;
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+  readonly plan: Plan;
+  readonly level: ChosenLevel;
+  readonly contextLength: number;
+  readonly batchSize: number;
+  readonly loadMs: number;
+}
+
+/** A loaded model. Close it when done, best with `await using`. */
+export class Model implements AsyncDisposable {
+  readonly #parts: ModelParts;
+  #profiler: Profiler | undefined;
+  #lostBefore = 0;
+
+  constructor(parts: ModelParts) {
+    this.#parts = parts;
+  }
+
+  /** The file it was loaded from. */
+  get path(): string {
+    return this.#parts.file.path;
+  }
+
+  get tokenizer(): Tokenizer {
+    return this.#parts.tokenizer;
+  }
+
+  /** Positions a sequence may have. */
+  get contextLength(): number {
+    return this.#parts.contextLength;
+  }
+
+  /** Sequences that run in one step at most. */
+  get batchSize(): number {
+    return this.#parts.batchSize;
+  }
+
+  /** Threads that compute. */
+  get threadCount(): number {
+    return this.#parts.engine.threadCount;
+  }
+
+  /** The instruction-set level in use and why. */
+  get simdLevel(): { readonly name: string; readonly reason: string } {
+    return this.#parts.level;
+  }
+
+  /** How long loading took. */
+  get loadMs(): number {
+    return this.#parts.loadMs;
+  }
+
+  /** What runs, in order, and what memory it takes. */
+  get plan(): Plan {
+    return this.#parts.plan;
+  }
+
+  /**
+   * Generates to the end. Several prompts run side by side and come back in their order; each gives what it gives alone.
+   * @throws {OptionError} for options or prompts out of bounds, before any work.
+   */
+  generate(prompt: Prompt, options?: GenerateOptions): Promise<GenerateResult>;
+  generate(prompts: readonly Prompt[], options?: GenerateOptions): Promise<GenerateResult[]>;
+  async generate(
+    input: Prompt | readonly Prompt[],
+    options: GenerateOptions = {},
+  ): Promise<GenerateResult | GenerateResult[]> {
+    const checked = checkGenerateOptions(options, this.batchSize);
+    if (!isBatch(input)) return complete(await this.#start(input, checked, "prompt"));
+    const encoded: Awaited<ReturnType<typeof encodePrompt>>[] = [];
+    for (const [index, prompt] of input.entries()) {
+      encoded.push(await encodePrompt(this.#generator, prompt, checked, `prompt[${index}]`));
+    }
+    const results = new Array<GenerateResult>(encoded.length);
+    let next = 0;
+    const lane = async () => {
+      for (let index = next++; index < encoded.length; index = next++) {
+        const prompt = encoded[index];
+        if (prompt) results[index] = await complete(streamTokens(this.#generator, prompt, checked));
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(checked.batchSize, encoded.length) }, lane));
+    return results;
+  }
+
+  /**
+   * Generates piece by piece. Leaving the loop ends the generation.
+   * @throws {OptionError} as `generate`, when the first piece is asked for.
+   */
+  async *stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Piece, GenerateResult, undefined> {
+    const checked = checkGenerateOptions(options, this.batchSize);
+    return yield* await this.#start(prompt, checked, "prompt");
+  }
+
+  /** Log-probabilities of a text's own tokens, or of tokens as they are. */
+  score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
+    const tokens = typeof text === "string" ? this.tokenizer.encode(text, { addSpecial: true }) : text;
+    return scoreTokens(this.#generator, tokens, options);
+  }
+
+  /** Begins to record where the time goes. Recording twice at once is an error. */
+  startProfiling(): void {
+    if (this.#profiler) throw new EngineError("profiling has already been started; stop it first");
+    const { engine, plan, level } = this.#parts;
+    const profiler = new Profiler(describeOps(plan, level.name));
+    this.#profiler = profiler;
+    this.#lostBefore = engine.eventsLost;
+    engine.setEventSink((events) => profiler.drain(events, 0));
+  }
+
+  /** Ends recording and gives what was recorded. */
+  stopProfiling(): Profile {
+    const profiler = this.#profiler;
+    if (!profiler) throw new EngineError("profiling has not been started");
+    const { engine } = this.#parts;
+    engine.drainEvents();
+    engine.setEventSink(undefined);
+    this.#profiler = undefined;
+    profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
+    return profiler.result();
+  }
+
+  /** Profiles what happens while `work` runs. */
+  async profile(work: () => Promise<unknown> | unknown): Promise<Profile> {
+    this.startProfiling();
+    try {
+      await work();
+    } catch (error) {
+      this.stopProfiling();
+      throw error;
+    }
+    return this.stopProfiling();
+  }
+
+  /** Ends what is running and frees the model's memory. */
+  close(): Promise<void> {
+    return this.#parts.engine.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  get #generator(): Generator {
+    return this.#parts;
+  }
+
+  async #start(prompt: Prompt, checked: CheckedOptions, option: string) {
+    return streamTokens(this.#generator, await encodePrompt(this.#generator, prompt, checked, option), checked);
+  }
+}
+
+/** Texts and token lists are prompts, and so is a list of messages; a list of prompts is a batch. */
+function isBatch(input: Prompt | readonly Prompt[]): input is readonly Prompt[] {
+  if (!Array.isArray(input)) return false;
+  const [first]: readonly (Prompt | ChatMessage | undefined)[] = input;
+  return input.length === 0 || typeof first === "string" || Array.isArray(first) || first instanceof Uint32Array;
+}
+
+/** The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to. */
+function describeOps(plan: Plan, level: string): OpInfo[] {
+  return plan.ops.map((op) => {
+    const attends = op.kind === "attention";
+    return {
+      index: op.index,
+      name: op.name,
+      kind: op.kind,
+      kernel: [op.kind, op.format, level].filter(Boolean).join("."),
+      layer: op.layer,
+      bytesPerStep: op.bytesPerStep,
+      bytesPerRow: attends ? op.bytesPerPosition : op.bytesPerRow,
+      operationsPerRow: attends ? op.operationsPerPosition : op.operationsPerRow,
+    };
+  });
+}
+
+const loadKeys = ["threads", "simd", "contextLength", "batchSize", "onProgress", "signal"] as const;
+
+function checkLoadOptions(model: unknown, options: LoadOptions) {
+  if (typeof model !== "string" || model.length === 0 || model.includes("\0")) {
+    throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
+  }
+  checkKeys("options", options, loadKeys);
+  const { threads = {}, simd = {} } = options;
+  checkKeys("threads", threads, ["count", "affinity"]);
+  checkKeys("simd", simd, ["level"]);
+  const threadCount =
+    threads.count === undefined
+      ? Math.min(cpu.cores, 64)
+      : checkInteger("threads.count", threads.count, 1, Math.min(cpu.cores, 64));
+  const affinity = threads.affinity?.map((core, index) => checkInteger(`threads.affinity[${index}]`, core, 0, 1023));
+  if (affinity && affinity.length !== threadCount) {
+    throw new OptionError(
+      "threads.affinity",
+      `names ${affinity.length} CPUs for ${threadCount} threads; name one for each`,
+    );
+  }
+  return {
+    threadCount,
+    affinity,
+    simdLevel: simd.level === undefined ? undefined : checkInteger("simd.level", simd.level, 0, 3),
+    contextLength:
+      options.contextLength === undefined
+        ? undefined
+        : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
+    batchSize: checkInteger("batchSize", options.batchSize ?? batchSizeDefault, 1, sequencesMax),
+  };
+}
+
+/** A name of the catalogue, unless a file of that path exists. */
+function resolveModel(model: string): string {
+  if (existsSync(model) || !catalogue.some(({ name }) => name === model)) return model;
+  const path = join(modelsFolder(), `${model}.gguf`);
+  if (!existsSync(path)) {
+    throw new OptionError("model", `${model} is not on this machine yet; run \`tinyai pull ${model}\``);
+  }
+  return path;
+}
+
+/** Memory that can be had without pushing others out: the system's estimate, and the control group's limit. */
+function availableMemory(): number {
+  let available = freemem();
+  try {
+    const line = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync("/proc/meminfo", "utf8"));
+    if (line) available = Number(line[1]) * 1024;
+    const limit = Number(readFileSync("/sys/fs/cgroup/memory.max", "utf8"));
+    const used = Number(readFileSync("/sys/fs/cgroup/memory.current", "utf8"));
+    if (Number.isFinite(limit) && Number.isFinite(used)) available = Math.min(available, limit - used);
+  } catch {
+    // Not Linux, or no control group: the system's figure stands.
+  }
+  return available;
+}
+
+function requireMemory(path: string, plan: Plan): void {
+  const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
+  const available = availableMemory();
+  if (needed <= available) return;
+  const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+  throw new EngineError(
+    `${path}: needs ${megabytes(needed)} of memory (${megabytes(plan.weightsBytes)} of weights, ${megabytes(plan.arenaBytes)} of activations, ` +
+      `${megabytes(plan.kvBytesPerSequence)} of KV cache for ${plan.options.contextMax} positions), but ${megabytes(available)} are available; ` +
+      "use a shorter context (contextLength, --context), a smaller model, or free memory",
+  );
+}

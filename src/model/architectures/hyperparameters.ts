@@ -1,0 +1,173 @@
+// The metadata that decoder families share, read and checked once: sizes, norms, and the angles of rotary positions.
+
+import { type Graph, GraphBuilder, type Rope } from "../../graph/graph.ts";
+import type { ModelFile } from "../file.ts";
+import { Weights } from "../weights.ts";
+
+/** Sizes of a decoder, from the metadata under its architecture's name. */
+export interface Hyperparameters {
+  readonly layers: number;
+  readonly width: number;
+  readonly feedForwardWidth: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headWidth: number;
+  readonly contextLength: number;
+  readonly vocabulary: number;
+  readonly normEpsilon: number;
+  /** Multiplies q·k: 1/√headWidth unless the metadata says otherwise. */
+  readonly attentionScale: number;
+  /** Soft caps of attention scores and of logits; 0 for none. */
+  readonly attentionSoftCap: number;
+  readonly logitSoftCap: number;
+}
+
+/** Everything an architecture builds from. */
+export interface Source {
+  readonly file: ModelFile;
+  readonly weights: Weights;
+  readonly h: Hyperparameters;
+  readonly g: GraphBuilder;
+}
+
+/** Turns a file of one family into a graph. */
+export type Architecture = (source: Source) => Graph;
+
+export function openSource(file: ModelFile, architecture: string): Source {
+  return { file, weights: new Weights(file), h: readHyperparameters(file, architecture), g: new GraphBuilder() };
+}
+
+function readHyperparameters(file: ModelFile, architecture: string): Hyperparameters {
+  const { metadata } = file;
+  const key = (name: string) => `${architecture}.${name}`;
+  const size = (name: string, maximum: number, fallback?: number) =>
+    metadata.integer(key(name), { minimum: 1, maximum }, fallback);
+  const finite = (name: string, fallback: number) => {
+    const value = metadata.number(key(name), fallback);
+    if (!Number.isFinite(value) || value < 0)
+      throw metadata.error(key(name), `is ${value}; a number from 0 is expected`);
+    return value;
+  };
+
+  if (metadata.has(key("expert_count")) && metadata.number(key("expert_count")) > 0) {
+    throw metadata.error(key("expert_count"), "mixtures of experts are not supported; use a dense model");
+  }
+  const layers = size("block_count", 1024);
+  const width = size("embedding_length", 65_536);
+  const heads = uniform(file, key("attention.head_count"), layers, 1024);
+  const kvHeads = metadata.has(key("attention.head_count_kv"))
+    ? uniform(file, key("attention.head_count_kv"), layers, 1024)
+    : heads;
+  if (heads % kvHeads !== 0) {
+    throw metadata.error(
+      key("attention.head_count_kv"),
+      `is ${kvHeads}, which does not divide the ${heads} query heads`,
+    );
+  }
+  const headWidth = size("attention.key_length", 1024, Math.floor(width / heads));
+  if (size("attention.value_length", 1024, headWidth) !== headWidth) {
+    throw metadata.error(
+      key("attention.value_length"),
+      `differs from the key length ${headWidth}; equal lengths are supported`,
+    );
+  }
+  if (headWidth % 16 !== 0 || headWidth > 512) {
+    throw metadata.error(key("attention.key_length"), `is ${headWidth}; multiples of 16 up to 512 are supported`);
+  }
+  if (((heads / kvHeads) * headWidth) % 32 !== 0 || width % 32 !== 0) {
+    throw metadata.error(
+      key("embedding_length"),
+      `width ${width} with ${heads} heads of ${headWidth}: widths must be multiples of 32`,
+    );
+  }
+  return {
+    layers,
+    width,
+    feedForwardWidth: uniform(file, key("feed_forward_length"), layers, 1 << 18),
+    heads,
+    kvHeads,
+    headWidth,
+    contextLength: size("context_length", 1 << 24),
+    vocabulary: metadata.has("tokenizer.ggml.tokens") ? tokenCount(file) : size("vocab_size", 1 << 24),
+    normEpsilon: finite("attention.layer_norm_rms_epsilon", 1e-5),
+    attentionScale: finite("attention.scale", 0) || 1 / Math.sqrt(headWidth),
+    attentionSoftCap: finite("attn_logit_softcapping", 0),
+    logitSoftCap: finite("final_logit_softcapping", 0),
+  };
+}
+
+function tokenCount(file: ModelFile): number {
+  const entry = file.metadata.entry("tokenizer.ggml.tokens");
+  const value = entry?.value;
+  const count = typeof value === "object" && value !== null && "length" in value ? value.length : 0;
+  if (count < 1 || count > 1 << 24) {
+    throw file.metadata.error("tokenizer.ggml.tokens", `has ${count} tokens; 1 to ${1 << 24} are expected`);
+  }
+  return count;
+}
+
+/** A size that the file may give per layer but that has to be the same for all. */
+function uniform(file: ModelFile, key: string, layers: number, maximum: number): number {
+  const [first, ...rest] = file.metadata.perLayer(key, layers);
+  if (first === undefined || !Number.isSafeInteger(first) || first < 1 || first > maximum) {
+    throw file.metadata.error(key, `is ${first}; a whole number from 1 to ${maximum} is expected`);
+  }
+  if (rest.some((value) => value !== first)) {
+    throw file.metadata.error(key, "differs between layers; the same value for all is supported");
+  }
+  return first;
+}
+
+/** What `rope` may be told beside the metadata. */
+export interface RopeOptions {
+  readonly style: Rope["style"];
+  /** Base of the frequencies; default the metadata's, else 10,000. */
+  readonly base?: number;
+  /** Ignore the metadata's scaling (Gemma's local layers). */
+  readonly unscaled?: boolean;
+}
+
+/**
+ * Rotary positions (Su et al. 2021): pair i turns by position · base^(−2i/d). Linear scaling divides the angles by its
+ * factor (Chen et al. 2023); Llama 3's scaling comes as a factor for each pair in the tensor `rope_freqs.weight`.
+ */
+export function rope(source: Source, architecture: string, options: RopeOptions): Rope {
+  const { file, weights, h } = source;
+  const { metadata } = file;
+  const key = (name: string) => `${architecture}.rope.${name}`;
+  const dimensions = metadata.integer(key("dimension_count"), { minimum: 2, maximum: h.headWidth }, h.headWidth);
+  if (dimensions % 2 !== 0)
+    throw metadata.error(key("dimension_count"), `is ${dimensions}; an even number is expected`);
+  const base = options.base ?? metadata.number(key("freq_base"), 10_000);
+  if (!(base > 0) || !Number.isFinite(base))
+    throw metadata.error(key("freq_base"), `is ${base}; a positive number is expected`);
+
+  const pairs = dimensions / 2;
+  const scaling = options.unscaled ? 1 : linearScaling(source, architecture);
+  const factors = weights.optionalVector("rope_freqs.weight", pairs)?.values;
+  const frequencies = new Float32Array(pairs);
+  for (let pair = 0; pair < pairs; pair++) {
+    const factor = factors?.[pair] ?? 1;
+    if (!(factor > 0))
+      throw metadata.error("tensor rope_freqs.weight", `holds ${factor}; positive factors are expected`);
+    frequencies[pair] = base ** (-(2 * pair) / dimensions) / (scaling * factor);
+  }
+  return { style: options.style, frequencies, scale: 1 };
+}
+
+function linearScaling(source: Source, architecture: string): number {
+  const { metadata } = source.file;
+  const typeKey = `${architecture}.rope.scaling.type`;
+  const factorKey = `${architecture}.rope.scaling.factor`;
+  const oldKey = `${architecture}.rope.scale_linear`;
+  // The old key means linear scaling by itself; the new one only with its type.
+  const type = metadata.string(typeKey, metadata.has(factorKey) || metadata.has(oldKey) ? "linear" : "none");
+  if (type === "none") return 1;
+  if (type !== "linear") {
+    throw metadata.error(typeKey, `is ${JSON.stringify(type)}; "linear" and "none" are supported`);
+  }
+  const factor = metadata.number(metadata.has(factorKey) ? factorKey : oldKey, 1);
+  if (!Number.isFinite(factor) || factor < 0)
+    throw metadata.error(factorKey, `is ${factor}; a positive number is expected`);
+  return factor === 0 ? 1 : factor;
+}

@@ -1,0 +1,69 @@
+// The weight formats as the planner sees them: their numbers in a Program and the bytes they take once packed. The mirror of
+// zig/kernels/format.zig, where the packed layout is described; a test compares the two.
+
+import type { DType } from "../graph/dtype.ts";
+
+interface PackedFormat {
+  /** `Format` in zig/kernels/table.zig. */
+  readonly number: number;
+  /** Bits of a value's code; for float formats, of the value. */
+  readonly bits: number;
+  /** Columns that share a scale's float16 parts; columns are a multiple of it. */
+  readonly superColumns: number;
+  /** Bytes of a group's scales for each super-block: 16 rows of float16 d (and m), then 8-bit sub-scales. */
+  readonly scaleBytes: number;
+}
+
+const groupRows = 16;
+const half = groupRows * 2;
+/** Sub-scales of a super-block of 256 columns: a byte a row for every 16 or 32 columns. */
+const per16 = groupRows * 16;
+const per32 = groupRows * 8;
+
+const formats: Readonly<Record<DType, PackedFormat>> = {
+  F32: { number: 0, bits: 32, superColumns: 1, scaleBytes: 0 },
+  F16: { number: 1, bits: 16, superColumns: 1, scaleBytes: 0 },
+  BF16: { number: 2, bits: 16, superColumns: 1, scaleBytes: 0 },
+  Q4_0: { number: 3, bits: 4, superColumns: 32, scaleBytes: half },
+  Q4_1: { number: 4, bits: 4, superColumns: 32, scaleBytes: 2 * half },
+  Q5_0: { number: 5, bits: 5, superColumns: 32, scaleBytes: half },
+  Q5_1: { number: 6, bits: 5, superColumns: 32, scaleBytes: 2 * half },
+  Q8_0: { number: 7, bits: 8, superColumns: 32, scaleBytes: half },
+  Q2_K: { number: 8, bits: 2, superColumns: 256, scaleBytes: 2 * half + per16 },
+  Q3_K: { number: 9, bits: 3, superColumns: 256, scaleBytes: half + per16 },
+  Q4_K: { number: 10, bits: 4, superColumns: 256, scaleBytes: 2 * half + 2 * per32 },
+  Q5_K: { number: 11, bits: 5, superColumns: 256, scaleBytes: 2 * half + 2 * per32 },
+  Q6_K: { number: 12, bits: 6, superColumns: 256, scaleBytes: half + per16 },
+  IQ4_NL: { number: 13, bits: 4, superColumns: 32, scaleBytes: half },
+  IQ4_XS: { number: 14, bits: 4, superColumns: 256, scaleBytes: half + per32 },
+};
+
+/** Columns that share one scale of int8 activations. */
+const activationBlock = 32;
+
+export function formatNumber(dtype: DType): number {
+  return formats[dtype].number;
+}
+
+/** Whether products with this format take int8 activations; the others take float32. */
+export function isQuantized(dtype: DType): boolean {
+  return formats[dtype].superColumns > 1;
+}
+
+/** Bytes of a packed matrix: its values or codes, and its scales, each rounded up to 64. */
+export function packedBytes(dtype: DType, rows: number, columns: number): { weight: number; scales: number } {
+  const { bits, superColumns, scaleBytes } = formats[dtype];
+  const groups = Math.ceil(rows / groupRows);
+  // Bfloat16 columns stand in pairs.
+  const stored = dtype === "BF16" ? columns + (columns % 2) : columns;
+  const round = (bytes: number) => Math.ceil(bytes / 64) * 64;
+  return {
+    weight: round((groups * groupRows * stored * bits) / 8),
+    scales: round(groups * (columns / superColumns) * scaleBytes),
+  };
+}
+
+/** Bytes of a row of int8 activations: quants, a float32 scale for every 32, an int32 sum for every 16, rounded up to 64. */
+export function quantizedRowBytes(columns: number): number {
+  return Math.ceil((columns + (columns / activationBlock) * 4 + (columns / 16) * 4) / 64) * 64;
+}

@@ -1,0 +1,269 @@
+// The structs that cross into Zig, field by field: the mirror of zig/program.zig. Offsets follow C's rules; a hash over every
+// field's name, offset and size is compared with the library's when it is opened.
+
+/** Sizes in bytes; every field is aligned to its own size. */
+const sizes = { u8: 1, u16: 2, u32: 4, i32: 4, f32: 4, u64: 8 } as const;
+
+export type FieldType = keyof typeof sizes;
+
+interface Field {
+  readonly name: string;
+  readonly type: FieldType;
+  readonly count: number;
+  readonly offset: number;
+}
+
+/** A struct's fields and how to read and write them in a DataView. Numbers are doubles: u64 values stay below 2^53. */
+export class Struct<Name extends string> {
+  readonly name: string;
+  readonly fields: ReadonlyMap<Name, Field>;
+  /** Bytes of one struct, padded to its alignment. */
+  readonly size: number;
+
+  constructor(name: string, fields: readonly (readonly [Name, FieldType, number?])[]) {
+    this.name = name;
+    const placed = new Map<Name, Field>();
+    let end = 0;
+    let alignment = 1;
+    for (const [field, type, count = 1] of fields) {
+      const size = sizes[type];
+      alignment = Math.max(alignment, size);
+      const offset = alignUp(end, size);
+      placed.set(field, { name: field, type, count, offset });
+      end = offset + size * count;
+    }
+    this.fields = placed;
+    this.size = alignUp(end, alignment);
+  }
+
+  /** Writes the given fields at byte `base`; the others stay as they are (zero in a new buffer). */
+  write(view: DataView, base: number, values: Partial<Record<Name, number | bigint | readonly number[]>>): void {
+    for (const [name, value] of Object.entries(values) as [Name, number | bigint | readonly number[]][]) {
+      const field = this.field(name);
+      const list = typeof value === "object" ? value : [value];
+      if (list.length > field.count)
+        throw new RangeError(`${this.name}.${name} holds ${field.count} values, not ${list.length}`);
+      list.forEach((element, index) => {
+        writeScalar(view, base + field.offset + index * sizes[field.type], field.type, element);
+      });
+    }
+  }
+
+  field(name: Name): Field {
+    const field = this.fields.get(name);
+    if (!field) throw new RangeError(`${this.name} has no field ${name}`);
+    return field;
+  }
+
+  /** The byte offset of a field in the struct. */
+  offset(name: Name): number {
+    return this.field(name).offset;
+  }
+}
+
+function writeScalar(view: DataView, at: number, type: FieldType, value: number | bigint): void {
+  const number = Number(value);
+  switch (type) {
+    case "u8":
+      view.setUint8(at, number);
+      break;
+    case "u16":
+      view.setUint16(at, number, true);
+      break;
+    case "u32":
+      view.setUint32(at, number, true);
+      break;
+    case "i32":
+      view.setInt32(at, number, true);
+      break;
+    case "f32":
+      view.setFloat32(at, number, true);
+      break;
+    case "u64":
+      view.setBigUint64(at, BigInt(value), true);
+      break;
+  }
+}
+
+export function alignUp(value: number, alignment: number): number {
+  return Math.ceil(value / alignment) * alignment;
+}
+
+export const programMagic = 0x49414e54;
+export const programVersion = 1;
+/** No tensor, no token. */
+export const none = 0xffffffff;
+export const stepRowsMax = 1024;
+export const sequencesMax = 64;
+export const slotsMax = 64;
+export const kvGroupsMax = 8;
+export const stopTokensMax = 16;
+export const topMax = 256;
+export const pagePositions = 64;
+export const attentionChunkPositions = 512;
+/** Rows up to which attention keeps partial results for each chunk (executor.zig). */
+export const attentionSplitRows = 16;
+
+export const Header = new Struct("Header", [
+  ["magic", "u32"],
+  ["version", "u32"],
+  ["layout_hash", "u64"],
+  ["op_count", "u32"],
+  ["tensor_count", "u32"],
+  ["kv_layer_count", "u32"],
+  ["kv_group_count", "u32"],
+  ["ops_offset", "u64"],
+  ["tensors_offset", "u64"],
+  ["kv_layers_offset", "u64"],
+  ["kv_groups_offset", "u64"],
+  ["constants_offset", "u64"],
+  ["constants_bytes", "u64"],
+  ["weights_bytes", "u64"],
+  ["arena_bytes", "u64"],
+  ["rows_max", "u32"],
+  ["logits_rows_max", "u32"],
+  ["batch_max", "u32"],
+  ["context_max", "u32"],
+  ["vocabulary", "u32"],
+  ["chunk_positions", "u32"],
+  ["columns_max", "u32"],
+  ["head_width_max", "u32"],
+  ["heads_per_kv_head_max", "u32"],
+  ["logits_tensor", "u32"],
+]);
+
+export const Tensor = new Struct("Tensor", [
+  ["region", "u32"],
+  ["format", "u32"],
+  ["rows", "u32"],
+  ["columns", "u32"],
+  ["offset", "u64"],
+  ["bytes", "u64"],
+  ["stride", "u64"],
+  ["scales_offset", "u64"],
+  ["scales_bytes", "u64"],
+  ["source_offset", "u64"],
+  ["source_bytes", "u64"],
+]);
+
+export const Op = new Struct("Op", [
+  ["kind", "u16"],
+  ["flags", "u16"],
+  ["layer", "i32"],
+  ["tensors", "u32", 8],
+  ["u", "u32", 8],
+  ["f", "f32", 4],
+]);
+
+export const KvLayer = new Struct("KvLayer", [
+  ["group", "u32"],
+  ["reserved", "u32"],
+  ["key_offset", "u64"],
+  ["value_offset", "u64"],
+]);
+
+export const KvGroup = new Struct("KvGroup", [
+  ["window", "u32"],
+  ["page_count", "u32"],
+  ["page_bytes", "u64"],
+]);
+
+export const Config = new Struct("Config", [
+  ["thread_count", "u32"],
+  ["level", "u32"],
+  ["pinned", "u32"],
+  ["spin_us", "u32"],
+  ["event_capacity", "u32"],
+  ["events_enabled", "u32"],
+  ["affinity", "u32", 64],
+]);
+
+export const Request = new Struct("Request", [
+  ["id", "u32"],
+  ["kind", "u32"],
+  ["token_count", "u32"],
+  ["generate_max", "u32"],
+  ["seed", "u64"],
+  ["temperature", "f32"],
+  ["top_p", "f32"],
+  ["min_p", "f32"],
+  ["repeat_penalty", "f32"],
+  ["top_k", "u32"],
+  ["repeat_last", "u32"],
+  ["top_count", "u32"],
+  ["chunk_rows", "u32"],
+  ["stop_token_count", "u32"],
+  ["dump_logits", "u32"],
+  ["stop_tokens", "u32", 16],
+]);
+
+export const Record = new Struct("Record", [
+  ["kind", "u32"],
+  ["request", "u32"],
+  ["token", "u32"],
+  ["logprob", "f32"],
+  ["position", "u32"],
+  ["step", "u32"],
+  ["value", "u32"],
+  ["sequences", "u32"],
+  ["time_ns", "u64"],
+]);
+
+export const Event = new Struct("Event", [
+  ["start", "u64"],
+  ["end", "u64"],
+  ["step", "u32"],
+  ["rows", "u32"],
+  ["op", "u16"],
+  ["kind", "u8"],
+  ["thread", "u8"],
+  ["aux", "u32"],
+]);
+
+/** Values of `Op.kind`, in zig/program.zig's order. */
+export const opKinds = [
+  "embed",
+  "norm",
+  "add",
+  "quantize",
+  "matmul",
+  "glu",
+  "rope_table",
+  "rope_store",
+  "attention",
+  "attention_merge",
+  "gather",
+] as const;
+export type OpKind = (typeof opKinds)[number];
+
+export const flagJoinsNext = 1;
+export const flagLogitsRows = 2;
+export const quantizedRows = 100;
+
+export const recordKinds = {
+  loaded: 0,
+  loadFailed: 1,
+  token: 2,
+  candidate: 3,
+  finished: 4,
+  progress: 5,
+  logits: 6,
+} as const;
+export const requestKinds = { generate: 0, score: 1 } as const;
+export const finishes = ["stop_token", "length", "cancelled", "scored"] as const;
+export const failures = ["none", "out_of_memory", "open", "read", "cut_short", "threads", "program", "pipe"] as const;
+
+/** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */
+export function layoutHash(): bigint {
+  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event];
+  let state = 0xcbf29ce484222325n;
+  for (const struct of structs) {
+    for (const { name, type, count, offset } of struct.fields.values()) {
+      const text = `${struct.name}.${name}:${offset}:${sizes[type] * count};`;
+      for (let index = 0; index < text.length; index++) {
+        state = BigInt.asUintN(64, (state ^ BigInt(text.charCodeAt(index))) * 0x100000001b3n);
+      }
+    }
+  }
+  return state;
+}

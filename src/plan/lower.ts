@@ -1,0 +1,410 @@
+// From a graph to the ops of a program: fuses what one kernel can do, decides in which form each value is kept (float32,
+// int8 activations, or both), and finds neighbouring ops that need no barrier between them. It places nothing in memory.
+
+import type { Graph, PlacedNode, Rope, Value, Vector, Weight } from "../graph/graph.ts";
+import { isQuantized } from "./formats.ts";
+import { attentionChunkPositions, attentionSplitRows, type OpKind } from "./layout.ts";
+
+/** A stretch of the arena: `columns` values for each row of a step. */
+export interface Buffer {
+  readonly id: number;
+  readonly name: string;
+  readonly form: "float" | "quantized";
+  readonly columns: number;
+  readonly rows: "all" | "logits" | number;
+}
+
+export type Operand = { buffer: Buffer } | { weight: Weight } | { vector: Vector } | undefined;
+
+/** An op with symbolic operands, in the slots that zig/program.zig gives its kind. */
+export interface LoweredOp {
+  readonly kind: OpKind;
+  readonly name: string;
+  readonly layer: number;
+  readonly operands: readonly Operand[];
+  readonly u: readonly number[];
+  readonly f: readonly number[];
+  readonly rows: "all" | "logits";
+  /** What is read and written, for finding dependencies: buffer ids, and `kv3` for layer 3's cache. */
+  readonly reads: readonly (number | string)[];
+  readonly writes: readonly (number | string)[];
+}
+
+/** A layer's cache, as attention wants it. */
+export interface KvLayerShape {
+  readonly window: number;
+  readonly kvHeads: number;
+  readonly headWidth: number;
+}
+
+export interface Lowered {
+  readonly ops: readonly LoweredOp[];
+  /** For each op, the number of the barrier-free group it belongs to, ascending. */
+  readonly groups: readonly number[];
+  readonly buffers: readonly Buffer[];
+  readonly kvLayers: readonly KvLayerShape[];
+  readonly logits: Buffer;
+}
+
+const ropeStyles = { halves: 1, neighbours: 2 } as const;
+const activations = { silu: 0, gelu_tanh: 1 } as const;
+
+export function lower(graph: Graph, contextMax: number): Lowered {
+  return new Lowering(graph, contextMax).run();
+}
+
+class Lowering {
+  readonly #graph: Graph;
+  readonly #contextMax: number;
+  readonly #ops: LoweredOp[] = [];
+  readonly #buffers: Buffer[] = [];
+  readonly #kvLayers: KvLayerShape[] = [];
+  readonly #producers = new Map<number, PlacedNode>();
+  readonly #consumers = new Map<number, PlacedNode[]>();
+  readonly #order = new Map<PlacedNode, number>();
+  readonly #floats = new Map<number, Buffer>();
+  readonly #quants = new Map<number, Buffer>();
+  readonly #ropes = new Map<Rope, Buffer>();
+  readonly #fused = new Set<PlacedNode>();
+
+  constructor(graph: Graph, contextMax: number) {
+    this.#graph = graph;
+    this.#contextMax = contextMax;
+    graph.nodes.forEach((node, index) => {
+      this.#order.set(node, index);
+      this.#producers.set(node.out.id, node);
+      for (const input of inputs(node)) {
+        const list = this.#consumers.get(input.id) ?? [];
+        list.push(node);
+        this.#consumers.set(input.id, list);
+      }
+    });
+  }
+
+  run(): Lowered {
+    for (const node of this.#graph.nodes) {
+      if (node.kind === "attention" && !this.#ropes.has(node.shape.rope)) this.#ropeTable(node.shape.rope);
+    }
+    for (const node of this.#graph.nodes) {
+      if (node.kind === "add") this.#markFused(node);
+    }
+    for (const node of this.#graph.nodes) {
+      if (!this.#fused.has(node)) this.#node(node);
+    }
+    const logits = this.#float(this.#graph.logits);
+    return {
+      ops: this.#ops,
+      groups: groupOps(this.#ops),
+      buffers: this.#buffers,
+      kvLayers: this.#kvLayers,
+      logits,
+    };
+  }
+
+  /** An addition takes its second operand's node in, if that is a norm or a product that nobody else reads. */
+  #markFused(node: PlacedNode & { kind: "add" }): void {
+    const producer = this.#producers.get(node.y.id);
+    const alone = (this.#consumers.get(node.y.id)?.length ?? 0) === 1;
+    if (!producer || !alone) return;
+    if (producer.kind === "norm" || (producer.kind === "matmul" && producer.softCap === 0)) this.#fused.add(producer);
+  }
+
+  #node(node: PlacedNode): void {
+    switch (node.kind) {
+      case "embed":
+        this.#emit(node, "embed", [this.#out(node.out), { weight: node.table }], { f: [node.scale] });
+        break;
+      case "norm":
+        this.#norm(node, node, undefined);
+        break;
+      case "matmul":
+        this.#matmul(node, node, this.#newFloat(node.out), false);
+        break;
+      case "add":
+        this.#addition(node);
+        break;
+      case "glu":
+        this.#emit(
+          node,
+          "glu",
+          [...this.#outForms(node.out), { buffer: this.#float(node.gate) }, { buffer: this.#float(node.up) }],
+          { u: [activations[node.activation]] },
+        );
+        break;
+      case "attention":
+        this.#attention(node);
+        break;
+      case "select":
+        this.#emit(node, "gather", [this.#out(node.out), { buffer: this.#float(node.x) }]);
+        break;
+    }
+    const kind = node.kind;
+    const writesBothForms = kind === "norm" || kind === "glu" || kind === "attention";
+    if (!writesBothForms && this.#wantsQuantized(node.out) && !this.#quants.has(node.out.id)) {
+      const out = this.#newQuantized(node.out);
+      this.#emit(node, "quantize", [{ buffer: out }, { buffer: this.#float(node.out) }], {
+        name: `${node.name}.quantize`,
+      });
+    }
+  }
+
+  #addition(node: PlacedNode & { kind: "add" }): void {
+    const producer = this.#producers.get(node.y.id);
+    if (producer && this.#fused.has(producer) && producer.kind === "norm") {
+      this.#norm(producer, node, node.x);
+      return;
+    }
+    // The sum takes the first operand's place, which must therefore not be needed any more.
+    const x = this.#float(node.x);
+    const last = (this.#consumers.get(node.x.id) ?? []).every((other) => this.#position(other) <= this.#position(node));
+    if (!last) throw new RangeError(`${node.name}: the first operand of an addition is used again after it`);
+    this.#floats.set(node.out.id, x);
+    if (producer && this.#fused.has(producer) && producer.kind === "matmul") {
+      this.#matmul(producer, node, x, true);
+    } else {
+      this.#emit(node, "add", [{ buffer: x }, { buffer: this.#float(node.y) }], { reads: [x.id], writes: [x.id] });
+    }
+  }
+
+  #norm(node: PlacedNode & { kind: "norm" }, at: PlacedNode, residual: Value | undefined): void {
+    const out = at.out;
+    let operands: Operand[];
+    if (residual) {
+      const buffer = this.#float(residual);
+      const last = (this.#consumers.get(residual.id) ?? []).every(
+        (other) => this.#position(other) <= this.#position(at),
+      );
+      if (last) this.#floats.set(out.id, buffer);
+      operands = [...this.#outForms(out), { buffer: this.#float(node.x) }, { vector: node.weight }, { buffer }];
+    } else {
+      operands = [...this.#outForms(out), { buffer: this.#float(node.x) }, { vector: node.weight }];
+    }
+    this.#emit(node, "norm", operands, { f: [node.epsilon] });
+  }
+
+  #matmul(node: PlacedNode & { kind: "matmul" }, at: PlacedNode, y: Buffer, accumulate: boolean): void {
+    const x = isQuantized(node.weight.dtype) ? this.#quantized(node.x) : this.#float(node.x);
+    const operands: Operand[] = [{ buffer: y }, { buffer: x }, { weight: node.weight }];
+    if (node.bias) operands.push({ vector: node.bias });
+    this.#emit(node, "matmul", operands, {
+      u: [accumulate ? 1 : 0],
+      f: [node.softCap],
+      rows: at.out.rows,
+      ...(accumulate ? { reads: [x.id, y.id], writes: [y.id] } : {}),
+    });
+  }
+
+  #attention(node: PlacedNode & { kind: "attention" }): void {
+    const { shape } = node;
+    const layer = this.#kvLayers.length;
+    const cache = `kv${layer}`;
+    this.#kvLayers.push({ window: shape.window, kvHeads: shape.kvHeads, headWidth: shape.headWidth });
+    const q = this.#float(node.q);
+    const k = this.#float(node.k);
+    const v = this.#float(node.v);
+    const table = this.#ropeTable(shape.rope);
+    const pairs = shape.rope.frequencies.length;
+    this.#emit(
+      node,
+      "rope_store",
+      [
+        { buffer: q },
+        { buffer: k },
+        { buffer: v },
+        { buffer: table },
+        shape.qNorm && { vector: shape.qNorm },
+        shape.kNorm && { vector: shape.kNorm },
+      ],
+      {
+        name: `${node.name}_rope`,
+        u: [shape.heads, shape.kvHeads, shape.headWidth, ropeStyles[shape.rope.style], pairs, layer],
+        f: [shape.normEpsilon],
+        reads: [q.id, k.id, v.id, table.id],
+        writes: [q.id, k.id, cache],
+      },
+    );
+    const chunks = Math.ceil(this.#contextMax / attentionChunkPositions);
+    const partial = this.#buffer(
+      `${node.name}.partial`,
+      "float",
+      shape.heads * chunks * (shape.headWidth + 2),
+      attentionSplitRows,
+    );
+    const forms = this.#outForms(node.out);
+    const outIds = forms.flatMap((operand) => (operand && "buffer" in operand ? [operand.buffer.id] : []));
+    const operands: Operand[] = [...forms, { buffer: q }, { buffer: partial }];
+    const numbers = {
+      u: [shape.heads, shape.kvHeads, shape.headWidth, shape.window, layer],
+      f: [shape.scale, shape.softCap],
+    };
+    this.#emit(node, "attention", operands, { ...numbers, reads: [q.id, cache], writes: [partial.id, ...outIds] });
+    this.#emit(node, "attention_merge", operands, {
+      ...numbers,
+      name: `${node.name}_merge`,
+      reads: [q.id, partial.id],
+      writes: outIds,
+    });
+  }
+
+  #ropeTable(rope: Rope): Buffer {
+    const known = this.#ropes.get(rope);
+    if (known) return known;
+    const pairs = rope.frequencies.length;
+    const name = `rope_table.${this.#ropes.size}`;
+    const out = this.#buffer(name, "float", pairs * 2, "all");
+    this.#ropes.set(rope, out);
+    this.#ops.push({
+      kind: "rope_table",
+      name,
+      layer: -1,
+      operands: [{ buffer: out }, { vector: { name: `${name}.frequencies`, values: rope.frequencies } }],
+      u: [],
+      f: [rope.scale],
+      rows: "all",
+      reads: [],
+      writes: [out.id],
+    });
+    return out;
+  }
+
+  #emit(
+    node: PlacedNode,
+    kind: OpKind,
+    operands: readonly Operand[],
+    options: {
+      name?: string;
+      u?: readonly number[];
+      f?: readonly number[];
+      rows?: "all" | "logits";
+      reads?: readonly (number | string)[];
+      writes?: readonly (number | string)[];
+    } = {},
+  ): void {
+    const ids = operands.map((operand) => (operand && "buffer" in operand ? operand.buffer.id : undefined));
+    const outputs = outputSlots[kind];
+    const of = (wanted: (slot: number) => boolean) =>
+      ids.flatMap((id, slot) => (id !== undefined && wanted(slot) ? [id] : []));
+    this.#ops.push({
+      kind,
+      name: options.name ?? node.name,
+      layer: node.layer,
+      operands,
+      u: options.u ?? [],
+      f: options.f ?? [],
+      rows: options.rows ?? node.out.rows,
+      reads: options.reads ?? of((slot) => slot >= outputs),
+      writes: options.writes ?? of((slot) => slot < outputs),
+    });
+  }
+
+  /** Both output slots of ops that can write float32, int8 activations or both. */
+  #outForms(value: Value): [Operand, Operand] {
+    const quantized = this.#wantsQuantized(value) ? { buffer: this.#newQuantized(value) } : undefined;
+    const float = this.#wantsFloat(value) || !quantized ? this.#out(value) : undefined;
+    return [float, quantized];
+  }
+
+  #out(value: Value): { buffer: Buffer } {
+    return { buffer: this.#floats.get(value.id) ?? this.#newFloat(value) };
+  }
+
+  #wantsQuantized(value: Value): boolean {
+    return (this.#consumers.get(value.id) ?? []).some(
+      (node) => node.kind === "matmul" && isQuantized(node.weight.dtype),
+    );
+  }
+
+  #wantsFloat(value: Value): boolean {
+    const consumers = this.#consumers.get(value.id) ?? [];
+    return (
+      consumers.length === 0 || consumers.some((node) => node.kind !== "matmul" || !isQuantized(node.weight.dtype))
+    );
+  }
+
+  #float(value: Value): Buffer {
+    return known(this.#floats.get(value.id), value);
+  }
+
+  #quantized(value: Value): Buffer {
+    return known(this.#quants.get(value.id), value);
+  }
+
+  #newFloat(value: Value): Buffer {
+    const buffer = this.#buffer(value.name, "float", value.width, value.rows);
+    this.#floats.set(value.id, buffer);
+    return buffer;
+  }
+
+  #newQuantized(value: Value): Buffer {
+    const buffer = this.#buffer(`${value.name}.q8`, "quantized", value.width, value.rows);
+    this.#quants.set(value.id, buffer);
+    return buffer;
+  }
+
+  #buffer(name: string, form: Buffer["form"], columns: number, rows: Buffer["rows"]): Buffer {
+    const buffer: Buffer = { id: this.#buffers.length, name, form, columns, rows };
+    this.#buffers.push(buffer);
+    return buffer;
+  }
+
+  #position(node: PlacedNode): number {
+    return this.#order.get(node) ?? 0;
+  }
+}
+
+/** How many of an op's first slots are outputs. Ops that read what they write state reads and writes themselves. */
+const outputSlots: Readonly<Record<OpKind, number>> = {
+  embed: 1,
+  norm: 2,
+  add: 1,
+  quantize: 1,
+  matmul: 1,
+  glu: 2,
+  rope_table: 1,
+  rope_store: 2,
+  attention: 2,
+  attention_merge: 2,
+  gather: 1,
+};
+
+function known(buffer: Buffer | undefined, value: Value): Buffer {
+  if (!buffer) throw new RangeError(`${value.name} is used before it is computed`);
+  return buffer;
+}
+
+function inputs(node: PlacedNode): Value[] {
+  switch (node.kind) {
+    case "embed":
+      return [];
+    case "norm":
+    case "matmul":
+    case "select":
+      return [node.x];
+    case "add":
+      return [node.x, node.y];
+    case "glu":
+      return [node.gate, node.up];
+    case "attention":
+      return [node.q, node.k, node.v];
+  }
+}
+
+/** Greedy: an op joins the group before it if neither touches what the other writes. */
+function groupOps(ops: readonly LoweredOp[]): number[] {
+  const groups: number[] = [];
+  let group = 0;
+  let reads = new Set<number | string>();
+  let writes = new Set<number | string>();
+  for (const op of ops) {
+    const depends = op.reads.some((id) => writes.has(id)) || op.writes.some((id) => writes.has(id) || reads.has(id));
+    if (depends) {
+      group += 1;
+      reads = new Set();
+      writes = new Set();
+    }
+    for (const id of op.reads) reads.add(id);
+    for (const id of op.writes) writes.add(id);
+    groups.push(group);
+  }
+  return groups;
+}

@@ -1,0 +1,417 @@
+// From a graph to a Program: lowers it, lays weights, constants, activations and KV pages out, and encodes everything as the
+// flat buffer that the engine runs. What it decides can be read from the Plan it returns.
+
+import type { Graph, Vector, Weight } from "../graph/graph.ts";
+import { planArena } from "./arena.ts";
+import { formatNumber, packedBytes, quantizedRowBytes } from "./formats.ts";
+import * as layout from "./layout.ts";
+import { type Buffer, type LoweredOp, lower, type Operand } from "./lower.ts";
+
+/** Limits a program is planned for. */
+export interface PlanOptions {
+  /** Positions a sequence may have. */
+  readonly contextMax: number;
+  /** Sequences that run in one step at most; 1 to 64. */
+  readonly batchMax: number;
+  /** Rows (tokens) of a step at most. */
+  readonly rowsMax: number;
+  /** Rows of a step whose logits may be wanted. */
+  readonly logitsRowsMax: number;
+  /** Prompts are cut at multiples of this many positions. */
+  readonly chunkPositions: number;
+  /** Bytes that KV pages may take when all are written; at least one sequence of `contextMax` is always planned. */
+  readonly kvBytesMax: number;
+}
+
+/** One op as the profiler and a reader of the plan see it. */
+export interface PlannedOp {
+  readonly index: number;
+  readonly name: string;
+  readonly kind: layout.OpKind;
+  readonly layer: number;
+  /** Format of the weight it reads, in lower case, if it reads one. */
+  readonly format: string | undefined;
+  /** Bytes read once a step, whatever its rows: weights. */
+  readonly bytesPerStep: number;
+  /** Bytes read and written for each row. */
+  readonly bytesPerRow: number;
+  /** Multiplications and additions for each row. */
+  readonly operationsPerRow: number;
+  /** The same for each position that a row attends to. */
+  readonly bytesPerPosition: number;
+  readonly operationsPerPosition: number;
+}
+
+/** Layers whose pages live and die together. */
+export interface KvGroupPlan {
+  readonly window: number;
+  readonly layers: readonly number[];
+  readonly pageBytes: number;
+  readonly pageCount: number;
+}
+
+export interface Plan {
+  readonly options: PlanOptions;
+  readonly ops: readonly PlannedOp[];
+  readonly vocabulary: number;
+  readonly weightsBytes: number;
+  /** Bytes of the model file that are packed into the weights region. */
+  readonly sourceBytes: number;
+  readonly constantsBytes: number;
+  readonly arenaBytes: number;
+  readonly kvGroups: readonly KvGroupPlan[];
+  /** KV bytes of one sequence that fills the context. */
+  readonly kvBytesPerSequence: number;
+  /** The encoded program. */
+  readonly program: Uint8Array;
+}
+
+const alignment = 64;
+const regions = { weights: 0, constants: 1, arena: 2 } as const;
+
+interface PlacedTensor {
+  readonly fields: Partial<Record<string, number>>;
+}
+
+/** An op's fields as `layout.Op` writes them. */
+interface EncodedOp {
+  readonly kind: number;
+  readonly flags: number;
+  readonly layer: number;
+  readonly tensors: readonly number[];
+  readonly u: readonly number[];
+  readonly f: readonly number[];
+}
+
+interface KvPlan {
+  readonly bytesPerSequence: number;
+  readonly places: readonly KvPlace[];
+  readonly groups: readonly KvGroupPlan[];
+}
+
+/** A layer's fields as `layout.KvLayer` writes them. */
+interface KvPlace {
+  readonly group: number;
+  readonly key_offset: number;
+  readonly value_offset: number;
+}
+
+export function planProgram(graph: Graph, options: PlanOptions): Plan {
+  return new Planner(graph, options).run();
+}
+
+/** Pages one sequence of `positions` holds at most; the same sum as `KvGroup.pagesNeeded` in zig/memory.zig. */
+export function pagesNeeded(window: number, positions: number, rowsMax: number): number {
+  const all = Math.ceil(positions / layout.pagePositions);
+  if (window === 0) return all;
+  return Math.min(all, Math.floor((window + rowsMax) / layout.pagePositions) + 2);
+}
+
+class Planner {
+  readonly #options: PlanOptions;
+  readonly #graph: Graph;
+  readonly #lowered;
+  readonly #tensors: PlacedTensor[] = [];
+  readonly #weights = new Map<string, number>();
+  readonly #vectors = new Map<Vector["values"], number>();
+  readonly #buffers = new Map<number, number>();
+  readonly #constants: { offset: number; values: Float32Array }[] = [];
+  #weightsBytes = 0;
+  #sourceBytes = 0;
+  #constantsBytes = 0;
+  #columnsMax = 64;
+
+  constructor(graph: Graph, options: PlanOptions) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#lowered = lower(graph, options.contextMax);
+  }
+
+  run(): Plan {
+    const { ops, groups, logits } = this.#lowered;
+    const arenaBytes = this.#placeBuffers();
+    const encoded = ops.map((op, index) => this.#encodeOp(op, groups[index] === groups[index + 1]));
+    const kv = this.#planKv();
+    const logitsTensor = this.#buffers.get(logits.id) ?? layout.none;
+    const program = this.#encode(encoded, kv, arenaBytes, logitsTensor);
+    return {
+      options: this.#options,
+      ops: ops.map((op, index) => describe(op, index)),
+      vocabulary: this.#graph.vocabulary,
+      weightsBytes: this.#weightsBytes,
+      sourceBytes: this.#sourceBytes,
+      constantsBytes: this.#constantsBytes,
+      arenaBytes,
+      kvGroups: kv.groups,
+      kvBytesPerSequence: kv.bytesPerSequence,
+      program,
+    };
+  }
+
+  #rows(buffer: Buffer): number {
+    if (typeof buffer.rows === "number") return buffer.rows;
+    return buffer.rows === "logits" ? this.#options.logitsRowsMax : this.#options.rowsMax;
+  }
+
+  /** Every buffer lives from the barrier-free group that first touches it to the one that last does. */
+  #placeBuffers(): number {
+    const { ops, groups, buffers, logits } = this.#lowered;
+    const first = new Map<number, number>();
+    const last = new Map<number, number>();
+    ops.forEach((op, index) => {
+      const group = groups[index] ?? 0;
+      for (const id of [...op.reads, ...op.writes]) {
+        if (typeof id !== "number") continue;
+        if (!first.has(id)) first.set(id, group);
+        last.set(id, group);
+      }
+    });
+    // The logits are read after the last op.
+    last.set(logits.id, ops.length);
+    const used = buffers.filter((buffer) => first.has(buffer.id));
+    const strides = used.map(strideOf);
+    const { offsets, bytes } = planArena(
+      used.map((buffer, index) => ({
+        bytes: (strides[index] ?? 0) * this.#rows(buffer),
+        first: first.get(buffer.id) ?? 0,
+        last: last.get(buffer.id) ?? 0,
+      })),
+      alignment,
+    );
+    used.forEach((buffer, index) => {
+      const stride = strides[index] ?? 0;
+      this.#buffers.set(
+        buffer.id,
+        this.#add({
+          region: regions.arena,
+          format: buffer.form === "quantized" ? layout.quantizedRows : 0,
+          rows: this.#rows(buffer),
+          columns: buffer.columns,
+          offset: offsets[index] ?? 0,
+          bytes: stride * this.#rows(buffer),
+          stride,
+        }),
+      );
+    });
+    return bytes;
+  }
+
+  #add(fields: PlacedTensor["fields"]): number {
+    this.#tensors.push({ fields });
+    return this.#tensors.length - 1;
+  }
+
+  #operand(operand: Operand): number {
+    if (operand === undefined) return layout.none;
+    if ("buffer" in operand) return this.#buffers.get(operand.buffer.id) ?? layout.none;
+    return "weight" in operand ? this.#weight(operand.weight) : this.#vector(operand.vector);
+  }
+
+  #weight(weight: Weight): number {
+    const known = this.#weights.get(weight.name);
+    if (known !== undefined) return known;
+    const packed = packedBytes(weight.dtype, weight.rows, weight.columns);
+    const offset = this.#weightsBytes;
+    const scalesOffset = layout.alignUp(offset + packed.weight, alignment);
+    this.#weightsBytes = layout.alignUp(scalesOffset + packed.scales, alignment);
+    this.#sourceBytes += weight.byteLength;
+    this.#columnsMax = Math.max(this.#columnsMax, weight.columns);
+    const index = this.#add({
+      region: regions.weights,
+      format: formatNumber(weight.dtype),
+      rows: weight.rows,
+      columns: weight.columns,
+      offset,
+      bytes: packed.weight,
+      scales_offset: scalesOffset,
+      scales_bytes: packed.scales,
+      source_offset: weight.byteOffset,
+      source_bytes: weight.byteLength,
+    });
+    this.#weights.set(weight.name, index);
+    return index;
+  }
+
+  #vector({ values }: Vector): number {
+    const known = this.#vectors.get(values);
+    if (known !== undefined) return known;
+    const offset = this.#constantsBytes;
+    // Padded with zeros to whole vectors, which kernels may read.
+    this.#constantsBytes = layout.alignUp(offset + values.byteLength, alignment);
+    this.#constants.push({ offset, values });
+    const index = this.#add({
+      region: regions.constants,
+      format: 0,
+      rows: 1,
+      columns: values.length,
+      offset,
+      bytes: this.#constantsBytes - offset,
+      stride: this.#constantsBytes - offset,
+    });
+    this.#vectors.set(values, index);
+    return index;
+  }
+
+  #encodeOp(op: LoweredOp, joinsNext: boolean): EncodedOp {
+    const tensors = new Array<number>(8).fill(layout.none);
+    op.operands.forEach((operand, slot) => {
+      tensors[slot] = this.#operand(operand);
+    });
+    return {
+      kind: layout.opKinds.indexOf(op.kind),
+      flags: (joinsNext ? layout.flagJoinsNext : 0) | (op.rows === "logits" ? layout.flagLogitsRows : 0),
+      layer: op.layer,
+      tensors,
+      u: op.u,
+      f: op.f,
+    };
+  }
+
+  #planKv(): KvPlan {
+    const { kvLayers } = this.#lowered;
+    const { contextMax, batchMax, rowsMax, kvBytesMax } = this.#options;
+    // A window as long as the context is no window.
+    const windows = [...new Set(kvLayers.map((layer) => (layer.window >= contextMax ? 0 : layer.window)))];
+    if (windows.length > layout.kvGroupsMax) throw new RangeError(`${windows.length} different attention windows`);
+    const places: KvPlace[] = [];
+    const groups = windows.map((window, group) => {
+      let pageBytes = 0;
+      const layers: number[] = [];
+      kvLayers.forEach((layer, index) => {
+        if ((layer.window >= contextMax ? 0 : layer.window) !== window) return;
+        // float16 keys, then values: layout in zig/kernels/table.zig.
+        const half = layout.alignUp(layer.kvHeads * layer.headWidth * layout.pagePositions * 2, alignment);
+        places[index] = { group, key_offset: pageBytes, value_offset: pageBytes + half };
+        pageBytes += 2 * half;
+        layers.push(index);
+      });
+      return { window, layers, pageBytes, pagesPerSequence: pagesNeeded(window, contextMax, rowsMax) };
+    });
+    const bytesPerSequence = groups.reduce((sum, group) => sum + group.pagesPerSequence * group.pageBytes, 0);
+    const sequences = Math.max(1, Math.min(batchMax, kvBytesMax / Math.max(1, bytesPerSequence)));
+    return {
+      bytesPerSequence,
+      places,
+      groups: groups.map(({ window, layers, pageBytes, pagesPerSequence }) => ({
+        window,
+        layers,
+        pageBytes,
+        pageCount: Math.max(pagesPerSequence, Math.floor(pagesPerSequence * sequences)),
+      })),
+    };
+  }
+
+  #encode(ops: readonly EncodedOp[], kv: KvPlan, arenaBytes: number, logitsTensor: number): Uint8Array {
+    const { Header, Op, Tensor, KvLayer, KvGroup } = layout;
+    const opsOffset = layout.alignUp(Header.size, 8);
+    const tensorsOffset = layout.alignUp(opsOffset + ops.length * Op.size, 8);
+    const kvLayersOffset = layout.alignUp(tensorsOffset + this.#tensors.length * Tensor.size, 8);
+    const kvGroupsOffset = layout.alignUp(kvLayersOffset + kv.places.length * KvLayer.size, 8);
+    const constantsOffset = layout.alignUp(kvGroupsOffset + kv.groups.length * KvGroup.size, alignment);
+    const bytes = new Uint8Array(constantsOffset + this.#constantsBytes);
+    const view = new DataView(bytes.buffer);
+
+    const options = this.#options;
+    const heads = this.#lowered.ops.filter((op) => op.kind === "attention");
+    Header.write(view, 0, {
+      magic: layout.programMagic,
+      version: layout.programVersion,
+      layout_hash: layout.layoutHash(),
+      op_count: ops.length,
+      tensor_count: this.#tensors.length,
+      kv_layer_count: kv.places.length,
+      kv_group_count: kv.groups.length,
+      ops_offset: opsOffset,
+      tensors_offset: tensorsOffset,
+      kv_layers_offset: kvLayersOffset,
+      kv_groups_offset: kvGroupsOffset,
+      constants_offset: constantsOffset,
+      constants_bytes: this.#constantsBytes,
+      weights_bytes: this.#weightsBytes,
+      arena_bytes: arenaBytes,
+      rows_max: options.rowsMax,
+      logits_rows_max: options.logitsRowsMax,
+      batch_max: options.batchMax,
+      context_max: options.contextMax,
+      vocabulary: this.#graph.vocabulary,
+      chunk_positions: options.chunkPositions,
+      columns_max: this.#columnsMax,
+      head_width_max: Math.max(16, ...heads.map((op) => op.u[2] ?? 0)),
+      heads_per_kv_head_max: Math.max(1, ...heads.map((op) => Math.ceil((op.u[0] ?? 1) / (op.u[1] ?? 1)))),
+      logits_tensor: logitsTensor,
+    });
+    ops.forEach((op, index) => {
+      Op.write(view, opsOffset + index * Op.size, { ...op });
+    });
+    this.#tensors.forEach(({ fields }, index) => {
+      Tensor.write(view, tensorsOffset + index * Tensor.size, fields as Record<string, number>);
+    });
+    kv.places.forEach((place, index) => {
+      KvLayer.write(view, kvLayersOffset + index * KvLayer.size, { ...place });
+    });
+    kv.groups.forEach((group, index) => {
+      KvGroup.write(view, kvGroupsOffset + index * KvGroup.size, {
+        window: group.window,
+        page_count: group.pageCount,
+        page_bytes: group.pageBytes,
+      });
+    });
+    for (const { offset, values } of this.#constants) {
+      bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), constantsOffset + offset);
+    }
+    return bytes;
+  }
+}
+
+function strideOf(buffer: Buffer): number {
+  if (buffer.form === "quantized") return quantizedRowBytes(buffer.columns);
+  return layout.alignUp(buffer.columns * 4, alignment);
+}
+
+/** What an op costs, from its operands alone. */
+function describe(op: LoweredOp, index: number): PlannedOp {
+  let bytesPerStep = 0;
+  let bytesPerRow = 0;
+  let operationsPerRow = 0;
+  let bytesPerPosition = 0;
+  let operationsPerPosition = 0;
+  let format: string | undefined;
+  for (const operand of op.operands) {
+    if (operand === undefined) continue;
+    if ("weight" in operand) {
+      const { dtype, rows, columns } = operand.weight;
+      format = dtype.toLowerCase();
+      const packed = packedBytes(dtype, rows, columns);
+      if (op.kind === "embed") {
+        bytesPerRow += Math.ceil((packed.weight + packed.scales) / rows);
+        operationsPerRow += columns;
+      } else {
+        bytesPerStep += packed.weight + packed.scales;
+        operationsPerRow += 2 * rows * columns;
+      }
+    } else if ("vector" in operand) {
+      bytesPerStep += operand.vector.values.byteLength;
+    } else if (typeof operand.buffer.rows !== "number") {
+      bytesPerRow += strideOf(operand.buffer);
+      if (op.kind !== "matmul" && op.kind !== "embed") operationsPerRow += 2 * operand.buffer.columns;
+    }
+  }
+  if (op.kind === "attention") {
+    const [heads = 0, kvHeads = 0, headWidth = 0] = op.u;
+    bytesPerPosition = kvHeads * headWidth * 2 * 2;
+    operationsPerPosition = heads * headWidth * 2 * 2;
+    operationsPerRow = 0;
+  }
+  return {
+    index,
+    name: op.name,
+    kind: op.kind,
+    layer: op.layer,
+    format,
+    bytesPerStep,
+    bytesPerRow,
+    operationsPerRow,
+    bytesPerPosition,
+    operationsPerPosition,
+  };
+}

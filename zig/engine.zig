@@ -1,0 +1,722 @@
+//! The engine: a thread that loads a program's weights and then serves requests. It forms each step from the sequences that
+//! are running, runs it, feeds drawn tokens back and writes records, without a round trip to TypeScript per token. Requests
+//! come in through slots, records go out through a ring, and a byte in a pipe tells Bun's event loop to look.
+//!
+//! One thread submits and drains (Bun's main thread); one thread serves (worker 0 of the pool). Nothing here allocates once
+//! a program is loaded.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const clock = @import("clock.zig");
+const cpu = @import("cpu.zig");
+const events = @import("events.zig");
+const executor_ = @import("executor.zig");
+const memory = @import("memory.zig");
+const p = @import("program.zig");
+const pool_ = @import("pool.zig");
+const system = @import("system.zig");
+const format = @import("kernels/format.zig");
+const table = @import("kernels/table.zig");
+
+const record_capacity = 1 << 14;
+/// Bytes of the source file that a thread reads and packs at a time.
+const pack_piece_bytes = 512 * 1024;
+
+const SlotState = enum(u32) { free, submitted, waiting, running };
+
+const Slot = struct {
+    state: std.atomic.Value(u32) = .init(@intFromEnum(SlotState.free)),
+    cancelled: std.atomic.Value(u32) = .init(0),
+    request: p.Request = undefined,
+    /// Prompt and generated tokens; context_max of them.
+    tokens: []u32 = &.{},
+    /// Order of submission.
+    order: u64 = 0,
+    /// The rest belongs to the engine thread.
+    sequence: u32 = 0,
+    token_count: u32 = 0,
+    generated: u32 = 0,
+    /// Positions whose keys and values are in the cache.
+    computed: u32 = 0,
+    /// Rows of the step being run, and where its first one is.
+    step_rows: u32 = 0,
+    step_first_row: u32 = 0,
+    step_first_logits: u32 = 0,
+    step_logits: u32 = 0,
+    reserved_pages: [p.kv_groups_max]u32 = @splat(0),
+
+    fn load(slot: *const Slot) SlotState {
+        return @enumFromInt(slot.state.load(.acquire));
+    }
+
+    fn store(slot: *Slot, state: SlotState) void {
+        slot.state.store(@intFromEnum(state), .release);
+    }
+};
+
+pub const Engine = struct {
+    allocator: std.mem.Allocator,
+    program: []align(4096) u8,
+    view: p.View,
+    config: p.Config,
+    source: ?system.File,
+    weights: []align(4096) u8,
+    arena: []align(4096) u8,
+    constants: []align(4096) u8,
+    token_memory: []align(4096) u8,
+    executor: executor_.Executor,
+    pool: pool_.Pool,
+    pipe: system.Pipe,
+    calibration: clock.Calibration,
+    thread: std.Thread,
+
+    stop_flag: std.atomic.Value(u32),
+    doorbell: std.atomic.Value(u32) align(64),
+    packed_bytes: std.atomic.Value(u64),
+    load_failure: std.atomic.Value(u32),
+
+    slots: [p.slots_max]Slot,
+    order_next: u64,
+    sequence_used: [p.sequences_max]bool,
+
+    records: []p.Record,
+    records_written: std.atomic.Value(u64) align(64),
+    records_read: std.atomic.Value(u64) align(64),
+    notified: std.atomic.Value(u32) align(64),
+    /// Bumped by TypeScript when it has read records or dumped logits.
+    reader_bell: std.atomic.Value(u32) align(64),
+    logits_read: std.atomic.Value(u32),
+    /// The tensor that the pool is packing.
+    load_tensor: u32,
+
+    pub const Error = error{ OutOfMemory, Program, Open, Pipe, Threads };
+
+    /// Copies the program, sets all memory aside and starts the engine thread, which begins to load.
+    pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8) Error!*Engine {
+        const allocator = std.heap.c_allocator;
+        if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
+        if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
+        if (!std.math.isPowerOfTwo(config.event_capacity) or config.event_capacity > 1 << 22) return error.Program;
+
+        const engine = try allocator.create(Engine);
+        errdefer allocator.destroy(engine);
+        const copy = try system.map(@max(1, program_bytes.len), false);
+        errdefer system.unmap(copy);
+        @memcpy(copy[0..program_bytes.len], program_bytes);
+        const view = try p.View.init(copy[0..program_bytes.len]);
+        const header = view.header;
+
+        engine.* = .{
+            .allocator = allocator,
+            .program = copy,
+            .view = view,
+            .config = config,
+            .source = null,
+            .weights = undefined,
+            .arena = undefined,
+            .constants = undefined,
+            .token_memory = undefined,
+            .executor = undefined,
+            .pool = .{ .thread_count = config.thread_count },
+            .pipe = undefined,
+            .calibration = undefined,
+            .thread = undefined,
+            .stop_flag = .init(0),
+            .doorbell = .init(0),
+            .packed_bytes = .init(0),
+            .load_failure = .init(0),
+            .slots = @splat(.{}),
+            .order_next = 0,
+            .sequence_used = @splat(false),
+            .records = undefined,
+            .records_written = .init(0),
+            .records_read = .init(0),
+            .notified = .init(0),
+            .reader_bell = .init(0),
+            .logits_read = .init(0),
+            .load_tensor = 0,
+        };
+
+        if (source_path) |path| engine.source = try system.File.open(path);
+        errdefer if (engine.source) |file| file.close();
+        engine.weights = try system.map(@max(1, header.weights_bytes), false);
+        errdefer system.unmap(engine.weights);
+        engine.arena = try system.map(@max(1, header.arena_bytes), false);
+        errdefer system.unmap(engine.arena);
+        engine.constants = try system.map(@max(1, header.constants_bytes), false);
+        errdefer system.unmap(engine.constants);
+        @memcpy(engine.constants[0..view.constants.len], view.constants);
+        engine.token_memory = try system.map(@as(u64, p.slots_max) * header.context_max * 4, true);
+        errdefer system.unmap(engine.token_memory);
+        const tokens: [*]u32 = @ptrCast(engine.token_memory.ptr);
+        for (&engine.slots, 0..) |*slot, index| slot.tokens = (tokens + index * header.context_max)[0..header.context_max];
+
+        engine.records = try allocator.alloc(p.Record, record_capacity);
+        errdefer allocator.free(engine.records);
+        try engine.initExecutor();
+        errdefer engine.deinitExecutor();
+        engine.pipe = try system.Pipe.init();
+        // The reading end is TypeScript's only once `create` has succeeded; a failed one leaves two descriptors behind.
+        engine.thread = std.Thread.spawn(.{ .stack_size = 1 << 20 }, serve, .{engine}) catch return error.Threads;
+        return engine;
+    }
+
+    fn initExecutor(engine: *Engine) Error!void {
+        const allocator = engine.allocator;
+        const header = engine.view.header;
+        const thread_count = engine.config.thread_count;
+        const executor = &engine.executor;
+        executor.* = .{
+            .view = engine.view,
+            .kernels = cpu.levels[engine.config.level].kernels,
+            .pool = &engine.pool,
+            .tensors = &.{},
+            .kv_groups = &.{},
+            .claims = &.{},
+            .scratch = &.{},
+            .candidates = &.{},
+            .rings = &.{},
+        };
+        errdefer engine.deinitExecutor();
+        executor.events_enabled.store(engine.config.events_enabled, .monotonic);
+        executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
+        executor.resolve(engine.weights, engine.constants, engine.arena);
+        executor.claims = try allocator.alloc(pool_.Counter, engine.view.ops.len + 1);
+        for (executor.claims) |*claim| claim.* = .{};
+
+        const kv_groups = try allocator.alloc(memory.KvGroup, engine.view.kv_groups.len);
+        executor.kv_groups = kv_groups[0..0];
+        errdefer if (executor.kv_groups.len == 0) allocator.free(kv_groups);
+        for (engine.view.kv_groups, 0..) |descriptor, index| {
+            kv_groups[index] = try memory.KvGroup.init(allocator, descriptor, header.batch_max, header.context_max);
+            executor.kv_groups = kv_groups[0 .. index + 1];
+        }
+
+        const scratch_bytes = @max(
+            table.scratchBytes(header.columns_max, header.head_width_max, header.heads_per_kv_head_max),
+            @max(2 * pack_piece_bytes, table.group_rows * @as(u64, header.columns_max) * @sizeOf(f32)),
+        );
+        const scratch = try allocator.alloc([]align(4096) u8, thread_count);
+        executor.scratch = scratch[0..0];
+        for (0..thread_count) |index| {
+            scratch[index] = try system.map(scratch_bytes, false);
+            executor.scratch = scratch[0 .. index + 1];
+        }
+        const candidates = try allocator.alloc([]table.Candidate, thread_count);
+        executor.candidates = candidates[0..0];
+        for (0..thread_count) |index| {
+            candidates[index] = try allocator.alloc(table.Candidate, header.vocabulary);
+            executor.candidates = candidates[0 .. index + 1];
+        }
+        const rings = try allocator.alloc(events.Ring, thread_count);
+        executor.rings = rings[0..0];
+        for (0..thread_count) |index| {
+            rings[index] = events.Ring.init(try allocator.alloc(p.Event, engine.config.event_capacity));
+            executor.rings = rings[0 .. index + 1];
+        }
+    }
+
+    fn deinitExecutor(engine: *Engine) void {
+        const allocator = engine.allocator;
+        const executor = &engine.executor;
+        for (executor.rings) |event_ring| allocator.free(event_ring.events);
+        if (executor.rings.len > 0) allocator.free(executor.rings.ptr[0..engine.config.thread_count]);
+        for (executor.candidates) |list| allocator.free(list);
+        if (executor.candidates.len > 0) allocator.free(executor.candidates.ptr[0..engine.config.thread_count]);
+        for (executor.scratch) |scratch| system.unmap(scratch);
+        if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.config.thread_count]);
+        for (executor.kv_groups) |*group| group.deinit(allocator);
+        if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
+        allocator.free(executor.claims);
+        allocator.free(executor.tensors);
+    }
+
+    /// Asks the engine thread to end after the step it is in. It closes the pipe when it has.
+    pub fn stop(engine: *Engine) void {
+        engine.stop_flag.store(1, .release);
+        engine.ring();
+        _ = engine.reader_bell.fetchAdd(1, .release);
+        system.wakeAll(&engine.reader_bell);
+    }
+
+    /// Ends the thread and frees everything. The reading end of the pipe stays TypeScript's.
+    pub fn destroy(engine: *Engine) void {
+        engine.stop();
+        engine.thread.join();
+        engine.deinitExecutor();
+        if (engine.source) |file| file.close();
+        engine.allocator.free(engine.records);
+        system.unmap(engine.token_memory);
+        system.unmap(engine.constants);
+        system.unmap(engine.arena);
+        system.unmap(engine.weights);
+        system.unmap(engine.program);
+        engine.allocator.destroy(engine);
+    }
+
+    // What TypeScript's thread calls.
+
+    fn ring(engine: *Engine) void {
+        _ = engine.doorbell.fetchAdd(1, .release);
+        system.wakeAll(&engine.doorbell);
+    }
+
+    /// Hands a request to a free slot. False: every slot is taken, or the request is not one this program can serve.
+    pub fn submit(engine: *Engine, slot_index: u32, request: *const p.Request, tokens: []const u32) bool {
+        const header = engine.view.header;
+        if (slot_index >= p.slots_max) return false;
+        const slot = &engine.slots[slot_index];
+        if (slot.load() != .free) return false;
+        const total = @as(u64, tokens.len) + request.generate_max;
+        if (tokens.len == 0 or total > header.context_max) return false;
+        if (request.stop_token_count > p.stop_tokens_max or request.top_count > p.top_max) return false;
+        if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.score)) return false;
+        for (tokens) |token| if (token >= header.vocabulary) return false;
+        if (!engine.everFits(@intCast(total))) return false;
+        slot.request = request.*;
+        @memcpy(slot.tokens[0..tokens.len], tokens);
+        slot.token_count = @intCast(tokens.len);
+        slot.generated = 0;
+        slot.computed = 0;
+        slot.order = engine.order_next;
+        engine.order_next += 1;
+        slot.cancelled.store(0, .monotonic);
+        slot.store(.submitted);
+        engine.ring();
+        return true;
+    }
+
+    fn everFits(engine: *const Engine, positions: u32) bool {
+        for (engine.executor.kv_groups) |*group| {
+            if (group.pagesNeeded(positions, engine.view.header.rows_max) > group.free.len) return false;
+        }
+        return true;
+    }
+
+    pub fn cancel(engine: *Engine, slot_index: u32, request: u32) void {
+        if (slot_index >= p.slots_max) return;
+        const slot = &engine.slots[slot_index];
+        if (slot.load() == .free or slot.request.id != request) return;
+        slot.cancelled.store(1, .release);
+        engine.ring();
+    }
+
+    pub fn drainRecords(engine: *Engine, out: []p.Record) usize {
+        engine.notified.store(0, .seq_cst);
+        const from = engine.records_read.raw;
+        const available = engine.records_written.load(.seq_cst) - from;
+        const count: usize = @intCast(@min(available, out.len));
+        for (out[0..count], 0..) |*record, index| record.* = engine.records[@intCast((from + index) % record_capacity)];
+        engine.records_read.store(from + count, .release);
+        if (count > 0) {
+            _ = engine.reader_bell.fetchAdd(1, .release);
+            system.wakeAll(&engine.reader_bell);
+        }
+        return count;
+    }
+
+    pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
+        if (thread >= engine.executor.rings.len or engine.packed_bytes.load(.acquire) == 0) return 0;
+        return engine.executor.rings[thread].drain(out, engine.calibration);
+    }
+
+    pub fn eventsLost(engine: *const Engine) u64 {
+        var lost: u64 = 0;
+        for (engine.executor.rings) |*event_ring| lost += event_ring.lost.load(.monotonic);
+        return lost;
+    }
+
+    /// Copies the logits that a `logits` record announced and lets the engine go on.
+    pub fn readLogits(engine: *Engine, first: u32, out: []f32, last: bool) bool {
+        const vocabulary = engine.view.header.vocabulary;
+        const count = out.len / vocabulary;
+        if (first + count > engine.executor.step.logits_count) return false;
+        for (0..count) |index| {
+            @memcpy(out[index * vocabulary ..][0..vocabulary], engine.executor.logits(first + @as(u32, @intCast(index))));
+        }
+        if (last) {
+            engine.logits_read.store(1, .release);
+            _ = engine.reader_bell.fetchAdd(1, .release);
+            system.wakeAll(&engine.reader_bell);
+        }
+        return true;
+    }
+
+    // What the engine thread does.
+
+    fn stopping(engine: *const Engine) bool {
+        return engine.stop_flag.load(.acquire) != 0;
+    }
+
+    fn serve(engine: *Engine) void {
+        const calibration_start = clock.Calibration.begin();
+        engine.threadBegin(0);
+        engine.pool.context = &engine.executor;
+        engine.pool.thread_begin = poolThreadBegin;
+        engine.pool.thread_end = poolThreadEnd;
+        const failure = engine.prepare();
+        engine.calibration = clock.Calibration.end(calibration_start);
+        engine.pool.spin_ticks = @intFromFloat(@as(f64, @floatFromInt(engine.config.spin_us)) * 1000.0 / engine.calibration.ns_per_tick);
+        if (failure == .none) {
+            _ = engine.packed_bytes.fetchAdd(1, .release); // Calibrated: events may be drained.
+            engine.write(.{ .kind = .loaded });
+            engine.notify();
+            engine.loop();
+        } else {
+            engine.write(.{ .kind = .load_failed, .value = @intFromEnum(failure) });
+            engine.notify();
+        }
+        engine.pool.stop();
+        engine.executor.kernels.thread_end();
+        engine.pipe.closeWriteEnd();
+    }
+
+    fn threadBegin(engine: *Engine, thread: u32) void {
+        if (engine.config.pinned != 0) _ = system.pinThread(engine.config.affinity[thread]);
+        engine.executor.kernels.thread_begin();
+    }
+
+    fn ofExecutor(context: *anyopaque) *Engine {
+        const executor: *executor_.Executor = @ptrCast(@alignCast(context));
+        return @alignCast(@fieldParentPtr("executor", executor));
+    }
+
+    fn poolThreadBegin(context: *anyopaque, thread: u32) void {
+        ofExecutor(context).threadBegin(thread);
+    }
+
+    fn poolThreadEnd(context: *anyopaque, _: u32) void {
+        ofExecutor(context).executor.kernels.thread_end();
+    }
+
+    /// Starts the workers and brings the weights in.
+    fn prepare(engine: *Engine) p.Failure {
+        engine.pool.start() catch return .threads;
+        for (engine.view.tensors, 0..) |tensor, index| {
+            if (tensor.source_bytes == 0) continue;
+            if (engine.stopping()) return .none;
+            engine.load_tensor = @intCast(index);
+            engine.executor.claims[0].value.store(0, .monotonic);
+            engine.pool.run(packThread);
+            const failure: p.Failure = @enumFromInt(engine.load_failure.load(.acquire));
+            if (failure != .none) return failure;
+        }
+        return .none;
+    }
+
+    /// Reads and packs pieces of the tensor being loaded until none is left.
+    fn packThread(context: *anyopaque, thread: u32) void {
+        const engine = ofExecutor(context);
+        const tensor = engine.view.tensors[engine.load_tensor];
+        const resolved = engine.executor.tensors[engine.load_tensor];
+        const row_bytes: u64 = tensor.source_bytes / tensor.rows;
+        const group_bytes = row_bytes * table.group_rows;
+        const groups: u32 = std.math.divCeil(u32, tensor.rows, table.group_rows) catch unreachable;
+        const piece_groups: u32 = @intCast(@max(1, pack_piece_bytes / group_bytes));
+        const claim = &engine.executor.claims[0].value;
+        const buffer = engine.executor.scratch[thread];
+        while (engine.load_failure.load(.monotonic) == 0 and !engine.stopping()) {
+            const first = claim.fetchAdd(piece_groups, .monotonic);
+            if (first >= groups) return;
+            const row_first = first * table.group_rows;
+            const row_count = @min(piece_groups * table.group_rows, tensor.rows - row_first);
+            const bytes = row_count * row_bytes;
+            const piece = if (bytes <= buffer.len) buffer[0..@intCast(bytes)] else {
+                engine.load_failure.store(@intFromEnum(p.Failure.program), .release);
+                return;
+            };
+            engine.source.?.readAll(piece, tensor.source_offset + row_first * row_bytes) catch |problem| {
+                const failure: p.Failure = switch (problem) {
+                    error.Read => .read,
+                    error.CutShort => .cut_short,
+                };
+                engine.load_failure.store(@intFromEnum(failure), .release);
+                return;
+            };
+            const group_sizes = groupSizes(tensor);
+            const arguments: table.Pack = .{
+                .format = @enumFromInt(tensor.format),
+                .rows = row_count,
+                .columns = tensor.columns,
+                .source = piece.ptr,
+                .weight = resolved.base + group_sizes.weight * first,
+                .scales = resolved.scales + group_sizes.scales * first,
+            };
+            engine.executor.kernels.pack(&arguments, 0, std.math.divCeil(u32, row_count, table.group_rows) catch unreachable);
+            _ = engine.packed_bytes.fetchAdd(bytes, .monotonic);
+        }
+    }
+
+    /// Packed bytes of one group of rows: every group of a tensor takes equally many.
+    fn groupSizes(tensor: p.Tensor) struct { weight: usize, scales: usize } {
+        switch (@as(table.Format, @enumFromInt(tensor.format))) {
+            inline else => |known| return .{
+                .weight = format.groupBytes(known, tensor.columns),
+                .scales = format.groupScaleBytes(known, tensor.columns),
+            },
+        }
+    }
+
+    fn loop(engine: *Engine) void {
+        while (!engine.stopping()) {
+            const bell = engine.doorbell.load(.acquire);
+            engine.admit();
+            if (!engine.formStep()) {
+                engine.notify();
+                if (engine.stopping()) break;
+                const traced = engine.executor.events_enabled.load(.monotonic) != 0;
+                const begin = if (traced) clock.ticks() else 0;
+                system.wait(&engine.doorbell, bell, null);
+                if (traced) engine.executor.rings[0].write(.{ .start = begin, .end = clock.ticks(), .step = engine.executor.step.id, .rows = 0, .op = p.event_no_op, .kind = .idle, .thread = 0, .aux = 0 });
+                continue;
+            }
+            const begin = clock.ticks();
+            engine.executor.run();
+            engine.finishStep();
+            if (engine.executor.events_enabled.load(.monotonic) != 0) {
+                const step = &engine.executor.step;
+                engine.executor.rings[0].write(.{ .start = begin, .end = clock.ticks(), .step = step.id, .rows = step.row_count, .op = p.event_no_op, .kind = .step, .thread = 0, .aux = step.sequence_count });
+            }
+            engine.notify();
+        }
+    }
+
+    /// Takes submitted requests in, ends cancelled ones, and starts waiting ones in order while there is room.
+    fn admit(engine: *Engine) void {
+        for (&engine.slots) |*slot| {
+            switch (slot.load()) {
+                .free => continue,
+                .submitted => slot.store(.waiting),
+                else => {},
+            }
+            if (slot.cancelled.load(.acquire) != 0) engine.finish(slot, .cancelled);
+        }
+        while (true) {
+            var first: ?*Slot = null;
+            for (&engine.slots) |*slot| {
+                if (slot.load() == .waiting and (first == null or slot.order < first.?.order)) first = slot;
+            }
+            const slot = first orelse return;
+            if (!engine.startSequence(slot)) return;
+        }
+    }
+
+    fn startSequence(engine: *Engine, slot: *Slot) bool {
+        const header = engine.view.header;
+        const sequence: u32 = for (engine.sequence_used[0..header.batch_max], 0..) |used, index| {
+            if (!used) break @intCast(index);
+        } else return false;
+        const positions = slot.token_count + slot.request.generate_max;
+        for (engine.executor.kv_groups) |*group| {
+            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.free.len) return false;
+        }
+        for (engine.executor.kv_groups, 0..) |*group, index| {
+            slot.reserved_pages[index] = group.pagesNeeded(positions, header.rows_max);
+            group.reserved += slot.reserved_pages[index];
+        }
+        engine.sequence_used[sequence] = true;
+        slot.sequence = sequence;
+        slot.store(.running);
+        return true;
+    }
+
+    fn finish(engine: *Engine, slot: *Slot, reason: p.Finish) void {
+        if (slot.load() == .running) {
+            for (engine.executor.kv_groups, 0..) |*group, index| {
+                group.releaseAll(slot.sequence);
+                group.reserved -= slot.reserved_pages[index];
+            }
+            engine.sequence_used[slot.sequence] = false;
+        }
+        const request = slot.request.id;
+        slot.store(.free);
+        engine.write(.{ .kind = .finished, .request = request, .position = slot.computed, .step = engine.executor.step.id, .value = @intFromEnum(reason) });
+    }
+
+    /// Fills the executor's step: one row for every sequence that generates, then prompt rows in order of submission until
+    /// the step is full. Rows of one sequence are neighbours. False: nothing to run.
+    fn formStep(engine: *Engine) bool {
+        const header = engine.view.header;
+        const step = &engine.executor.step;
+        step.row_count = 0;
+        step.logits_count = 0;
+        step.sequence_count = 0;
+        step.position_max = 0;
+        for (&engine.slots) |*slot| {
+            slot.step_rows = 0;
+            if (slot.load() == .running and slot.generated > 0) engine.addRows(slot, 1);
+        }
+        var after: ?u64 = null;
+        while (step.row_count < header.rows_max and step.logits_count < header.logits_rows_max) {
+            var first: ?*Slot = null;
+            for (&engine.slots) |*slot| {
+                if (slot.load() != .running or slot.generated > 0) continue;
+                if (after) |order| if (slot.order <= order) continue;
+                if (first == null or slot.order < first.?.order) first = slot;
+            }
+            const slot = first orelse break;
+            after = slot.order;
+            // Prompts are cut at fixed positions, so that what a chunk holds does not depend on what runs beside it.
+            const boundary = (slot.computed / header.chunk_positions + 1) * header.chunk_positions;
+            var rows = @min(slot.token_count, boundary) - slot.computed;
+            if (slot.request.chunk_rows > 0) rows = @min(rows, slot.request.chunk_rows);
+            rows = @min(rows, header.rows_max - step.row_count);
+            if (slot.request.kind == .score) rows = @min(rows, header.logits_rows_max - step.logits_count);
+            engine.addRows(slot, rows);
+            if (slot.request.dump_logits != 0) break; // Its rows of logits are read before the next step.
+        }
+        if (step.row_count == 0) return false;
+        step.id += 1;
+        return true;
+    }
+
+    fn addRows(engine: *Engine, slot: *Slot, rows: u32) void {
+        const step = &engine.executor.step;
+        assert(rows > 0 and step.row_count + rows <= engine.view.header.rows_max);
+        slot.step_rows = rows;
+        slot.step_first_row = step.row_count;
+        slot.step_first_logits = step.logits_count;
+        for (engine.executor.kv_groups) |*group| group.ensure(slot.sequence, slot.computed + rows);
+        for (0..rows) |index| {
+            const position = slot.computed + @as(u32, @intCast(index));
+            step.rows[step.row_count] = .{ .sequence = slot.sequence, .position = position };
+            step.tokens[step.row_count] = slot.tokens[position];
+            step.position_max = @max(step.position_max, position);
+            if (slot.request.kind == .score or position + 1 == slot.token_count) {
+                step.logits_rows[step.logits_count] = step.row_count;
+                engine.setDraw(slot, &step.draws[step.logits_count], position);
+                step.logits_count += 1;
+            }
+            step.row_count += 1;
+        }
+        slot.step_logits = step.logits_count - slot.step_first_logits;
+        step.sequence_count += 1;
+    }
+
+    fn setDraw(_: *Engine, slot: *Slot, draw: *executor_.Draw, position: u32) void {
+        const request = &slot.request;
+        draw.top_count = request.top_count;
+        draw.target = p.none;
+        draw.sampling = null;
+        draw.recent = &.{};
+        draw.token = p.none;
+        draw.logprob = 0;
+        if (request.kind == .score) {
+            if (position + 1 < slot.token_count) draw.target = slot.tokens[position + 1];
+            return;
+        }
+        const recent_count = @min(request.repeat_last, slot.token_count);
+        draw.recent = slot.tokens[slot.token_count - recent_count .. slot.token_count];
+        draw.sampling = .{
+            .temperature = request.temperature,
+            .top_p = request.top_p,
+            .min_p = request.min_p,
+            .repeat_penalty = request.repeat_penalty,
+            .top_k = request.top_k,
+            .uniform = uniform(request.seed, slot.generated),
+        };
+    }
+
+    /// A number in [0, 1) from the seed and the index of the token alone (SplitMix64, Steele et al. 2014), so that a seed
+    /// gives the same text whatever runs beside it.
+    fn uniform(seed: u64, index: u32) f32 {
+        var z = seed +% (@as(u64, index) +% 1) *% 0x9e3779b97f4a7c15;
+        z = (z ^ z >> 30) *% 0xbf58476d1ce4e5b9;
+        z = (z ^ z >> 27) *% 0x94d049bb133111eb;
+        z ^= z >> 31;
+        return @as(f32, @floatFromInt(z >> 40)) * 0x1p-24;
+    }
+
+    /// Feeds the step's tokens back, writes its records, gives pages and slots back.
+    fn finishStep(engine: *Engine) void {
+        const step = &engine.executor.step;
+        const now_ns = system.monotonicNs();
+        for (&engine.slots) |*slot| {
+            if (slot.step_rows == 0 or slot.load() != .running) continue;
+            slot.computed += slot.step_rows;
+            for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
+            for (slot.step_first_logits..slot.step_first_logits + slot.step_logits) |index| {
+                const draw = &step.draws[index];
+                const position = step.rows[step.logits_rows[index]].position + 1;
+                for (draw.top[0..draw.top_count]) |candidate| {
+                    engine.write(.{ .kind = .candidate, .request = slot.request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });
+                }
+                if (slot.request.kind == .generate) slot.tokens[slot.token_count] = draw.token;
+                engine.write(.{ .kind = .token, .request = slot.request.id, .token = draw.token, .logprob = draw.logprob, .position = position, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+            }
+            if (slot.request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
+            engine.advance(slot, now_ns);
+        }
+    }
+
+    /// Decides what becomes of a slot after its step.
+    fn advance(engine: *Engine, slot: *Slot, now_ns: u64) void {
+        const step = &engine.executor.step;
+        const prompt_done = slot.computed == slot.token_count;
+        if (slot.generated == 0) {
+            engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+        }
+        if (!prompt_done) return;
+        if (slot.request.kind == .score) return engine.finish(slot, .scored);
+        const token = slot.tokens[slot.token_count];
+        slot.generated += 1;
+        for (slot.request.stop_tokens[0..slot.request.stop_token_count]) |stop_token| {
+            if (token == stop_token) return engine.finish(slot, .stop_token);
+        }
+        if (slot.generated == slot.request.generate_max) return engine.finish(slot, .length);
+        slot.token_count += 1;
+    }
+
+    fn awaitLogitsRead(engine: *Engine, slot: *Slot, step_id: u32) void {
+        engine.logits_read.store(0, .monotonic);
+        engine.write(.{ .kind = .logits, .request = slot.request.id, .value = slot.step_logits, .position = slot.computed, .step = step_id });
+        engine.notify();
+        while (!engine.stopping() and slot.cancelled.load(.acquire) == 0) {
+            const bell = engine.reader_bell.load(.acquire);
+            if (engine.logits_read.load(.acquire) != 0) return;
+            system.wait(&engine.reader_bell, bell, 100 * std.time.ns_per_ms);
+        }
+    }
+
+    const RecordFields = struct {
+        kind: p.RecordKind,
+        request: u32 = 0,
+        token: u32 = 0,
+        logprob: f32 = 0,
+        position: u32 = 0,
+        step: u32 = 0,
+        value: u32 = 0,
+        sequences: u32 = 0,
+        time_ns: u64 = 0,
+    };
+
+    /// Appends a record. When TypeScript has fallen a whole ring behind, generation waits for it: no record is ever lost.
+    fn write(engine: *Engine, fields: RecordFields) void {
+        const position = engine.records_written.raw;
+        while (position - engine.records_read.load(.acquire) == record_capacity) {
+            if (engine.stopping()) return;
+            const bell = engine.reader_bell.load(.acquire);
+            engine.notify();
+            if (position - engine.records_read.load(.acquire) < record_capacity) break;
+            system.wait(&engine.reader_bell, bell, 100 * std.time.ns_per_ms);
+        }
+        engine.records[@intCast(position % record_capacity)] = .{
+            .kind = fields.kind,
+            .request = fields.request,
+            .token = fields.token,
+            .logprob = fields.logprob,
+            .position = fields.position,
+            .step = fields.step,
+            .value = fields.value,
+            .sequences = fields.sequences,
+            .time_ns = fields.time_ns,
+        };
+        engine.records_written.store(position + 1, .seq_cst);
+    }
+
+    /// Wakes Bun's event loop, unless it has been woken and has not looked yet.
+    fn notify(engine: *Engine) void {
+        if (engine.records_written.raw == engine.records_read.load(.seq_cst)) return;
+        if (engine.notified.swap(1, .seq_cst) == 0) engine.pipe.notify();
+    }
+};

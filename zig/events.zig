@@ -1,0 +1,58 @@
+//! Event rings: one a thread, written without waiting by that thread, drained by TypeScript. A full ring drops the new
+//! event and counts it; nothing is lost silently.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const clock = @import("clock.zig");
+const program = @import("program.zig");
+
+pub const Ring = struct {
+    events: []program.Event,
+    /// Events ever written and ever read; they live on lines of their own because two threads write them.
+    written: std.atomic.Value(u64) align(64) = .init(0),
+    read: std.atomic.Value(u64) align(64) = .init(0),
+    lost: std.atomic.Value(u64) align(64) = .init(0),
+
+    pub fn init(events: []program.Event) Ring {
+        assert(std.math.isPowerOfTwo(events.len));
+        return .{ .events = events };
+    }
+
+    pub fn write(ring: *Ring, event: program.Event) void {
+        const at = ring.written.raw;
+        if (at - ring.read.load(.acquire) == ring.events.len) {
+            _ = ring.lost.fetchAdd(1, .monotonic);
+            return;
+        }
+        ring.events[@intCast(at & (ring.events.len - 1))] = event;
+        ring.written.store(at + 1, .release);
+    }
+
+    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds.
+    pub fn drain(ring: *Ring, out: []program.Event, calibration: clock.Calibration) usize {
+        const from = ring.read.raw;
+        const available = ring.written.load(.acquire) - from;
+        const count: usize = @intCast(@min(available, out.len));
+        for (out[0..count], 0..) |*slot, index| {
+            slot.* = ring.events[@intCast((from + index) & (ring.events.len - 1))];
+            slot.start = calibration.toNs(slot.start);
+            slot.end = calibration.toNs(slot.end);
+        }
+        ring.read.store(from + count, .release);
+        return count;
+    }
+};
+
+test "a full ring counts what it loses and keeps what it has" {
+    var storage: [4]program.Event = undefined;
+    var ring = Ring.init(&storage);
+    const calibration: clock.Calibration = .{ .base_ticks = 0, .base_ns = 0, .ns_per_tick = 2.0 };
+    for (0..6) |index| {
+        ring.write(.{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
+    }
+    var out: [8]program.Event = undefined;
+    try std.testing.expectEqual(4, ring.drain(&out, calibration));
+    try std.testing.expectEqual(2, ring.lost.load(.monotonic));
+    for (out[0..4], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
+    try std.testing.expectEqual(0, ring.drain(&out, calibration));
+}

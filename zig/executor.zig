@@ -1,0 +1,435 @@
+//! Runs a program's ops over the rows of one step, on every thread of the pool. It resolves a program's tensors to memory
+//! once, turns ops into kernel arguments, hands out units by atomic counters, waits at barriers, and writes events. It
+//! knows what an op computes on, not what a model is.
+
+const std = @import("std");
+const assert = std.debug.assert;
+const clock = @import("clock.zig");
+const events = @import("events.zig");
+const memory = @import("memory.zig");
+const p = @import("program.zig");
+const pool_ = @import("pool.zig");
+const table = @import("kernels/table.zig");
+
+/// Up to this many rows, attention is split over the context's chunks as well, because rows alone would not keep the
+/// threads busy. The plan sizes the partial results for this many rows.
+pub const attention_split_rows = 16;
+
+/// A tensor's memory.
+const Resolved = struct {
+    base: [*]u8,
+    scales: [*]u8,
+    stride: u64,
+    format: u32,
+    rows: u32,
+    columns: u32,
+
+    fn floats(resolved: Resolved) [*]f32 {
+        return @ptrCast(@alignCast(resolved.base));
+    }
+
+    fn floatStride(resolved: Resolved) u64 {
+        return resolved.stride / @sizeOf(f32);
+    }
+
+    fn weightFormat(resolved: Resolved) table.Format {
+        return @enumFromInt(resolved.format);
+    }
+};
+
+/// What a step works on; the engine fills it before every run.
+pub const Step = struct {
+    id: u32 = 0,
+    row_count: u32 = 0,
+    logits_count: u32 = 0,
+    sequence_count: u32 = 0,
+    position_max: u32 = 0,
+    rows: [p.step_rows_max]table.Row = undefined,
+    tokens: [p.step_rows_max]u32 = undefined,
+    /// Step rows that ask for logits, ascending.
+    logits_rows: [p.step_rows_max]u32 = undefined,
+    /// What is asked of each row of logits, and the answer.
+    draws: [p.step_rows_max]Draw = undefined,
+};
+
+/// What to do with one row of logits.
+pub const Draw = struct {
+    /// Draw a token with these parameters.
+    sampling: ?table.Sampling,
+    recent: []const u32,
+    /// Log-probability of this token, or `program.none`.
+    target: u32,
+    top_count: u32,
+    token: u32 = 0,
+    logprob: f32 = 0,
+    top: [p.top_max]table.Candidate = undefined,
+};
+
+pub const Executor = struct {
+    view: p.View,
+    kernels: *const table.Table,
+    pool: *pool_.Pool,
+    tensors: []Resolved,
+    kv_groups: []memory.KvGroup,
+    claims: []pool_.Counter,
+    /// Per thread.
+    scratch: [][]align(4096) u8,
+    candidates: [][]table.Candidate,
+    rings: []events.Ring,
+    events_enabled: std.atomic.Value(u32) = .init(0),
+    step: Step = .{},
+
+    pub fn resolve(executor: *Executor, weights: []u8, constants: []u8, arena: []u8) void {
+        for (executor.view.tensors, executor.tensors) |tensor, *resolved| {
+            const region = switch (tensor.region) {
+                .weights => weights,
+                .constants => constants,
+                .arena => arena,
+            };
+            resolved.* = .{
+                .base = region.ptr + @as(usize, @intCast(tensor.offset)),
+                .scales = region.ptr + @as(usize, @intCast(tensor.scales_offset)),
+                .stride = tensor.stride,
+                .format = tensor.format,
+                .rows = tensor.rows,
+                .columns = tensor.columns,
+            };
+        }
+    }
+
+    /// Runs the step that the engine has formed. Called on the engine thread.
+    pub fn run(executor: *Executor) void {
+        assert(executor.step.row_count > 0);
+        for (executor.claims) |*claim| claim.value.store(0, .monotonic);
+        executor.pool.run(runThread);
+    }
+
+    fn runThread(context: *anyopaque, thread: u32) void {
+        const executor: *Executor = @ptrCast(@alignCast(context));
+        executor.runOps(thread);
+    }
+
+    fn runOps(executor: *Executor, thread: u32) void {
+        const traced = executor.events_enabled.load(.monotonic) != 0;
+        var now = if (traced) clock.ticks() else 0;
+        for (executor.view.ops, 0..) |*op, index| {
+            const rows = if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count;
+            const units = if (rows == 0) 0 else executor.runOp(op, index, thread, rows);
+            if (traced) now = executor.event(thread, .work, @intCast(index), rows, units, now);
+            if (op.flags & p.flag_joins_next == 0) {
+                executor.pool.barrier();
+                if (traced) now = executor.event(thread, .barrier, @intCast(index), rows, 0, now);
+            }
+        }
+        const drawn = executor.runDraws(thread);
+        if (traced) now = executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn, now);
+    }
+
+    /// Writes an event from `start` to now and returns now, so that a thread's events leave no gap between them.
+    fn event(executor: *Executor, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32, start: u64) u64 {
+        const now = clock.ticks();
+        executor.rings[thread].write(.{
+            .start = start,
+            .end = now,
+            .step = executor.step.id,
+            .rows = rows,
+            .op = op,
+            .kind = kind,
+            .thread = @intCast(thread),
+            .aux = aux,
+        });
+        return now;
+    }
+
+    /// Claims units until none is left; returns how many this thread ran.
+    fn share(executor: *Executor, claim_index: usize, unit_count: u32, arguments: anytype, kernel: anytype, extra: anytype) u32 {
+        // Eight claims a thread: late threads lose at most an eighth of their part, and claims stay rare beside the work.
+        const chunk = @max(1, unit_count / (executor.pool.thread_count * 8));
+        const claim = &executor.claims[claim_index].value;
+        var done: u32 = 0;
+        while (true) {
+            const begin = claim.fetchAdd(chunk, .monotonic);
+            if (begin >= unit_count) return done;
+            const end = @min(begin + chunk, unit_count);
+            @call(.auto, kernel, .{ arguments, begin, end } ++ extra);
+            done += end - begin;
+        }
+    }
+
+    fn at(executor: *const Executor, op: *const p.Op, slot: usize) ?Resolved {
+        const index = op.tensors[slot];
+        return if (index == p.none) null else executor.tensors[index];
+    }
+
+    fn floatsAt(executor: *const Executor, op: *const p.Op, slot: usize) ?[*]f32 {
+        return if (executor.at(op, slot)) |resolved| resolved.floats() else null;
+    }
+
+    fn runOp(executor: *Executor, op: *const p.Op, index: usize, thread: u32, rows: u32) u32 {
+        const kernels = executor.kernels;
+        const scratch: [*]align(64) u8 = executor.scratch[thread].ptr;
+        switch (op.kind) {
+            .embed => {
+                const out = executor.at(op, 0).?;
+                const weight = executor.at(op, 1).?;
+                const arguments: table.Embed = .{
+                    .format = weight.weightFormat(),
+                    .rows = weight.rows,
+                    .columns = weight.columns,
+                    .token_count = rows,
+                    .weight = weight.base,
+                    .scales = weight.scales,
+                    .tokens = &executor.step.tokens,
+                    .out = out.floats(),
+                    .out_stride = out.floatStride(),
+                    .scale = op.f[0],
+                };
+                return executor.share(index, rows, &arguments, kernels.embed, .{});
+            },
+            .norm => {
+                const out = executor.at(op, 0);
+                const out_quantized = executor.at(op, 1);
+                const x = executor.at(op, 2).?;
+                const residual = executor.at(op, 4);
+                const arguments: table.Norm = .{
+                    .width = x.columns,
+                    .row_count = rows,
+                    .epsilon = op.f[0],
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .weight = executor.floatsAt(op, 3).?,
+                    .residual = if (residual) |r| r.floats() else null,
+                    .residual_stride = if (residual) |r| r.floatStride() else 0,
+                    .out = if (out) |o| o.floats() else null,
+                    .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_quantized = if (out_quantized) |o| o.base else null,
+                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+                };
+                return executor.share(index, rows, &arguments, kernels.norm, .{});
+            },
+            .add => {
+                const x = executor.at(op, 0).?;
+                const y = executor.at(op, 1).?;
+                const arguments: table.Add = .{
+                    .width = x.columns,
+                    .row_count = rows,
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .y = y.floats(),
+                    .y_stride = y.floatStride(),
+                };
+                return executor.share(index, rows, &arguments, kernels.add, .{});
+            },
+            .quantize => {
+                const out = executor.at(op, 0).?;
+                const x = executor.at(op, 1).?;
+                const arguments: table.Quantize = .{
+                    .columns = x.columns,
+                    .row_count = rows,
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .out = out.base,
+                    .out_stride = out.stride,
+                };
+                return executor.share(index, rows, &arguments, kernels.quantize, .{});
+            },
+            .matmul => {
+                const y = executor.at(op, 0).?;
+                const x = executor.at(op, 1).?;
+                const weight = executor.at(op, 2).?;
+                const arguments: table.MatMul = .{
+                    .format = weight.weightFormat(),
+                    .rows = weight.rows,
+                    .columns = weight.columns,
+                    .tokens = rows,
+                    .weight = weight.base,
+                    .scales = weight.scales,
+                    .x = x.base,
+                    .x_stride = x.stride,
+                    .y = y.floats(),
+                    .y_stride = y.floatStride(),
+                    .bias = executor.floatsAt(op, 3),
+                    .accumulate = op.u[0],
+                    .soft_cap = op.f[0],
+                };
+                const groups = std.math.divCeil(u32, weight.rows, table.group_rows) catch unreachable;
+                return executor.share(index, groups, &arguments, kernels.matmul, .{scratch});
+            },
+            .glu => {
+                const out = executor.at(op, 0);
+                const out_quantized = executor.at(op, 1);
+                const gate = executor.at(op, 2).?;
+                const up = executor.at(op, 3).?;
+                const arguments: table.Glu = .{
+                    .activation = @enumFromInt(op.u[0]),
+                    .width = gate.columns,
+                    .row_count = rows,
+                    .gate = gate.floats(),
+                    .gate_stride = gate.floatStride(),
+                    .up = up.floats(),
+                    .up_stride = up.floatStride(),
+                    .out = if (out) |o| o.floats() else null,
+                    .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_quantized = if (out_quantized) |o| o.base else null,
+                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+                };
+                const per_row = std.math.divCeil(u32, gate.columns, table.glu_unit_columns) catch unreachable;
+                return executor.share(index, rows * per_row, &arguments, kernels.glu, .{});
+            },
+            .rope_table => {
+                const out = executor.at(op, 0).?;
+                const frequencies = executor.at(op, 1).?;
+                const arguments: table.RopeTable = .{
+                    .pair_count = frequencies.columns,
+                    .row_count = rows,
+                    .scale = op.f[0],
+                    .rows = &executor.step.rows,
+                    .frequencies = frequencies.floats(),
+                    .out = out.floats(),
+                    .out_stride = out.floatStride(),
+                };
+                return executor.share(index, rows, &arguments, kernels.rope_table, .{});
+            },
+            .rope_store => {
+                const q = executor.at(op, 0).?;
+                const k = executor.at(op, 1).?;
+                const v = executor.at(op, 2).?;
+                const rope = executor.at(op, 3).?;
+                const arguments: table.RopeStore = .{
+                    .head_count = op.u[0],
+                    .kv_head_count = op.u[1],
+                    .head_width = op.u[2],
+                    .row_count = rows,
+                    .style = @enumFromInt(op.u[3]),
+                    .pair_count = op.u[4],
+                    .epsilon = op.f[0],
+                    .q = q.floats(),
+                    .q_stride = q.floatStride(),
+                    .k = k.floats(),
+                    .k_stride = k.floatStride(),
+                    .v = v.floats(),
+                    .v_stride = v.floatStride(),
+                    .q_norm = executor.floatsAt(op, 4),
+                    .k_norm = executor.floatsAt(op, 5),
+                    .table = rope.floats(),
+                    .table_stride = rope.floatStride(),
+                    .rows = &executor.step.rows,
+                    .kv = executor.kvView(op.u[5]),
+                };
+                return executor.share(index, rows, &arguments, kernels.rope_store, .{});
+            },
+            .attention => {
+                const arguments = executor.attentionArguments(op, rows);
+                const units = if (arguments.split != 0)
+                    rows * arguments.kv_head_count * arguments.chunk_count
+                else
+                    (std.math.divCeil(u32, rows, table.attention_row_block) catch unreachable) * arguments.kv_head_count;
+                return executor.share(index, units, &arguments, kernels.attention, .{scratch});
+            },
+            .attention_merge => {
+                const arguments = executor.attentionArguments(op, rows);
+                if (arguments.split == 0) return 0;
+                return executor.share(index, rows, &arguments, kernels.attention_merge, .{scratch});
+            },
+            .gather => {
+                const out = executor.at(op, 0).?;
+                const x = executor.at(op, 1).?;
+                if (thread != 0) return 0;
+                for (executor.step.logits_rows[0..rows], 0..) |row, slot| {
+                    const from = x.floats() + row * x.floatStride();
+                    const to = out.floats() + slot * out.floatStride();
+                    @memcpy(to[0..x.columns], from[0..x.columns]);
+                }
+                return rows;
+            },
+        }
+    }
+
+    fn attentionArguments(executor: *Executor, op: *const p.Op, rows: u32) table.Attention {
+        const out = executor.at(op, 0);
+        const out_quantized = executor.at(op, 1);
+        const q = executor.at(op, 2).?;
+        return .{
+            .head_count = op.u[0],
+            .kv_head_count = op.u[1],
+            .head_width = op.u[2],
+            .row_count = rows,
+            .window = op.u[3],
+            .scale = op.f[0],
+            .soft_cap = op.f[1],
+            .split = @intFromBool(rows <= attention_split_rows),
+            .chunk_count = executor.step.position_max / table.attention_chunk_positions + 1,
+            .q = q.floats(),
+            .q_stride = q.floatStride(),
+            .rows = &executor.step.rows,
+            .kv = executor.kvView(op.u[4]),
+            .partial = executor.floatsAt(op, 3),
+            .out = if (out) |o| o.floats() else null,
+            .out_stride = if (out) |o| o.floatStride() else 0,
+            .out_quantized = if (out_quantized) |o| o.base else null,
+            .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+        };
+    }
+
+    fn kvView(executor: *Executor, layer: u32) table.KvView {
+        const descriptor = executor.view.kv_layers[layer];
+        const group = &executor.kv_groups[descriptor.group];
+        return .{
+            .base = group.base.ptr,
+            .page_bytes = group.page_bytes,
+            .page_table = group.page_table.ptr,
+            .table_stride = group.table_stride,
+            .key_offset = descriptor.key_offset,
+            .value_offset = descriptor.value_offset,
+        };
+    }
+
+    /// The row of logits number `index` of the last step.
+    pub fn logits(executor: *const Executor, index: u32) []f32 {
+        const tensor = executor.tensors[executor.view.header.logits_tensor];
+        return (tensor.floats() + index * tensor.floatStride())[0..executor.view.header.vocabulary];
+    }
+
+    fn runDraws(executor: *Executor, thread: u32) u32 {
+        const claim = &executor.claims[executor.view.ops.len].value;
+        var done: u32 = 0;
+        while (true) : (done += 1) {
+            const index = claim.fetchAdd(1, .monotonic);
+            if (index >= executor.step.logits_count) return done;
+            executor.draw(&executor.step.draws[index], index, executor.candidates[thread]);
+        }
+    }
+
+    fn draw(executor: *Executor, request: *Draw, index: u32, candidates: []table.Candidate) void {
+        const row = executor.logits(index);
+        if (request.target != p.none or request.top_count > 0) {
+            var score: table.Score = .{
+                .count = @intCast(row.len),
+                .target = if (request.target == p.none) 0 else request.target,
+                .top_count = request.top_count,
+                .logits = row.ptr,
+                .top = &request.top,
+                .scratch = candidates.ptr,
+                .target_logprob = 0,
+            };
+            executor.kernels.score(&score);
+            request.token = request.target;
+            request.logprob = score.target_logprob;
+        }
+        if (request.sampling) |parameters| {
+            var sample: table.Sample = .{
+                .params = parameters,
+                .count = @intCast(row.len),
+                .recent_count = @intCast(request.recent.len),
+                .logits = row.ptr,
+                .recent = request.recent.ptr,
+                .scratch = candidates.ptr,
+                .result = .{ .token = 0, .logprob = 0 },
+            };
+            executor.kernels.sample(&sample);
+            assert(sample.result.token < row.len);
+            request.token = sample.result.token;
+            request.logprob = sample.result.logprob;
+        }
+    }
+};

@@ -1,0 +1,333 @@
+//! The extern structs that cross the border: a Program as TypeScript encodes it, requests, records and events. No pointers:
+//! a place is a region and an offset. TypeScript mirrors this file in src/plan/layout.ts; `layout_hash`, computed from every
+//! field's name, offset and size, is compared when the library is opened, so the two cannot drift apart unnoticed.
+
+const std = @import("std");
+const table = @import("kernels/table.zig");
+
+pub const magic: u32 = 0x49414e54; // "TNAI"
+pub const version: u32 = 1;
+
+/// No tensor.
+pub const none: u32 = 0xffff_ffff;
+
+/// Rows, sequences and requests have these upper bounds whatever the program says; the engine's fixed arrays have these sizes.
+pub const step_rows_max = 1024;
+pub const sequences_max = 64;
+/// Requests that the engine holds at once, running or waiting.
+pub const slots_max = 64;
+pub const kv_groups_max = 8;
+pub const stop_tokens_max = 16;
+pub const op_tensors = 8;
+pub const top_max = 256;
+
+pub const Header = extern struct {
+    magic: u32,
+    version: u32,
+    layout_hash: u64,
+    op_count: u32,
+    tensor_count: u32,
+    kv_layer_count: u32,
+    kv_group_count: u32,
+    /// Byte offsets from the program's start.
+    ops_offset: u64,
+    tensors_offset: u64,
+    kv_layers_offset: u64,
+    kv_groups_offset: u64,
+    constants_offset: u64,
+    constants_bytes: u64,
+    /// Bytes of the weights region, which the engine allocates and fills from the source file.
+    weights_bytes: u64,
+    arena_bytes: u64,
+    /// Rows a step may have, and how many of them may ask for logits.
+    rows_max: u32,
+    logits_rows_max: u32,
+    /// Sequences that run in one step at most.
+    batch_max: u32,
+    /// Positions a sequence may have at most.
+    context_max: u32,
+    vocabulary: u32,
+    /// Prompt chunks end at multiples of this many positions.
+    chunk_positions: u32,
+    /// Largest inputs of any kernel, for the threads' scratch memory.
+    columns_max: u32,
+    head_width_max: u32,
+    heads_per_kv_head_max: u32,
+    /// Tensor index of the logits: logits_rows_max rows of float32.
+    logits_tensor: u32,
+};
+
+pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2 };
+
+/// How a tensor's bytes are to be read: the kernels' weight formats, or a row of int8 activations.
+pub const quantized_rows: u32 = 100;
+
+pub const Tensor = extern struct {
+    region: Region,
+    /// A `table.Format`, or `quantized_rows`.
+    format: u32,
+    rows: u32,
+    columns: u32,
+    /// Byte offset in its region, a multiple of 64.
+    offset: u64,
+    bytes: u64,
+    /// Bytes between two rows (activations; 0 for packed weights).
+    stride: u64,
+    /// Packed weights: the scales' place in the weights region.
+    scales_offset: u64,
+    scales_bytes: u64,
+    /// Packed weights: the row-major tensor's place in the source file.
+    source_offset: u64,
+    source_bytes: u64,
+};
+
+pub const OpKind = enum(u16) {
+    /// out = scale · table[token]. tensors: out, table. f: scale.
+    embed = 0,
+    /// tensors: out?, out_quantized?, x, weight, residual?. f: epsilon.
+    norm = 1,
+    /// x += y. tensors: x, y.
+    add = 2,
+    /// tensors: out_quantized, x.
+    quantize = 3,
+    /// tensors: y, x, weight, bias?. u: accumulate. f: soft_cap.
+    matmul = 4,
+    /// tensors: out?, out_quantized?, gate, up. u: activation.
+    glu = 5,
+    /// tensors: out, frequencies. f: scale.
+    rope_table = 6,
+    /// tensors: q, k, v, table, q_norm?, k_norm?. u: heads, kv_heads, head_width, style, pairs, kv_layer. f: epsilon.
+    rope_store = 7,
+    /// tensors: out?, out_quantized?, q, partial. u: heads, kv_heads, head_width, window, kv_layer. f: scale, soft_cap.
+    attention = 8,
+    /// The same operands as the attention before it.
+    attention_merge = 9,
+    /// Copies the rows that ask for logits. tensors: out, x.
+    gather = 10,
+};
+
+/// The next op does not read what this one writes, nor the other way round: no waiting between them.
+pub const flag_joins_next: u16 = 1;
+/// The op works on the rows that ask for logits, not on all rows of the step.
+pub const flag_logits_rows: u16 = 2;
+
+pub const Op = extern struct {
+    kind: OpKind,
+    flags: u16,
+    layer: i32,
+    tensors: [op_tensors]u32,
+    u: [8]u32,
+    f: [4]f32,
+};
+
+/// Where one layer's keys and values lie in the pages of its group.
+pub const KvLayer = extern struct {
+    group: u32,
+    reserved: u32,
+    key_offset: u64,
+    value_offset: u64,
+};
+
+/// Layers whose pages live and die together, because they look back equally far.
+pub const KvGroup = extern struct {
+    /// Positions looked back to, 0 for all.
+    window: u32,
+    /// Pages in the pool.
+    page_count: u32,
+    page_bytes: u64,
+};
+
+/// What the engine is made with, beside the program.
+pub const Config = extern struct {
+    thread_count: u32,
+    /// Index into the levels of cpu.zig.
+    level: u32,
+    /// 1: threads are pinned to `affinity`.
+    pinned: u32,
+    /// Spinning before sleeping, in µs.
+    spin_us: u32,
+    /// Events each thread's ring holds; a power of two.
+    event_capacity: u32,
+    /// 1: events are written.
+    events_enabled: u32,
+    affinity: [64]u32,
+};
+
+pub const RequestKind = enum(u32) {
+    /// Draw tokens after the prompt.
+    generate = 0,
+    /// Log-probabilities of the prompt's own tokens.
+    score = 1,
+};
+
+pub const Request = extern struct {
+    id: u32,
+    kind: RequestKind,
+    token_count: u32,
+    /// Tokens generated at most; 0 for score.
+    generate_max: u32,
+    seed: u64,
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    top_k: u32,
+    /// The repeat penalty looks at this many last tokens.
+    repeat_last: u32,
+    /// Candidates reported with every token, best first.
+    top_count: u32,
+    /// Rows a step may take of this request's prompt; 0: as many as fit. 1 feeds it token by token.
+    chunk_rows: u32,
+    stop_token_count: u32,
+    /// 1: logits rows are kept for reading (`score`): the request pauses after each step until TypeScript has read them.
+    dump_logits: u32,
+    stop_tokens: [stop_tokens_max]u32,
+};
+
+pub const RecordKind = enum(u32) {
+    /// The weights are in place. value: 0.
+    loaded = 0,
+    /// Loading failed. value: a `Failure`.
+    load_failed = 1,
+    /// A token was drawn (generate) or scored (score: `token` is the prompt's next token; the last position has none).
+    token = 2,
+    /// A candidate of the token record that follows. `token`, `logprob`.
+    candidate = 3,
+    /// The request's slot is free again. value: a `Finish`.
+    finished = 4,
+    /// A step of a prompt is done. value: positions computed.
+    progress = 5,
+    /// Rows of logits can be read. value: row count.
+    logits = 6,
+};
+
+pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3 };
+
+pub const Failure = enum(u32) { none = 0, out_of_memory = 1, open = 2, read = 3, cut_short = 4, threads = 5, program = 6, pipe = 7 };
+
+pub const Record = extern struct {
+    kind: RecordKind,
+    request: u32,
+    token: u32,
+    logprob: f32,
+    /// Position of the token in its sequence.
+    position: u32,
+    step: u32,
+    value: u32,
+    sequences: u32,
+    /// Monotonic clock.
+    time_ns: u64,
+};
+
+pub const EventKind = enum(u8) { work = 0, barrier = 1, idle = 2, sampling = 3, copy = 4, step = 5 };
+pub const event_no_op: u16 = 0xffff;
+
+pub const Event = extern struct {
+    /// Ticks of clock.zig in the ring; nanoseconds of the monotonic clock once drained.
+    start: u64,
+    end: u64,
+    step: u32,
+    rows: u32,
+    op: u16,
+    kind: EventKind,
+    thread: u8,
+    aux: u32,
+};
+
+comptime {
+    std.debug.assert(@sizeOf(Event) == 32);
+    std.debug.assert(@sizeOf(Record) == 40);
+    std.debug.assert(@sizeOf(Op) == 88);
+    std.debug.assert(@sizeOf(Tensor) == 72);
+}
+
+/// FNV-1a over "Struct.field:offset:size;" of every struct that crosses the border, in this order.
+pub const layout_hash: u64 = hash: {
+    @setEvalBranchQuota(200_000);
+    var state: u64 = 0xcbf29ce484222325;
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event }) |T| {
+        const name = shortName(@typeName(T));
+        for (@typeInfo(T).@"struct".fields) |field| {
+            const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });
+            for (text) |byte| state = (state ^ byte) *% 0x100000001b3;
+        }
+    }
+    break :hash state;
+};
+
+fn shortName(comptime name: []const u8) []const u8 {
+    const dot = std.mem.lastIndexOfScalar(u8, name, '.') orelse return name;
+    return name[dot + 1 ..];
+}
+
+/// A program whose counts, offsets and indices are all in bounds. TypeScript has checked all of this already with better
+/// words; it is checked again here because what follows trusts it with raw memory.
+pub const View = struct {
+    header: *const Header,
+    ops: []const Op,
+    tensors: []const Tensor,
+    kv_layers: []const KvLayer,
+    kv_groups: []const KvGroup,
+    constants: []const u8,
+
+    pub fn init(bytes: []align(8) const u8) error{Program}!View {
+        if (bytes.len < @sizeOf(Header)) return error.Program;
+        const header: *const Header = @ptrCast(bytes.ptr);
+        if (header.magic != magic or header.version != version or header.layout_hash != layout_hash) return error.Program;
+        const view: View = .{
+            .header = header,
+            .ops = try slice(Op, bytes, header.ops_offset, header.op_count),
+            .tensors = try slice(Tensor, bytes, header.tensors_offset, header.tensor_count),
+            .kv_layers = try slice(KvLayer, bytes, header.kv_layers_offset, header.kv_layer_count),
+            .kv_groups = try slice(KvGroup, bytes, header.kv_groups_offset, header.kv_group_count),
+            .constants = try slice(u8, bytes, header.constants_offset, header.constants_bytes),
+        };
+        try view.check();
+        return view;
+    }
+
+    fn slice(comptime T: type, bytes: []align(8) const u8, offset: u64, count: u64) error{Program}![]const T {
+        if (offset % @alignOf(T) != 0 or offset > bytes.len) return error.Program;
+        if (count > (bytes.len - offset) / @sizeOf(T)) return error.Program;
+        const start: [*]const T = @ptrCast(@alignCast(bytes.ptr + @as(usize, @intCast(offset))));
+        return start[0..@intCast(count)];
+    }
+
+    fn check(view: View) error{Program}!void {
+        const header = view.header;
+        const in_bounds = header.rows_max >= 1 and header.rows_max <= step_rows_max and
+            header.logits_rows_max >= 1 and header.logits_rows_max <= header.rows_max and
+            header.batch_max >= 1 and header.batch_max <= sequences_max and
+            header.batch_max <= header.logits_rows_max and
+            header.context_max >= 1 and header.context_max <= 1 << 24 and
+            header.vocabulary >= 1 and header.vocabulary <= 1 << 24 and
+            header.chunk_positions >= 1 and header.kv_group_count <= kv_groups_max and
+            header.op_count >= 1 and header.op_count < event_no_op and
+            header.weights_bytes <= 1 << 44 and header.arena_bytes <= 1 << 44 and
+            header.logits_tensor < header.tensor_count;
+        if (!in_bounds) return error.Program;
+        for (view.tensors) |tensor| {
+            const region_bytes = switch (@intFromEnum(tensor.region)) {
+                0 => header.weights_bytes,
+                1 => header.constants_bytes,
+                2 => header.arena_bytes,
+                else => return error.Program,
+            };
+            if (tensor.offset % 64 != 0 or tensor.offset > region_bytes or tensor.bytes > region_bytes - tensor.offset) return error.Program;
+            if (tensor.scales_offset % 64 != 0 or tensor.scales_offset > region_bytes or tensor.scales_bytes > region_bytes - tensor.scales_offset) return error.Program;
+            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and tensor.format != quantized_rows) return error.Program;
+        }
+        for (view.ops) |op| {
+            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.gather)) return error.Program;
+            for (op.tensors) |index| if (index != none and index >= header.tensor_count) return error.Program;
+            const kv_layer: ?u32 = switch (op.kind) {
+                .rope_store => op.u[5],
+                .attention, .attention_merge => op.u[4],
+                else => null,
+            };
+            if (kv_layer) |layer| if (layer >= header.kv_layer_count) return error.Program;
+        }
+        for (view.kv_layers) |layer| if (layer.group >= header.kv_group_count) return error.Program;
+        for (view.kv_groups) |group| if (group.page_count == 0 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
+    }
+};

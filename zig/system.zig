@@ -1,0 +1,204 @@
+//! What differs between operating systems, and nothing else: memory from the system, waiting on an address, reading a file
+//! at an offset, a pipe, pinning a thread, the monotonic clock.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const assert = std.debug.assert;
+
+const os = builtin.os.tag;
+const windows = os == .windows;
+const linux = std.os.linux;
+
+const kernel32 = struct {
+    extern "kernel32" fn VirtualAlloc(?*anyopaque, usize, u32, u32) callconv(.winapi) ?*anyopaque;
+    extern "kernel32" fn VirtualFree(*anyopaque, usize, u32) callconv(.winapi) c_int;
+    extern "kernel32" fn CreateFileW([*:0]const u16, u32, u32, ?*anyopaque, u32, u32, ?*anyopaque) callconv(.winapi) ?*anyopaque;
+    extern "kernel32" fn CloseHandle(*anyopaque) callconv(.winapi) c_int;
+    extern "kernel32" fn ReadFile(*anyopaque, [*]u8, u32, *u32, *Overlapped) callconv(.winapi) c_int;
+    extern "kernel32" fn QueryPerformanceCounter(*i64) callconv(.winapi) c_int;
+    extern "kernel32" fn QueryPerformanceFrequency(*i64) callconv(.winapi) c_int;
+    extern "kernel32" fn GetCurrentThread() callconv(.winapi) *anyopaque;
+    extern "kernel32" fn SetThreadAffinityMask(*anyopaque, usize) callconv(.winapi) usize;
+    const Overlapped = extern struct { internal: usize = 0, internal_high: usize = 0, offset: u32, offset_high: u32, event: ?*anyopaque = null };
+};
+
+const crt = struct {
+    extern "c" fn _pipe(*[2]c_int, c_uint, c_int) c_int;
+    extern "c" fn _write(c_int, [*]const u8, c_uint) c_int;
+    extern "c" fn _close(c_int) c_int;
+};
+
+/// Zeroed memory straight from the system, page-aligned. `reserve_only`: address space whose pages cost memory when they
+/// are first written.
+pub fn map(bytes: u64, reserve_only: bool) error{OutOfMemory}![]align(4096) u8 {
+    assert(bytes > 0);
+    const length: usize = std.math.cast(usize, std.mem.alignForward(u64, bytes, 4096)) orelse return error.OutOfMemory;
+    if (windows) {
+        const commit_and_reserve = 0x3000;
+        const page_readwrite = 0x04;
+        const memory = kernel32.VirtualAlloc(null, length, commit_and_reserve, page_readwrite) orelse return error.OutOfMemory;
+        return @as([*]align(4096) u8, @ptrCast(@alignCast(memory)))[0..length];
+    }
+    var flags: std.c.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true };
+    if (@hasField(std.c.MAP, "NORESERVE")) flags.NORESERVE = reserve_only;
+    const memory = std.c.mmap(null, length, .{ .READ = true, .WRITE = true }, flags, -1, 0);
+    if (memory == std.c.MAP_FAILED) return error.OutOfMemory;
+    if (os == .linux and !reserve_only and length >= 2 << 20) {
+        // Huge pages where the system gives them: weights are read end to end once a token.
+        _ = std.c.madvise(@ptrCast(@alignCast(memory)), length, linux.MADV.HUGEPAGE);
+    }
+    return @as([*]align(4096) u8, @ptrCast(@alignCast(memory)))[0..length];
+}
+
+pub fn unmap(memory: []align(4096) u8) void {
+    if (windows) {
+        const release = 0x8000;
+        _ = kernel32.VirtualFree(memory.ptr, 0, release);
+    } else {
+        _ = std.c.munmap(@ptrCast(@alignCast(memory.ptr)), memory.len);
+    }
+}
+
+/// Sleeps until `wake` on the same address, a spurious wake-up, or at once if `address` no longer holds `expected`.
+pub fn wait(address: *const std.atomic.Value(u32), expected: u32, timeout_ns: ?u64) void {
+    switch (os) {
+        .linux => {
+            const timeout: linux.timespec = if (timeout_ns) |ns| .{ .sec = @intCast(ns / std.time.ns_per_s), .nsec = @intCast(ns % std.time.ns_per_s) } else undefined;
+            _ = linux.futex_4arg(&address.raw, .{ .cmd = .WAIT, .private = true }, expected, if (timeout_ns != null) &timeout else null);
+        },
+        .macos => {
+            const timeout_us: u32 = if (timeout_ns) |ns| @intCast(@max(1, @min(ns / 1000, std.math.maxInt(u32)))) else 0;
+            _ = std.c.__ulock_wait(.{ .op = .COMPARE_AND_WAIT, .NO_ERRNO = true }, &address.raw, expected, timeout_us);
+        },
+        .windows => {
+            const relative: i64 = if (timeout_ns) |ns| -@as(i64, @intCast(ns / 100)) else 0;
+            _ = std.os.windows.ntdll.RtlWaitOnAddress(&address.raw, &expected, 4, if (timeout_ns != null) &relative else null);
+        },
+        else => @compileError("no futex for this system"),
+    }
+}
+
+pub fn wakeAll(address: *const std.atomic.Value(u32)) void {
+    switch (os) {
+        .linux => _ = linux.futex_3arg(&address.raw, .{ .cmd = .WAKE, .private = true }, std.math.maxInt(i32)),
+        .macos => _ = std.c.__ulock_wake(.{ .op = .COMPARE_AND_WAIT, .NO_ERRNO = true, .WAKE_ALL = true }, &address.raw, 0),
+        .windows => std.os.windows.ntdll.RtlWakeAddressAll(&address.raw),
+        else => @compileError("no futex for this system"),
+    }
+}
+
+/// A file opened for positioned reading. Reads, and not a mapping, bring weights in: a file that another program cuts short
+/// ends a read early, which is an error message; under a mapping it would be a bus error.
+pub const File = struct {
+    handle: if (windows) *anyopaque else c_int,
+
+    pub fn open(path: [*:0]const u8) error{Open}!File {
+        if (windows) {
+            var wide: [32768:0]u16 = undefined;
+            const length = std.unicode.utf8ToUtf16Le(&wide, std.mem.span(path)) catch return error.Open;
+            wide[length] = 0;
+            const generic_read = 0x8000_0000;
+            const share_all = 7;
+            const open_existing = 3;
+            const handle = kernel32.CreateFileW(&wide, generic_read, share_all, null, open_existing, 0, null) orelse return error.Open;
+            if (@intFromPtr(handle) == std.math.maxInt(usize)) return error.Open;
+            return .{ .handle = handle };
+        }
+        const handle = std.c.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true });
+        if (handle < 0) return error.Open;
+        return .{ .handle = handle };
+    }
+
+    pub fn close(file: File) void {
+        if (windows) _ = kernel32.CloseHandle(file.handle) else _ = std.c.close(file.handle);
+    }
+
+    /// Fills `buffer` from `offset`.
+    pub fn readAll(file: File, buffer: []u8, offset: u64) error{ Read, CutShort }!void {
+        var done: usize = 0;
+        while (done < buffer.len) {
+            const rest = buffer[done..];
+            const position = offset + done;
+            const count: usize = if (windows) count: {
+                var read: u32 = 0;
+                var overlapped: kernel32.Overlapped = .{ .offset = @truncate(position), .offset_high = @truncate(position >> 32) };
+                if (kernel32.ReadFile(file.handle, rest.ptr, @intCast(@min(rest.len, 1 << 30)), &read, &overlapped) == 0) return error.Read;
+                break :count read;
+            } else count: {
+                const read = std.c.pread(file.handle, rest.ptr, @min(rest.len, 1 << 30), @intCast(position));
+                if (read < 0) {
+                    if (std.c.errno(read) == .INTR) continue;
+                    return error.Read;
+                }
+                break :count @intCast(read);
+            };
+            if (count == 0) return error.CutShort;
+            done += count;
+        }
+    }
+};
+
+/// A pipe whose reading end TypeScript listens to. One byte means: there are records.
+pub const Pipe = struct {
+    read_end: c_int,
+    write_end: c_int,
+
+    pub fn init() error{Pipe}!Pipe {
+        var ends: [2]c_int = undefined;
+        if (windows) {
+            const binary = 0x8000;
+            if (crt._pipe(&ends, 4096, binary) != 0) return error.Pipe;
+        } else if (os == .linux) {
+            if (linux.errno(linux.pipe2(&ends, .{ .CLOEXEC = true })) != .SUCCESS) return error.Pipe;
+        } else {
+            if (std.c.pipe(&ends) != 0) return error.Pipe;
+        }
+        return .{ .read_end = ends[0], .write_end = ends[1] };
+    }
+
+    pub fn notify(pipe: Pipe) void {
+        const byte = [1]u8{1};
+        if (windows) {
+            _ = crt._write(pipe.write_end, &byte, 1);
+        } else {
+            while (std.c.write(pipe.write_end, &byte, 1) < 0) {
+                if (std.c.errno(-1) != .INTR) break;
+            }
+        }
+    }
+
+    /// Closes the writing end, which ends TypeScript's stream; the reading end belongs to TypeScript.
+    pub fn closeWriteEnd(pipe: Pipe) void {
+        if (windows) _ = crt._close(pipe.write_end) else _ = std.c.close(pipe.write_end);
+    }
+};
+
+/// Pins the calling thread to one logical CPU; systems without such a call ignore it.
+pub fn pinThread(cpu: u32) bool {
+    switch (os) {
+        .linux => {
+            var set: linux.cpu_set_t = @splat(0);
+            const bits = @bitSizeOf(usize);
+            if (cpu / bits >= set.len) return false;
+            set[cpu / bits] = @as(usize, 1) << @intCast(cpu % bits);
+            linux.sched_setaffinity(0, &set) catch return false;
+            return true;
+        },
+        .windows => return cpu < 64 and kernel32.SetThreadAffinityMask(kernel32.GetCurrentThread(), @as(usize, 1) << @intCast(cpu)) != 0,
+        else => return false,
+    }
+}
+
+/// The monotonic clock, in ns.
+pub fn monotonicNs() u64 {
+    if (windows) {
+        var count: i64 = 0;
+        var frequency: i64 = 1;
+        _ = kernel32.QueryPerformanceCounter(&count);
+        _ = kernel32.QueryPerformanceFrequency(&frequency);
+        return @intCast(@divTrunc(@as(i128, count) * std.time.ns_per_s, frequency));
+    }
+    var time: std.c.timespec = undefined;
+    _ = std.c.clock_gettime(.MONOTONIC, &time);
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}

@@ -1,0 +1,107 @@
+//! The C ABI: every exported symbol and nothing else. TypeScript's mirror is src/engine/library.ts. Pointers that TypeScript
+//! passes are to memory it keeps alive for the length of the call; the engine copies what it keeps.
+
+const std = @import("std");
+const cpu = @import("cpu.zig");
+const p = @import("program.zig");
+const engine_ = @import("engine.zig");
+const formats = @import("kernels/format.zig");
+const table = @import("kernels/table.zig");
+const Engine = engine_.Engine;
+
+export fn tinyai_layout_hash() u64 {
+    return p.layout_hash;
+}
+
+export fn tinyai_cpu_features() u64 {
+    return cpu.features().bits.mask;
+}
+
+export fn tinyai_level_count() u32 {
+    return cpu.levels.len;
+}
+
+export fn tinyai_level_name(level: u32) ?[*:0]const u8 {
+    return if (level < cpu.levels.len) cpu.levels[level].name.ptr else null;
+}
+
+export fn tinyai_level_supported(level: u32) u32 {
+    return @intFromBool(level < cpu.levels.len and cpu.supported(level));
+}
+
+/// Bytes of a packed matrix into `out`: weights, then scales. 0: no such format. For the test that compares the planner's sum.
+export fn tinyai_packed_bytes(format: u32, rows: u32, columns: u32, out: *[2]u64) u32 {
+    if (format > @intFromEnum(table.Format.iq4_xs)) return 0;
+    const bytes = formats.packedBytes(@enumFromInt(format), rows, columns);
+    out.* = .{ bytes.weight, bytes.scales };
+    return 1;
+}
+
+/// Makes an engine; null on failure, with a `program.Failure` in `failure`. `read_end` gets the file descriptor to listen to.
+export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, failure: *u32, read_end: *i32) ?*Engine {
+    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_path) catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Program => .program,
+            error.Open => .open,
+            error.Pipe => .pipe,
+            error.Threads => .threads,
+        }));
+        return null;
+    };
+    failure.* = 0;
+    read_end.* = engine.pipe.read_end;
+    return engine;
+}
+
+export fn tinyai_engine_stop(engine: *Engine) void {
+    engine.stop();
+}
+
+export fn tinyai_engine_destroy(engine: *Engine) void {
+    engine.destroy();
+}
+
+/// Bytes of the source file packed so far.
+export fn tinyai_engine_packed_bytes(engine: *Engine) u64 {
+    return engine.packed_bytes.load(.monotonic);
+}
+
+export fn tinyai_engine_submit(engine: *Engine, slot: u32, request: *const p.Request, tokens: [*]const u32, token_count: u32) u32 {
+    return @intFromBool(engine.submit(slot, request, tokens[0..token_count]));
+}
+
+export fn tinyai_engine_cancel(engine: *Engine, slot: u32, request: u32) void {
+    engine.cancel(slot, request);
+}
+
+export fn tinyai_engine_drain_records(engine: *Engine, out: [*]p.Record, capacity: u32) u32 {
+    return @intCast(engine.drainRecords(out[0..capacity]));
+}
+
+export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Event, capacity: u32) u32 {
+    return @intCast(engine.drainEvents(thread, out[0..capacity]));
+}
+
+export fn tinyai_engine_events_lost(engine: *Engine) u64 {
+    return engine.eventsLost();
+}
+
+export fn tinyai_engine_set_events(engine: *Engine, enabled: u32) void {
+    engine.executor.events_enabled.store(enabled, .monotonic);
+}
+
+/// `count` rows of logits from row `first`; `last` lets the engine go on. 0: there are not so many.
+export fn tinyai_engine_read_logits(engine: *Engine, first: u32, count: u32, out: [*]f32, last: u32) u32 {
+    const length = @as(usize, count) * engine.view.header.vocabulary;
+    return @intFromBool(engine.readLogits(first, out[0..length], last != 0));
+}
+
+test {
+    _ = @import("clock.zig");
+    _ = @import("events.zig");
+    _ = @import("memory.zig");
+    _ = @import("pool.zig");
+    _ = @import("program.zig");
+    _ = engine_;
+}
