@@ -170,6 +170,7 @@ const Head = struct {
 };
 
 fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
+    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
     const d = comptime layout.descriptor(format);
     const group_bytes = layout.groupBytes(format, args.columns);
     const scale_bytes = layout.groupScaleBytes(format, args.columns);
@@ -283,6 +284,7 @@ const Unpacked = struct {
 };
 
 fn unpackGroup(comptime d: layout.Descriptor, columns: u32, weight: [*]const u8, scales: [*]const u8, scratch: [*]align(64) u8) Unpacked {
+    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
     const plain = d.planes.len == 1 and d.planes[0] == 8 and d.lookup == null;
     const stride = group_rows * (if (d.minimum == .none) 1 else 2);
     const factors: [*]f32 = @ptrCast(@alignCast(scratch + if (plain) 0 else group_rows * @as(usize, columns)));
@@ -307,6 +309,7 @@ fn unpackGroup(comptime d: layout.Descriptor, columns: u32, weight: [*]const u8,
 }
 
 fn manyTokens(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) void {
+    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
     var token: u32 = 0;
     while (token < args.tokens) : (token += many_tokens) {
         const valid = @min(args.tokens - token, many_tokens);
@@ -391,6 +394,7 @@ fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u3
 }
 
 fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
+    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
     const group_bytes = layout.groupBytes(format, args.columns);
     var token: u32 = 0;
     inline for (.{ tokens_max, 1 }) |count| {
