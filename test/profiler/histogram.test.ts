@@ -33,6 +33,7 @@ describe("a duration histogram", () => {
           expect(given).toBeGreaterThanOrEqual(exact);
           expect(given - exact).toBeLessThanOrEqual(exact / 1000);
         }
+        expect(histogram.percentile(100)).toBe(histogram.max);
       }),
     );
   });

@@ -120,6 +120,17 @@ describe("a profile", () => {
     expect(profileOf(ops, [...rest, late]).byOp[0]?.wallNs).toBe(40);
   });
 
+  test("counts the wall time of an op that lies inside another of its kind once", () => {
+    const profile = profileOf(opList([{}, {}, {}]), [
+      { kind: "work", op: 0, start: 100, end: 200 },
+      { kind: "work", op: 1, start: 120, end: 150, thread: 1 },
+      { kind: "work", op: 2, start: 190, end: 230, thread: 1 },
+      { kind: "step", start: 100, end: 240 },
+    ]);
+    expect(profile.byKind[0]?.wallNs).toBe(130);
+    expect(profile.byOp.map((row) => row.wallNs)).toEqual([100, 30, 40]);
+  });
+
   test("gives an op without rows neither a run nor time nor bytes", () => {
     const ops = opList([{ bytesPerStep: 10 }, { name: "head", bytesPerStep: 1000 }]);
     const profile = profileOf(ops, [
@@ -324,6 +335,9 @@ describe("events that arrive in pieces", () => {
     const wrapped = steps.map((event) => ({ ...event, step: ((event.step ?? 1) + 0xffff_fffa) % 2 ** 32 }));
     // Step 0 is one like the others.
     expect(profileOf(LAYER_OPS, wrapped)).toEqual(whole);
+    const profiler = new Profiler(LAYER_OPS, { openSteps: 3 });
+    for (const event of wrapped) profiler.drain(encode([event]));
+    expect(profiler.result()).toEqual(whole);
   });
 
   test("are exact on a machine that has been up for years", () => {
@@ -360,6 +374,15 @@ describe("a ring that lost events", () => {
     const profile = profileOf(LAYER_OPS, [...layerStep(1, 5000), ...layerStep(2, 6000).slice(-1)]);
     expect(profile).toEqual({ ...profileOf(LAYER_OPS, layerStep(1, 5000)), incompleteSteps: 1 });
   });
+
+  test("counts a left-out step also when its place is needed, and what still comes of it", () => {
+    const own = layerStep(1, 5000).slice(-1);
+    const late: TestEvent = { kind: "work", thread: 1, op: 0, start: 5000, end: 5100 };
+    const profiler = new Profiler(LAYER_OPS, { openSteps: 1 });
+    profiler.drain(encode([...own, late, ...layerStep(2, 6000).slice(0, 3), ...layerStep(3, 7000)]));
+    const profile = profiler.result();
+    expect(profile).toEqual({ ...profileOf(LAYER_OPS, layerStep(3, 7000)), incompleteSteps: 2, lateEvents: 1 });
+  });
 });
 
 describe("a profiler", () => {
@@ -382,6 +405,19 @@ describe("a profiler", () => {
       { kind: "step", start: 100, end: 160 },
     ]);
     expect(profile.byOp[0]).toMatchObject({ count: 1, totalNs: 40, maxNs: 40, wallNs: 50, bytes: 100 });
+  });
+
+  test("does not gather the engine thread's idle time between steps", () => {
+    const idle: TestEvent[] = Array.from({ length: 300_000 }, (_, index) => ({
+      kind: "idle",
+      step: 1,
+      start: 6000 + index,
+      end: 6001 + index,
+    }));
+    const profile = profileOf(LAYER_OPS, [...layerStep(1, 5000), ...idle]);
+    expect(profile.malformedEvents).toBe(0);
+    expect(profile.threads[0]?.recordedIdleNs).toBe(300_000);
+    expect(profile.idle.totalNs).toBe(0);
   });
 
   test("takes in the events of many threads", () => {
@@ -411,7 +447,8 @@ describe("a profiler", () => {
     profiler.drain(encode([...layerStep(1, 5000), ...layerStep(2, 6000).slice(0, 5)]), 9);
     profiler.reset();
     expect(profiler.result()).toEqual(new Profiler(LAYER_OPS).result());
-    profiler.drain(encode(layerStep(1, 100)));
+    // A new engine's second step is not the one that was under way.
+    profiler.drain(encode(layerStep(2, 6020)));
     expect(profiler.result()).toEqual(profileOf(LAYER_OPS, layerStep(1, 5000)));
   });
 
