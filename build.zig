@@ -117,7 +117,7 @@ pub fn build(b: *std.Build) void {
     }
 
     addLevelsStep(b, wanted, optimize);
-    addTestStep(b, host, wanted, qemu);
+    addTestStep(b, host, optimize, wanted, qemu);
 }
 
 fn checkLevels(list: []const u8) void {
@@ -176,16 +176,22 @@ fn levelModule(b: *std.Build, system: System, level: Level, optimize: std.builti
     return module;
 }
 
+var objects: std.StringHashMapUnmanaged(*std.Build.Step.Compile) = .empty;
+
+/// The level's object, one step however many link it: the library, the tests of the data plane, `zig build levels`.
 fn levelObject(b: *std.Build, system: System, level: Level, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
-    return b.addObject(.{
+    const key = b.fmt("{s} {t} {t} {t}", .{ level.name, system.arch, system.os, optimize });
+    const entry = objects.getOrPut(b.allocator, key) catch @panic("out of memory");
+    if (!entry.found_existing) entry.value_ptr.* = b.addObject(.{
         .name = b.fmt("kernels_{s}", .{level.name}),
         .root_module = levelModule(b, system, level, optimize),
         .use_llvm = true,
     });
+    return entry.value_ptr.*;
 }
 
-/// The root module of the library, with the names of the levels that are linked in.
-fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode, wanted: ?[]const u8) *std.Build.Module {
+/// The root module of the library, with the names of the levels that are linked in. `kernel_optimize` is of the levels.
+fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode, kernel_optimize: std.builtin.OptimizeMode, wanted: ?[]const u8) *std.Build.Module {
     const module = b.createModule(.{
         .root_source_file = b.path("zig/tinyai.zig"),
         .target = resolve(b, system, null),
@@ -198,7 +204,7 @@ fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode,
     for (levels) |level| {
         if (level.arch != system.arch or !isWanted(level, wanted)) continue;
         names.append(b.allocator, level.name) catch @panic("out of memory");
-        module.addObject(levelObject(b, system, level, optimize));
+        module.addObject(levelObject(b, system, level, kernel_optimize));
     }
     if (names.items.len == 0) std.process.fatal("-Dlevels names no level of {t}", .{system.arch});
     const options = b.addOptions();
@@ -211,7 +217,7 @@ fn addLibrary(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode,
     return b.addLibrary(.{
         .name = "tinyai",
         .linkage = .dynamic,
-        .root_module = rootModule(b, system, optimize, wanted),
+        .root_module = rootModule(b, system, optimize, optimize, wanted),
         .use_llvm = true,
     });
 }
@@ -228,14 +234,15 @@ fn addLevelsStep(b: *std.Build, wanted: ?[]const u8, optimize: std.builtin.Optim
 
 /// Every test binary ends with a line `zig tests <name>: <n> passed, <n> failed, <n> skipped` (zig/test_runner.zig); what
 /// cannot run here is named in a line `zig tests <name>: not run: <why>`.
-fn addTestStep(b: *std.Build, host: System, wanted: ?[]const u8, qemu: Qemu) void {
+fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, wanted: ?[]const u8, qemu: Qemu) void {
     const step = b.step("test", "Run Zig's tests: the data plane's once, the kernels' at every level that can run here");
     const filters = b.option([]const []const u8, "test-filter", "Only run tests whose name contains this") orelse &.{};
     const runner: std.Build.Step.Compile.TestRunner = .{ .path = b.path("zig/test_runner.zig"), .mode = .simple };
 
     const root = b.addTest(.{
         .name = "root",
-        .root_module = rootModule(b, host, .ReleaseSafe, wanted),
+        // The data plane with its assertions, the kernels as the library has them: theirs are tested below.
+        .root_module = rootModule(b, host, .ReleaseSafe, optimize, wanted),
         .test_runner = runner,
         .filters = filters,
         .use_llvm = true,
