@@ -16,9 +16,34 @@ interface Verb {
 
 const verbs: readonly Verb[] = [
   {
+    name: "generate",
+    summary: "generate text after a prompt",
+    register: async (program) => (await import("./generate.ts")).registerGenerate(program),
+  },
+  {
+    name: "chat",
+    summary: "talk with a chat model",
+    register: async (program) => (await import("./chat.ts")).registerChat(program),
+  },
+  {
+    name: "score",
+    summary: "log-probabilities of a text's own tokens",
+    register: async (program) => (await import("./score.ts")).registerScore(program),
+  },
+  {
+    name: "perplexity",
+    summary: "how well a model predicts a text",
+    register: async (program) => (await import("./perplexity.ts")).registerPerplexity(program),
+  },
+  {
     name: "pull",
     summary: "get a model by name, check it, and keep it for every later use",
     register: async (program) => (await import("./pull.ts")).registerPull(program),
+  },
+  {
+    name: "doctor",
+    summary: "check what this machine has and say what to do about what is missing",
+    register: async (program) => (await import("./doctor.ts")).registerDoctor(program),
   },
 ];
 
@@ -46,7 +71,7 @@ tinyai VERB --help shows a verb's options and examples.`,
   }
   try {
     await program.parseAsync([...arguments_], { from: "user" });
-    return interruptedExitCode();
+    return interruptedExitCode() || Number(process.exitCode ?? 0);
   } catch (error) {
     if (interruptedExitCode() !== 0) return interruptedExitCode();
     return report(error);

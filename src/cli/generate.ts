@@ -1,0 +1,86 @@
+// `tinyai generate`: text after a prompt, streamed, or as JSON with timings and a profile.
+
+import type { Command } from "commander";
+import { formatProfile, type Profile } from "../../profiler/index.ts";
+import { interruption } from "./interrupt.ts";
+import {
+  addGenerationFlags,
+  addModelFlags,
+  type GenerationFlags,
+  generationOptions,
+  loadFromFlags,
+  type ModelFlags,
+  numberFlag,
+  printJson,
+} from "./model.ts";
+
+interface Flags extends ModelFlags, GenerationFlags {
+  readonly prompt: string;
+  readonly topLogprobs?: string;
+  readonly profile?: boolean;
+  readonly json?: boolean;
+}
+
+export function registerGenerate(program: Command): void {
+  const command = program.command("generate").description("generate text after a prompt");
+  addGenerationFlags(addModelFlags(command).requiredOption("--prompt <text>", "the text to go on from"))
+    .option("--top-logprobs <count>", "with --json: log-probabilities of the most likely tokens at each place")
+    .option("--profile", "record where the time goes and show it (with --json: as `profile`)")
+    .option("--json", "print text, tokens and timings as one JSON document")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  tinyai generate --model gemma3-270m --prompt "Once upon a time"
+  tinyai generate --model gemma3-270m --prompt "The capital of France is" --max-length 8 --temperature 0
+  tinyai generate --model model.gguf --prompt "Q: 2+2? A:" --stop "Q:" --seed 7 --json
+  tinyai generate --model gemma3-270m --prompt "Hello" --profile`,
+    )
+    .action(run);
+}
+
+async function run(flags: Flags): Promise<void> {
+  const options = {
+    ...generationOptions(flags),
+    topLogprobs: numberFlag("top-logprobs", flags.topLogprobs),
+    signal: interruption(),
+  };
+  await using model = await loadFromFlags(flags);
+  if (flags.profile) model.startProfiling();
+  const stream = model.stream(flags.prompt, options);
+  for (;;) {
+    const next = await stream.next();
+    if (!next.done) {
+      if (!flags.json) process.stdout.write(next.value.text);
+      continue;
+    }
+    const result = next.value;
+    const profile: Profile | undefined = flags.profile ? model.stopProfiling() : undefined;
+    if (!flags.json) {
+      process.stdout.write("\n");
+      if (profile) process.stderr.write(`\n${formatProfile(profile)}`);
+      return;
+    }
+    const { timings } = result;
+    printJson({
+      text: result.text,
+      tokens: result.tokens,
+      prompt_tokens: result.promptTokens,
+      finish: result.finish,
+      seed: result.seed.toString(),
+      logprobs: result.logprobs,
+      ...(result.top.length > 0
+        ? { top: result.top.map((list) => list.map(({ token, logprob }) => [token, logprob])) }
+        : {}),
+      timings: {
+        load_ms: model.loadMs,
+        first_token_ms: timings.firstTokenMs,
+        prompt_tokens_per_s: timings.promptTokensPerSecond,
+        generated_tokens_per_s: timings.generatedTokensPerSecond,
+        wall_ms: timings.wallMs,
+      },
+      ...(profile ? { profile } : {}),
+    });
+    return;
+  }
+}

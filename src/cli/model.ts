@@ -1,0 +1,126 @@
+// What the verbs that run a model share: the flags that load one, their values as numbers, and progress while it loads.
+
+import { readFileSync } from "node:fs";
+import type { Command } from "commander";
+import { OptionError } from "../errors.ts";
+import type { GenerateOptions } from "../generate/options.ts";
+import { type LoadOptions, loadModel, type Model } from "../load.ts";
+import { interruption } from "./interrupt.ts";
+import { type Progress, startProgress } from "./progress.ts";
+
+/** Flags as commander gives them: texts, unless the flag takes no value. */
+export interface ModelFlags {
+  readonly model: string;
+  readonly threads?: string;
+  readonly simdLevel?: string;
+  readonly context?: string;
+  readonly batchSize?: string;
+}
+
+export interface GenerationFlags {
+  readonly maxLength?: string;
+  readonly temperature?: string;
+  readonly topK?: string;
+  readonly topP?: string;
+  readonly minP?: string;
+  readonly repeatPenalty?: string;
+  readonly repeatLast?: string;
+  readonly seed?: string;
+  readonly stop?: string[];
+  readonly ignoreEos?: boolean;
+}
+
+/** Loading that takes longer than this shows how far it is. */
+const quietLoadMs = 500;
+
+export function addModelFlags(command: Command): Command {
+  return command
+    .requiredOption("--model <model>", "path of a GGUF file, or the name of a pulled model")
+    .option("--threads <count>", "threads that compute (default: the CPUs this process may use)")
+    .option("--simd-level <level>", "0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default)")
+    .option("--context <positions>", "positions a sequence may have (default: the model's limit)")
+    .option("--batch-size <sequences>", "sequences a step at most (default: 16)");
+}
+
+export function addGenerationFlags(command: Command): Command {
+  return command
+    .option("--max-length <tokens>", "tokens generated at most (default: 128)")
+    .option("--temperature <number>", "0 always takes the most likely token (default: 0.7)")
+    .option("--top-k <count>", "only the k most likely tokens; 0 for all (default: 50)")
+    .option("--top-p <share>", "only the most likely tokens that reach this share together (default: 0.9)")
+    .option("--min-p <share>", "only tokens this likely beside the most likely one (default: 0)")
+    .option("--repeat-penalty <number>", "1 for none (default: 1)")
+    .option("--repeat-last <tokens>", "tokens that the penalty looks at (default: 64)")
+    .option("--seed <number>", "the same seed gives the same text (default: random)")
+    .option("--stop <text...>", "texts that end the generation")
+    .option("--ignore-eos", "go on when the model would end");
+}
+
+/** The number that a flag holds. Ranges are checked where the option is used. */
+export function numberFlag(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (Number.isNaN(value)) throw new OptionError(`--${flag}`, `is ${JSON.stringify(text)}; a number is expected`);
+  return value;
+}
+
+export function generationOptions(flags: GenerationFlags): GenerateOptions {
+  return {
+    maxLength: numberFlag("max-length", flags.maxLength),
+    temperature: numberFlag("temperature", flags.temperature),
+    topK: numberFlag("top-k", flags.topK),
+    topP: numberFlag("top-p", flags.topP),
+    minP: numberFlag("min-p", flags.minP),
+    repeatPenalty: numberFlag("repeat-penalty", flags.repeatPenalty),
+    repeatLast: numberFlag("repeat-last", flags.repeatLast),
+    seed: seedFlag(flags.seed),
+    stop: flags.stop,
+    ignoreEos: flags.ignoreEos,
+  };
+}
+
+/** Seeds have 64 bits, more than a number holds. */
+function seedFlag(text: string | undefined): bigint | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d{1,20}$/.test(text))
+    throw new OptionError("--seed", `is ${JSON.stringify(text)}; a whole number is expected`);
+  return BigInt(text);
+}
+
+/** Loads the model that the flags name; Ctrl-C ends it. */
+export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {}): Promise<Model> {
+  const threads = numberFlag("threads", flags.threads);
+  const level = numberFlag("simd-level", flags.simdLevel);
+  const startedMs = performance.now();
+  let progress: Progress | undefined;
+  const model = await loadModel(flags.model, {
+    ...defaults,
+    ...(threads === undefined ? {} : { threads: { count: threads } }),
+    ...(level === undefined ? {} : { simd: { level } }),
+    contextLength: numberFlag("context", flags.context) ?? defaults.contextLength,
+    batchSize: numberFlag("batch-size", flags.batchSize) ?? defaults.batchSize,
+    signal: interruption(),
+    onProgress(done, total) {
+      if (!progress && performance.now() - startedMs > quietLoadMs && done < total) {
+        progress = startProgress({ label: `loading ${flags.model}`, unit: "bytes", total });
+      }
+      progress?.update(done);
+    },
+  });
+  progress?.done();
+  return model;
+}
+
+/** The text of a file. Bytes that are not UTF-8 become U+FFFD. `-` is standard input. */
+export function readText(path: string): string {
+  try {
+    return readFileSync(path === "-" ? 0 : path, "utf8");
+  } catch (cause) {
+    throw new OptionError("--file", `${path} cannot be read: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** One JSON document on stdout. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+}
