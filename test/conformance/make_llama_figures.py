@@ -2,8 +2,8 @@
 """Measures how far llama.cpp lies from the reference: the figures the library under test is held to.
 
 Run once by a maintainer, not by the tests; they read what it wrote, fixtures/llama-cpp-figures.json.
-Beside each figure stands the SHA-256 of the model file and of the token ids, so that a figure is never
-compared with one of another file or another text.
+Beside each figure stands the SHA-256 of the model file, so that a figure is never compared with one of
+another file; the token ids it was measured on are kept in fixtures/tokens.json.
 
 usage: make_llama_figures.py GEMMA.gguf [--only NAME ...] [--positions N]
 Needs, in a virtual environment:
@@ -15,6 +15,7 @@ With --positions the figures are printed and not stored.
 import argparse
 import ctypes
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -22,7 +23,6 @@ import sys
 import tempfile
 import time
 
-import gguf
 import llama_cpp
 import numpy as np
 
@@ -30,6 +30,7 @@ import make_model
 import reference
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+TOKENS = os.path.join(HERE, "fixtures", "tokens.json")
 FIGURES = os.path.join(HERE, "fixtures", "llama-cpp-figures.json")
 TEXT, LONG_TEXT = "apache-2.0.txt", "gpl-3.txt"
 GEMMA_POSITIONS, RANDOM_POSITIONS = 2048, 1024
@@ -85,28 +86,27 @@ def file_sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tokens_sha256(tokens):
-    return hashlib.sha256(np.asarray(tokens, "<u4").tobytes()).hexdigest()
-
-
 def read_text(name):
     with open(os.path.join(HERE, "fixtures", name), encoding="utf-8", newline="") as file:
         return file.read()
 
 
-def figures(path, positions):
+def figures(path, positions, kept_tokens, tokens_name):
     llama = Llama(path, 4096)
     tokens = llama.tokenize(read_text(TEXT))[:positions]
     if len(tokens) != positions:
         raise SystemExit(f"{TEXT} has {len(tokens)} tokens for {path}, {positions} are wanted")
+    if kept_tokens.setdefault(tokens_name, tokens) != tokens:
+        raise SystemExit(f"{path}: its ids are not those kept as {tokens_name}")
     model = reference.Model(path)
     comparison = reference.Comparison(model, tokens, model.hidden(tokens))
     for rows in llama.logits(tokens):
         for start in range(0, len(rows), model.block_rows()):
             comparison.add(rows[start : start + model.block_rows()])
     llama.close()
-    identity = {"sha256": file_sha256(path), "text": TEXT, "tokens_sha256": tokens_sha256(tokens)}
-    return identity | comparison.result()
+    result = comparison.result()
+    del result["rows_sha256"]
+    return {"sha256": file_sha256(path), "text": TEXT, "tokens": tokens_name} | result
 
 
 def perplexity_figures(path):
@@ -153,14 +153,16 @@ def main():
     quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
     llama_cpp.llama_log_set(quiet, None)
 
-    document = {}
-    if os.path.exists(FIGURES):
+    document, kept_tokens = {}, {}
+    if os.path.exists(FIGURES) and os.path.exists(TOKENS) and arguments.only:
         with open(FIGURES) as file:
             document = json.load(file)
+        with open(TOKENS) as file:
+            kept_tokens = json.load(file)
     document["made_with"] = {
         "command": "python make_llama_figures.py gemma-3-270m-q4_k_m.gguf",
         "llama_cpp_python": llama_cpp.__version__,
-        "gguf": __import__("importlib.metadata").metadata.version("gguf"),
+        "gguf": importlib.metadata.version("gguf"),
         "numpy": np.__version__,
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}, two threads, batches of {BATCH}, float16 keys and values",
@@ -172,20 +174,22 @@ def main():
             with open(FIGURES, "w") as file:
                 json.dump(document, file, indent=2)
                 file.write("\n")
+            with open(TOKENS, "w") as file:
+                file.write(json.dumps(kept_tokens).replace("], ", "],\n") + "\n")
 
     for name in arguments.only or ["gemma3-270m", "perplexity", *make_model.MODELS]:
         start = time.perf_counter()
         if name == "gemma3-270m":
-            result = models[name] = figures(arguments.gemma, arguments.positions or GEMMA_POSITIONS)
+            result = models[name] = figures(arguments.gemma, arguments.positions or GEMMA_POSITIONS, kept_tokens, "gemma3")
         elif name == "perplexity":
             result = document["perplexity"] = perplexity_figures(arguments.gemma)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, f"{name}.gguf")
                 make_model.write(name, path)
-                result = models[name] = figures(path, arguments.positions or RANDOM_POSITIONS)
+                result = models[name] = figures(path, arguments.positions or RANDOM_POSITIONS, kept_tokens, "random")
         seconds = time.perf_counter() - start
-        shown = {k: (round(v, 8) if isinstance(v, float) else v) for k, v in result.items() if "sha256" not in k}
+        shown = {k: (round(v, 8) if isinstance(v, float) else v) for k, v in result.items() if k != "sha256"}
         print(f"{name} ({seconds:.1f} s): {json.dumps(shown)}", file=sys.stderr, flush=True)
         keep()
 

@@ -55,7 +55,7 @@ SHAPES = {
     "qwen2": Shape("qwen2", 3, 896, 4864, 14, 2, 64, 1e6, bias=True),
     "qwen3": Shape("qwen3", 3, 1024, 3072, 16, 8, 128, 1e6, qk_norm=True),
     # Two whole rounds of Gemma 3's pattern of local and global layers, a window that the text outgrows.
-    "gemma3": Shape("gemma3", 12, 256, 768, 4, 1, 128, 1e6, qk_norm=True, rope_linear=8.0, window=96, soft_cap=30.0),
+    "gemma3": Shape("gemma3", 12, 256, 768, 4, 1, 128, 1e6, qk_norm=True, rope_linear=8.0, window=96, soft_cap=8.0),
 }
 
 ALL_DTYPES = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS".split()
@@ -191,10 +191,12 @@ def write(name, path):
         values = np.float32(around) + np.float32(spread) * Random(f"{shape_name}/{tensor}").bell(count)
         writer.add_tensor(tensor, values.astype(np.float32))
 
-    # A head whose logits spread over several units, as a real model's do: a flat distribution would make every
-    # choice a toss-up. Queries and keys are enlarged for the same reason: flat attention would hide its positions.
-    matrix("token_embd.weight", len(pieces), shape.width, 4.0 if shape.tied else 1.0)
-    vector("output_norm.weight", shape.width)
+    # Logits that spread over several units, as a real model's do: a flat distribution would make every choice a toss-up.
+    # Queries and keys are enlarged too: flat attention would hide the positions. Embeddings stay small beside what the
+    # layers add: else a tied head only says its input again, and nothing in the layers could go wrong visibly.
+    embedding_gain = shape.width**-0.5 if shape.family == "gemma3" else 1.0
+    matrix("token_embd.weight", len(pieces), shape.width, embedding_gain)
+    vector("output_norm.weight", shape.width, 4.0 / embedding_gain if shape.tied else 1.0)
     if not shape.tied:
         matrix("output.weight", len(pieces), shape.width, 4.0)
     if shape.rope_llama3:

@@ -80,22 +80,20 @@ class Model:
             raise SystemExit(f"{self.path}: metadata key {name} is missing")
         return fallback
 
+    @functools.lru_cache(maxsize=None)
     def weight(self, name):
-        """The tensor as float32, of shape (rows, columns) or (n,); None if the file has none of that name."""
+        """The tensor as float32, of shape (rows, columns) or (n,); None if the file has none of that name. Kept once
+        made: a model of 270 million parameters takes 1.1 GB here."""
         tensor = self.tensors.get(name)
         if tensor is None:
             return None
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
         return values.reshape([int(n) for n in reversed(tensor.shape)])
 
-    @functools.cached_property
-    def embedding(self):
-        return self.weight("token_embd.weight")
-
-    @functools.cached_property
+    @property
     def head(self):
         """The output head of shape (vocabulary, width); tied to the embedding when the file has none."""
-        return self.weight("output.weight") if "output.weight" in self.tensors else self.embedding
+        return self.weight("output.weight" if "output.weight" in self.tensors else "token_embd.weight")
 
     # ---- the layers ----------------------------------------------------------------------------------
 
@@ -184,7 +182,7 @@ class Model:
 
     def hidden(self, tokens):
         """What the output head sees: (positions, width) float32, after the final norm."""
-        x = self.embedding[np.asarray(tokens)]
+        x = self.weight("token_embd.weight")[np.asarray(tokens)]
         if self.family == "gemma3":
             x = x * np.float32(math.sqrt(self.width))
         for layer in range(self.layer_count):
@@ -250,20 +248,22 @@ class Comparison:
         self.position = 0
         self.kl, self.agree, self.lost, self.own, self.reference = [], [], [], [], []
         self.clear_disagreements = []
+        self.digest = hashlib.sha256()
 
     def add(self, rows):
         """Takes the next rows of logits, (n, vocabulary) float32."""
         start, stop = self.position, self.position + rows.shape[0]
         if not np.isfinite(rows).all():
             raise SystemExit(f"a logit between positions {start} and {stop} is not finite")
+        self.digest.update(np.ascontiguousarray(rows, "<f4"))
         base_logits = self.model.logits(self.hidden[start:stop])
         base, other = log_softmax(base_logits), log_softmax(rows)
         self.kl.extend(np.sum(np.exp(base) * (base - other), axis=-1))
         best, choice = base.argmax(axis=-1), other.argmax(axis=-1)
         self.agree.extend(best == choice)
         second = np.partition(base, -2, axis=-1)[:, -2]
-        for i in np.nonzero((best != choice) & (base[np.arange(len(best)), best] - second > self.CLEAR_MARGIN))[0]:
-            self.clear_disagreements.append(int(start + i))
+        margin = base[np.arange(len(best)), best] - second
+        self.clear_disagreements.extend(np.nonzero((best != choice) & (margin > self.CLEAR_MARGIN))[0] + start)
         for i in range(start, min(stop, len(self.tokens) - 1)):
             following = self.tokens[i + 1]
             self.own.append(other[i - start, following])
@@ -281,7 +281,8 @@ class Comparison:
             "top_agreement": agreement,
             "perplexity": math.exp(-float(np.mean(self.own))),
             "reference_perplexity": math.exp(-float(np.mean(self.reference))),
-            "clear_disagreements": self.clear_disagreements,
+            "clear_disagreements": len(self.clear_disagreements),
+            "rows_sha256": self.digest.hexdigest(),
         }
 
 

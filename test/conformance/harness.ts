@@ -1,0 +1,274 @@
+// What the conformance tests of models stand on: the Python packages of the reference, the model files, and a way to
+// send rows of logits from TinyAI's command line to the reference through a named pipe. It asserts nothing itself and
+// compiles nothing. All it makes lies under .cache/conformance, which git ignores.
+
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+
+const here = import.meta.dir;
+const root = resolve(here, "../..");
+const cache = join(root, ".cache", "conformance");
+const fixtures = join(here, "fixtures");
+
+/** How far a distribution over the vocabulary lies from the reference's, over the positions of a text. */
+export interface Distance {
+  readonly positions: number;
+  /** Mean over positions of the Kullback-Leibler divergence from the reference, in nats. */
+  readonly mean_kl: number;
+  readonly max_kl: number;
+  /** Share of positions, 0 to 1, where the most likely token is the reference's. */
+  readonly top_agreement: number;
+  readonly perplexity: number;
+  readonly reference_perplexity: number;
+  /** Positions where the most likely token is another although the reference's two best are more than 0.5 apart. */
+  readonly clear_disagreements: number;
+}
+
+/** llama.cpp's distance on one model file, as make_llama_figures.py stored it. */
+export interface Figure extends Distance {
+  readonly sha256: string;
+  readonly text: string;
+  /** Which list of fixtures/tokens.json the figure was measured on. */
+  readonly tokens: string;
+}
+
+interface Figures {
+  readonly models: Readonly<Record<string, Figure>>;
+  readonly perplexity: {
+    readonly sha256: string;
+    readonly text: string;
+    readonly context: number;
+    readonly chunks: number;
+    readonly perplexity: number;
+    readonly reference_perplexity: number;
+  };
+}
+
+/** What `tinyai score --json` prints. */
+export interface Score {
+  readonly tokens: readonly number[];
+  readonly logprobs: readonly number[];
+  readonly top: readonly (readonly (readonly [number, number])[])[];
+}
+
+export const figures = readJson<Figures>(join(fixtures, "llama-cpp-figures.json"));
+export const tokenLists = readJson<Readonly<Record<string, readonly number[]>>>(join(fixtures, "tokens.json"));
+
+export function fixturePath(name: string): string {
+  return join(fixtures, name);
+}
+
+/** llama.cpp's figure for the model; an error if make_llama_figures.py never measured it. */
+export function figureOf(name: string): Figure {
+  const figure = figures.models[name];
+  if (figure === undefined) throw new Error(`fixtures/llama-cpp-figures.json has no model ${name}`);
+  return figure;
+}
+
+/** The ids that a figure's text has, in order, with the beginning-of-text token. */
+export function tokensOf(figure: Figure): readonly number[] {
+  const tokens = tokenLists[figure.tokens]?.slice(0, figure.positions);
+  if (tokens?.length !== figure.positions) throw new Error(`fixtures/tokens.json has no full list ${figure.tokens}`);
+  return tokens;
+}
+
+/** A path under .cache/conformance, its folder made. */
+export function cachePath(...parts: readonly string[]): string {
+  const path = join(cache, ...parts);
+  mkdirSync(join(path, ".."), { recursive: true });
+  return path;
+}
+
+function readJson<T>(path: string): T {
+  return JSON.parse(readFileSync(path, "utf8")) as T;
+}
+
+interface Finished {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly exitCode: number;
+}
+
+function start(command: readonly string[], environment: Readonly<Record<string, string>> = {}) {
+  const child = Bun.spawn([...command], {
+    cwd: root,
+    env: { ...process.env, ...environment },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const finished: Promise<Finished> = Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]).then(([stdout, stderr, exitCode]) => ({ stdout, stderr, exitCode }));
+  return { child, finished };
+}
+
+function checked(command: readonly string[], { stdout, stderr, exitCode }: Finished): string {
+  if (exitCode !== 0) throw new Error(`${command.join(" ")} ended with ${exitCode}:\n${stderr.slice(-4000)}`);
+  return stdout;
+}
+
+async function run(command: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<string> {
+  return checked(command, await start(command, environment).finished);
+}
+
+function python(): string {
+  const { TINYAI_PYTHON: given } = process.env;
+  const found = given ?? Bun.which("python3") ?? Bun.which("python");
+  if (found === null) throw new Error("no python3 on PATH: the conformance tests need Python 3 with pip");
+  return found;
+}
+
+const requirements = join(here, "requirements.txt");
+let packagesReady: Promise<Readonly<Record<string, string>>> | undefined;
+
+/** The environment in which Python finds numpy and gguf, installed by pip on first use into a folder of their own. */
+function packages(): Promise<Readonly<Record<string, string>>> {
+  packagesReady ??= (async () => {
+    const version = (await run([python(), "-c", "import sys; print(sys.implementation.cache_tag)"])).trim();
+    const wanted = createHash("sha256").update(readFileSync(requirements)).update(version).digest("hex").slice(0, 16);
+    const folder = cachePath(`python-${wanted}`);
+    if (!existsSync(folder)) {
+      const temporary = `${folder}.${process.pid}.part`;
+      const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"];
+      await run([python(), ...install, "--target", temporary, "-r", requirements]);
+      renameSync(temporary, folder);
+    }
+    return { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" };
+  })();
+  return packagesReady;
+}
+
+/** Runs a script of this folder with numpy and gguf at hand, and gives what it printed. */
+async function runScript(script: string, ...rest: readonly string[]): Promise<string> {
+  return run([python(), join(here, script), ...rest], await packages());
+}
+
+/** The file's SHA-256 in hex. */
+export async function sha256(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(piece as Buffer);
+  return hash.digest("hex");
+}
+
+/**
+ * The random-weight model of that name (make_model.py lists them), made on first use.
+ * @throws if its bytes are not those that llama.cpp's figure was measured on.
+ */
+export async function randomModel(name: string): Promise<string> {
+  const figure = figureOf(name);
+  const path = cachePath("models", `${name}-${figure.sha256.slice(0, 16)}.gguf`);
+  if (!existsSync(path)) {
+    const made = `${path}.${process.pid}.new`;
+    await runScript("make_model.py", name, made);
+    const found = await sha256(made);
+    if (found !== figure.sha256) {
+      rmSync(made);
+      throw new Error(`make_model.py ${name} has the SHA-256 ${found}, llama.cpp's figure is of ${figure.sha256}`);
+    }
+    renameSync(made, path);
+  }
+  return path;
+}
+
+/** Gemma 3 270M: the file that TINYAI_TEST_GEMMA names, else what `tinyai pull` gets. Its hash is checked either way. */
+export async function gemma(): Promise<string> {
+  const { TINYAI_TEST_GEMMA: given } = process.env;
+  const path = given ?? (JSON.parse(await tinyai("pull", "gemma3-270m", "--json")) as { readonly path: string }).path;
+  const found = await sha256(path);
+  const wanted = figureOf("gemma3-270m").sha256;
+  if (found !== wanted) throw new Error(`${path} has the SHA-256 ${found}, llama.cpp's figure is of ${wanted}`);
+  return path;
+}
+
+const tinyaiCommand = [process.execPath, join(root, "src", "cli", "main.ts")];
+
+/** Runs TinyAI's command line and gives what it printed on stdout. */
+export function tinyai(...rest: readonly string[]): Promise<string> {
+  return run([...tinyaiCommand, ...rest]);
+}
+
+/** Runs `tinyai ... --json` and gives the document it printed. */
+export async function tinyaiJson<T>(...rest: readonly string[]): Promise<T> {
+  return JSON.parse(await tinyai(...rest, "--json")) as T;
+}
+
+function tokensFile(tokens: readonly number[]): string {
+  const text = JSON.stringify(tokens);
+  const path = cachePath("tokens", `${createHash("sha256").update(text).digest("hex").slice(0, 32)}.json`);
+  if (!existsSync(path)) {
+    writeFileSync(`${path}.${process.pid}`, text);
+    renameSync(`${path}.${process.pid}`, path);
+  }
+  return path;
+}
+
+let pipeCount = 0;
+
+/** TinyAI's answer and its distance from the reference; `rows_sha256` is the hash of every logit of every position. */
+export interface Measured {
+  readonly score: Score;
+  readonly distance: Distance & { readonly rows_sha256: string };
+}
+
+/**
+ * Scores a figure's text with TinyAI and compares the full distribution at every position with the reference's.
+ * The rows go through a named pipe: Gemma's are 2 GB, which neither disk nor memory should have to hold.
+ */
+export async function measure(path: string, figure: Figure, oneByOne: boolean): Promise<Measured> {
+  const environment = await packages();
+  const pipe = cachePath("pipes", `rows-${process.pid}-${pipeCount++}`);
+  rmSync(pipe, { force: true });
+  await run(["mkfifo", pipe]);
+  const kept = cachePath("reference");
+  const compare = [python(), join(here, "reference.py"), "compare", path, tokensFile(tokensOf(figure)), pipe];
+  const options = ["--max-tokens", String(figure.positions), "--top", "8", "--json", "--dump-logits", pipe];
+  const score = [...tinyaiCommand, "score", "--model", path, "--file", fixturePath(figure.text), ...options];
+  if (oneByOne) score.push("--one-by-one");
+
+  const reader = start([...compare, "--cache", kept], environment);
+  const writer = start(score);
+  try {
+    // Either end may die and leave the other waiting at the pipe: what ends badly ends its partner.
+    const partners = [
+      { own: writer, other: reader },
+      { own: reader, other: writer },
+    ];
+    const failure = Promise.withResolvers<"failed">();
+    for (const { own, other } of partners) {
+      own.finished.then(({ exitCode }) => {
+        if (exitCode === 0) return;
+        other.child.kill();
+        failure.resolve("failed");
+      });
+    }
+    await Promise.race([failure.promise, Promise.all([reader.finished, writer.finished])]);
+    const [read, written] = await Promise.all([reader.finished, writer.finished]);
+    // Of two failures the one that was not killed (143) tells why.
+    if (written.exitCode === 143) checked(compare, read);
+    const scored = checked(score, written);
+    const compared = checked(compare, read);
+    return { score: JSON.parse(scored) as Score, distance: JSON.parse(compared) as Measured["distance"] };
+  } finally {
+    reader.child.kill();
+    writer.child.kill();
+    rmSync(pipe, { force: true });
+  }
+}
+
+/** One token of a text and what the reference would have put in its place, `margin` above its second choice. */
+export interface Choice {
+  readonly token: number;
+  readonly reference: number;
+  readonly margin: number;
+}
+
+/** The reference's choice after each prefix of `tokens` from `promptCount` tokens on. */
+export async function referenceChoices(path: string, tokens: readonly number[], promptCount: number) {
+  const rest = ["--prompt", String(promptCount), "--cache", cachePath("reference")];
+  const printed = await runScript("reference.py", "greedy", path, tokensFile(tokens), ...rest);
+  return (JSON.parse(printed) as { readonly choices: readonly Choice[] }).choices;
+}
