@@ -125,7 +125,7 @@ function elementsOf({ type, value }: MetadataEntry): InspectedScalar[] {
 
 /** A float32 with as few digits as tell it from its neighbours: 1e-6, not 9.999999974752427e-7. */
 function shortestFloat32(value: string | number | bigint | boolean): InspectedScalar {
-  if (typeof value !== "number") return plainScalar(value);
+  if (typeof value !== "number" || !Number.isFinite(value)) return plainScalar(value);
   for (let digits = 1; digits < 9; digits++) {
     const rounded = Number(value.toPrecision(digits));
     if (Math.fround(rounded) === value) return rounded;
