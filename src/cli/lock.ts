@@ -7,6 +7,7 @@ import { randomUUID } from "node:crypto";
 import { linkSync, readFileSync, renameSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isAlive } from "../setup/checkout.ts";
 
 const heartbeatPeriod_ms = 2_000;
 const staleAfter_ms = 15_000;
@@ -105,15 +106,6 @@ function isStale(path: string, owner: Owner): boolean {
   if (owner.host === hostname() && !isAlive(owner.pid)) return true;
   const entry = statSync(path, { throwIfNoEntry: false });
   return entry !== undefined && Date.now() - entry.mtimeMs > staleAfter_ms;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
 
 // Two may see the same stale lock: the rename lets one of them have it, and whoever finds that it moved a fresh one instead

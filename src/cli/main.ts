@@ -14,6 +14,7 @@ interface Verb {
   readonly register: (program: Command) => Promise<void>;
 }
 
+// Imports are literal, so that `bun build --compile` finds the modules.
 const verbs: readonly Verb[] = [
   {
     name: "generate",
@@ -26,9 +27,14 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./chat.ts")).registerChat(program),
   },
   {
-    name: "score",
-    summary: "log-probabilities of a text's own tokens",
-    register: async (program) => (await import("./score.ts")).registerScore(program),
+    name: "pull",
+    summary: "get a model by name, check it, and keep it for every later use",
+    register: async (program) => (await import("./pull.ts")).registerPull(program),
+  },
+  {
+    name: "inspect",
+    summary: "tell what is in a model file: metadata, tensors, sizes",
+    register: async (program) => (await import("./inspect.ts")).registerInspect(program),
   },
   {
     name: "perplexity",
@@ -36,9 +42,9 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./perplexity.ts")).registerPerplexity(program),
   },
   {
-    name: "pull",
-    summary: "get a model by name, check it, and keep it for every later use",
-    register: async (program) => (await import("./pull.ts")).registerPull(program),
+    name: "score",
+    summary: "log-probabilities of a text's own tokens",
+    register: async (program) => (await import("./score.ts")).registerScore(program),
   },
   {
     name: "doctor",

@@ -204,7 +204,7 @@ async function sha256Of(path: string, begin: number, end: number): Promise<strin
 }
 
 async function isWhole(entry: CatalogueEntry, path: string, verify: boolean): Promise<boolean> {
-  const present = statSync(path, { throwIfNoEntry: false });
+  const present = guard(path, () => statSync(path, { throwIfNoEntry: false }));
   if (present === undefined || !present.isFile() || present.size !== entry.bytes) return false;
   return !verify || (await sha256Of(path, 0, entry.bytes)) === entry.sha256;
 }
