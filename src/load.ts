@@ -97,14 +97,8 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     kvBytesMax: availableMemory() / 2,
   });
   requireMemory(path, plan);
-  const tokenizer = createTokenizer(file.metadata, path);
-  if (tokenizer.vocabularySize !== graph.vocabulary) {
-    throw file.metadata.error(
-      "tokenizer.ggml.tokens",
-      `has ${tokenizer.vocabularySize} tokens, but the model's head has ${graph.vocabulary} rows`,
-    );
-  }
-  const engine = await Engine.create(library, plan, {
+  // The engine's threads read weights while this one builds the tokenizer.
+  const starting = Engine.create(library, plan, {
     threadCount: checked.threadCount,
     level: level.index,
     affinity: checked.affinity,
@@ -113,6 +107,14 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     onLoadProgress: options.onProgress,
     signal: options.signal,
   });
+  let tokenizer: Tokenizer;
+  try {
+    tokenizer = createModelTokenizer(file, graph.vocabulary);
+  } catch (error) {
+    await starting.then((engine) => engine.close()).catch(() => {});
+    throw error;
+  }
+  const engine = await starting;
   return new Model({
     file,
     engine,
@@ -123,6 +125,13 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     batchSize: checked.batchSize,
     loadMs: performance.now() - startedMs,
   });
+}
+
+function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
+  const tokenizer = createTokenizer(file.metadata, file.path);
+  if (tokenizer.vocabularySize === vocabulary) return tokenizer;
+  const problem = `has ${tokenizer.vocabularySize} tokens, but the model's head has ${vocabulary} rows`;
+  throw file.metadata.error("tokenizer.ggml.tokens", problem);
 }
 
 interface ModelParts {

@@ -115,7 +115,7 @@ pub const Executor = struct {
         for (executor.view.ops, 0..) |*op, index| {
             const rows = if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count;
             const units = if (rows == 0) 0 else executor.runOp(op, index, thread, rows);
-            if (traced) now = executor.event(thread, .work, @intCast(index), rows, units, now);
+            if (traced) now = executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units, now);
             if (op.flags & p.flag_joins_next == 0) {
                 executor.pool.barrier();
                 if (traced) now = executor.event(thread, .barrier, @intCast(index), rows, 0, now);
@@ -123,6 +123,18 @@ pub const Executor = struct {
         }
         const drawn = executor.runDraws(thread);
         if (traced) now = executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn, now);
+    }
+
+    /// What an op's cost is counted by: rows, and for attention the positions that all rows look at together.
+    fn costRows(executor: *const Executor, op: *const p.Op, rows: u32) u32 {
+        if (op.kind != .attention) return rows;
+        const window = op.u[3];
+        var positions: u32 = 0;
+        for (executor.step.rows[0..rows]) |row| {
+            const visible = row.position + 1;
+            positions +|= if (window == 0) visible else @min(visible, window);
+        }
+        return positions;
     }
 
     /// Writes an event from `start` to now and returns now, so that a thread's events leave no gap between them.

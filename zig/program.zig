@@ -227,6 +227,7 @@ pub const Event = extern struct {
     start: u64,
     end: u64,
     step: u32,
+    /// What the op's cost is counted by: rows of the step; for attention, positions that all rows look at together.
     rows: u32,
     op: u16,
     kind: EventKind,
