@@ -12,19 +12,20 @@
 // that no other event of thread 0 covers, and belongs to no op. The equation holds in whole nanoseconds, for each step and
 // for the sums: pieces outside their step or overlapping an earlier piece are cut off (and `clippedNs` says how much).
 //
-// Thread 0's share of an op is not how long the op took: the other threads may still be at it, which thread 0 then spends in
-// the wait that follows. So throughput (GB/s, GFLOP/s) uses an op's wall time, from the first thread's start to the last
-// one's end. Wall times of overlapping ops overlap; they are never added to a share. For a kind or a layer the wall time is
-// that of the union of its ops.
+// So an op's total and share are thread 0's work on it, and waiting for other threads is a row of its own. But that is not
+// how long the op took: another thread may have done most of it while thread 0 waited. An op's duration (percentiles, max)
+// and throughput (GB/s, GFLOP/s) come from its wall time in a step, from the first thread's start to the last one's end.
+// Wall times of overlapping ops overlap and are never added to a share; for a layer, and for a kind's throughput, the wall
+// time is that of the union of its ops.
 
 import { EVENT_WORDS, EventKind, EventWord, eventWords, NO_OP, type OpInfo } from "./events.ts";
 import { DurationHistogram, type HistogramData } from "./histogram.ts";
 
-/** A row of time on the engine thread. All times are whole nanoseconds; percentiles to 3 significant digits, the rest exact. */
+/** A row of time. All times are whole nanoseconds; percentiles to 3 significant digits, the rest exact. */
 export interface TimeRow {
   /** Durations behind the percentiles; each row's doc says of what. */
   readonly count: number;
-  /** Sum of the durations. */
+  /** The engine thread's time. Of rows without cost it is the sum of the durations. */
   readonly totalNs: number;
   /** `totalNs` over the steps' own time, 0 to 1. */
   readonly share: number;
@@ -36,7 +37,7 @@ export interface TimeRow {
   readonly histogram?: HistogramData;
 }
 
-/** A row of ops: time on the engine thread, and what the ops moved and computed. */
+/** A row of ops: the engine thread's work on them, how long they took on all threads, and what they moved and computed. */
 export interface CostRow extends TimeRow {
   /** Time that the engine thread waited at the end of these ops; part of the profile's `waiting` row, not of `totalNs`. */
   readonly waitNs: number;
@@ -52,7 +53,7 @@ export interface CostRow extends TimeRow {
   readonly gigaflopsPerSecond: number | null;
 }
 
-/** One op. `count` is the steps that it ran in; a duration is the engine thread's work on it in one step. */
+/** One op. `count` is the steps that it ran in; a duration is its wall time in one step. */
 export interface OpRow extends CostRow {
   readonly index: number;
   readonly name: string;
@@ -64,14 +65,14 @@ export interface OpRow extends CostRow {
   readonly rows: number;
 }
 
-/** All ops of a kind. Durations are those of its ops, each in one step. */
+/** All ops of a kind. The durations are those of its ops, each in one step. */
 export interface KindRow extends CostRow {
   readonly kind: string;
   /** Ops of this kind that ran. */
   readonly ops: number;
 }
 
-/** All ops of a layer. A duration is the sum over the layer's ops in one step. */
+/** All ops of a layer. A duration is the wall time of the union of the layer's ops in one step. */
 export interface LayerRow extends CostRow {
   /** -1: the ops that belong to no layer. */
   readonly layer: number;
@@ -188,14 +189,12 @@ export class Profiler {
   readonly #layerOfOp: Uint32Array;
 
   // Totals.
-  #opWork: DurationHistogram[] = [];
-  #layerWork: DurationHistogram[] = [];
+  #opWall: DurationHistogram[] = [];
+  #layerWall: DurationHistogram[] = [];
+  readonly #opWorkNs: Float64Array;
   readonly #opWaitNs: Float64Array;
-  readonly #opWallNs: Float64Array;
   readonly #opRows: Float64Array;
-  readonly #opRuns: Float64Array;
   readonly #kindWallNs: Float64Array;
-  readonly #layerWallNs: Float64Array;
   #steps = new DurationHistogram();
   #promptSteps = new DurationHistogram();
   #generationSteps = new DurationHistogram();
@@ -236,14 +235,11 @@ export class Profiler {
   #timelinePlace = new Uint32Array(TIMELINE_FIRST);
 
   // Scratch of one step.
-  readonly #stepOpNs: Float64Array;
-  readonly #stepOpSeen: Uint8Array;
-  readonly #stepLayerNs: Float64Array;
-  readonly #stepLayerSeen: Uint8Array;
   readonly #stepKindNs = new Float64Array(EVENT_KINDS);
   readonly #stepKindSeen = new Uint8Array(EVENT_KINDS);
   readonly #kindEnd: Float64Array;
   readonly #layerEnd: Float64Array;
+  readonly #stepLayerWallNs: Float64Array;
 
   // High word of the first time stamp. Times are kept relative to it, so that they are exact in a double on a machine that
   // has been up for more than 104 days (2^53 ns).
@@ -276,12 +272,10 @@ export class Profiler {
     this.#kindOfOp = Uint32Array.from(ops, (op) => this.#kinds.indexOf(op.kind));
     this.#layerOfOp = Uint32Array.from(ops, (op) => this.#layers.indexOf(op.layer));
 
+    this.#opWorkNs = new Float64Array(count);
     this.#opWaitNs = new Float64Array(count);
-    this.#opWallNs = new Float64Array(count);
     this.#opRows = new Float64Array(count);
-    this.#opRuns = new Float64Array(count);
     this.#kindWallNs = new Float64Array(this.#kinds.length);
-    this.#layerWallNs = new Float64Array(this.#layers.length);
 
     this.#window = window;
     this.#slotState = new Uint8Array(window);
@@ -293,12 +287,9 @@ export class Profiler {
     this.#slotBusyNs = new Float64Array(window * this.#slotThreads);
     this.#slotWaitingNs = new Float64Array(window * this.#slotThreads);
 
-    this.#stepOpNs = new Float64Array(count);
-    this.#stepOpSeen = new Uint8Array(count);
-    this.#stepLayerNs = new Float64Array(this.#layers.length);
-    this.#stepLayerSeen = new Uint8Array(this.#layers.length);
     this.#kindEnd = new Float64Array(this.#kinds.length);
     this.#layerEnd = new Float64Array(this.#layers.length);
+    this.#stepLayerWallNs = new Float64Array(this.#layers.length);
     this.reset();
   }
 
@@ -391,7 +382,16 @@ export class Profiler {
       }
     }
     const stepsNs = this.#steps.total;
-    const row = (histogram: DurationHistogram): TimeRow => timeRow(histogram, stepsNs, options.histograms === true);
+    const row = (durations: DurationHistogram, totalNs = durations.total): TimeRow => ({
+      count: durations.count,
+      totalNs,
+      share: shareOf(totalNs),
+      p50Ns: durations.percentile(50),
+      p90Ns: durations.percentile(90),
+      p99Ns: durations.percentile(99),
+      maxNs: durations.max,
+      ...(options.histograms === true ? { histogram: durations.toJSON() } : {}),
+    });
     const shareOf = (ns: number): number => (stepsNs === 0 ? 0 : ns / stepsNs);
 
     const ofKind = (kind: number): DurationHistogram => this.#kindTime[kind] ?? new DurationHistogram();
@@ -403,51 +403,45 @@ export class Profiler {
     const byOp: OpRow[] = [];
     const kinds = this.#kinds.map(() => new CostSum());
     const layers = this.#layers.map(() => new CostSum());
+    const kindWall = this.#kinds.map(() => new DurationHistogram());
     for (const op of this.#ops) {
       const { index } = op;
-      const runs = num(this.#opRuns[index]);
-      const histogram = this.#opWork[index];
-      if (histogram === undefined || (runs === 0 && histogram.count === 0)) continue;
+      const wall = this.#opWall[index];
+      if (wall === undefined || wall.count === 0) continue;
+      const kind = num(this.#kindOfOp[index]);
       const rows = num(this.#opRows[index]);
-      const waitNs = num(this.#opWaitNs[index]);
-      const bytes = op.bytesPerStep * runs + op.bytesPerRow * rows;
-      const operations = op.operationsPerRow * rows;
-      kinds[num(this.#kindOfOp[index])]?.add(waitNs, bytes, operations, histogram);
-      layers[num(this.#layerOfOp[index])]?.add(waitNs, bytes, operations);
+      const sum = new CostSum();
+      sum.workNs = num(this.#opWorkNs[index]);
+      sum.waitNs = num(this.#opWaitNs[index]);
+      sum.bytes = op.bytesPerStep * wall.count + op.bytesPerRow * rows;
+      sum.operations = op.operationsPerRow * rows;
+      kinds[kind]?.add(sum);
+      kindWall[kind]?.merge(wall);
+      layers[num(this.#layerOfOp[index])]?.add(sum);
+      const { name, kernel, layer } = op;
       byOp.push({
         index,
-        name: op.name,
+        name,
         kind: op.kind,
-        kernel: op.kernel,
-        layer: op.layer,
+        kernel,
+        layer,
         rows,
-        ...row(histogram),
-        ...costs(waitNs, num(this.#opWallNs[index]), bytes, operations),
+        ...row(wall, sum.workNs),
+        ...sum.costs(wall.total),
       });
     }
-    const byKind = kinds.flatMap((sum, kind): KindRow[] =>
-      sum.ops === 0
-        ? []
-        : [
-            {
-              kind: this.#kinds[kind] ?? "",
-              ops: sum.ops,
-              ...row(sum.work),
-              ...costs(sum.waitNs, num(this.#kindWallNs[kind]), sum.bytes, sum.operations),
-            },
-          ],
-    );
-    const byLayer = layers.flatMap((sum, layer): LayerRow[] =>
-      sum.ops === 0
-        ? []
-        : [
-            {
-              layer: this.#layers[layer] ?? -1,
-              ...row(this.#layerWork[layer] ?? sum.work),
-              ...costs(sum.waitNs, num(this.#layerWallNs[layer]), sum.bytes, sum.operations),
-            },
-          ],
-    );
+    const byKind: KindRow[] = [];
+    for (const [index, sum] of kinds.entries()) {
+      const [kind, wall] = [this.#kinds[index], kindWall[index]];
+      if (kind === undefined || wall === undefined || sum.ops === 0) continue;
+      byKind.push({ kind, ops: sum.ops, ...row(wall, sum.workNs), ...sum.costs(num(this.#kindWallNs[index])) });
+    }
+    const byLayer: LayerRow[] = [];
+    for (const [index, sum] of layers.entries()) {
+      const [layer, wall] = [this.#layers[index], this.#layerWall[index]];
+      if (layer === undefined || wall === undefined || sum.ops === 0) continue;
+      byLayer.push({ layer, ...row(wall, sum.workNs), ...sum.costs(wall.total) });
+    }
     const phases = ([["prompt", this.#promptSteps] as const, ["generation", this.#generationSteps] as const] as const)
       .filter(([, histogram]) => histogram.count > 0)
       .map(([phase, histogram]): PhaseRow => {
@@ -502,16 +496,14 @@ export class Profiler {
    * time, so reset between requests.
    */
   reset(): void {
-    this.#opWork = this.#ops.map(() => new DurationHistogram());
-    this.#layerWork = this.#layers.map(() => new DurationHistogram());
+    this.#opWall = this.#ops.map(() => new DurationHistogram());
+    this.#layerWall = this.#layers.map(() => new DurationHistogram());
     this.#kindTime = Array.from({ length: EVENT_KINDS }, () => new DurationHistogram());
     for (const sums of [
+      this.#opWorkNs,
       this.#opWaitNs,
-      this.#opWallNs,
       this.#opRows,
-      this.#opRuns,
       this.#kindWallNs,
-      this.#layerWallNs,
       this.#threadBusyNs,
       this.#threadWaitingNs,
       this.#threadIdleNs,
@@ -613,7 +605,7 @@ export class Profiler {
       this.#clippedNs += end - start - ns;
       this.#piece(place & 0xffff, (place >>> 16) & 0xff, ns);
     }
-    this.#recordStep();
+    this.#recordKinds();
     const stepNs = stepEnd - stepStart;
     this.#unattributed.record(stepNs - covered);
     this.#steps.record(stepNs);
@@ -628,11 +620,7 @@ export class Profiler {
 
   #piece(op: number, kind: number, ns: number): void {
     if (kind === EventKind.work) {
-      const layer = num(this.#layerOfOp[op]);
-      this.#stepOpNs[op] = num(this.#stepOpNs[op]) + ns;
-      this.#stepOpSeen[op] = 1;
-      this.#stepLayerNs[layer] = num(this.#stepLayerNs[layer]) + ns;
-      this.#stepLayerSeen[layer] = 1;
+      this.#opWorkNs[op] = num(this.#opWorkNs[op]) + ns;
       return;
     }
     this.#stepKindNs[kind] = num(this.#stepKindNs[kind]) + ns;
@@ -640,11 +628,13 @@ export class Profiler {
     if (kind === EventKind.barrier && op !== NO_OP) this.#opWaitNs[op] = num(this.#opWaitNs[op]) + ns;
   }
 
-  /** Moves the step's sums into the histograms: one record a histogram and step, since a record is what costs most here. */
-  #recordStep(): void {
-    recordSums(this.#opWork, this.#stepOpNs, this.#stepOpSeen);
-    recordSums(this.#layerWork, this.#stepLayerNs, this.#stepLayerSeen);
-    recordSums(this.#kindTime, this.#stepKindNs, this.#stepKindSeen);
+  /** Moves the step's sums by event kind into their histograms. */
+  #recordKinds(): void {
+    for (const [kind, histogram] of this.#kindTime.entries()) {
+      if (this.#stepKindSeen[kind] === 1) histogram.record(num(this.#stepKindNs[kind]));
+    }
+    this.#stepKindNs.fill(0);
+    this.#stepKindSeen.fill(0);
   }
 
   /** Adds what all threads did in a timed step to the totals. Ops start in program order, which the unions rely on. */
@@ -653,16 +643,19 @@ export class Profiler {
     const ops = this.#ops.length;
     this.#kindEnd.fill(Number.NEGATIVE_INFINITY);
     this.#layerEnd.fill(Number.NEGATIVE_INFINITY);
+    this.#stepLayerWallNs.fill(0);
     for (let op = 0; op < ops; op++) {
       const cell = slot * ops + op;
       if (this.#slotOpSeen[cell] === Seen.no) continue;
       const start = num(this.#slotOpStart[cell]);
       const end = num(this.#slotOpEnd[cell]);
-      this.#opWallNs[op] = num(this.#opWallNs[op]) + end - start;
-      this.#opRuns[op] = num(this.#opRuns[op]) + 1;
+      this.#opWall[op]?.record(end - start);
       this.#opRows[op] = num(this.#opRows[op]) + num(this.#slotOpRows[cell]);
       widen(this.#kindWallNs, this.#kindEnd, num(this.#kindOfOp[op]), start, end);
-      widen(this.#layerWallNs, this.#layerEnd, num(this.#layerOfOp[op]), start, end);
+      widen(this.#stepLayerWallNs, this.#layerEnd, num(this.#layerOfOp[op]), start, end);
+    }
+    for (const [layer, histogram] of this.#layerWall.entries()) {
+      if (num(this.#layerEnd[layer]) > Number.NEGATIVE_INFINITY) histogram.record(num(this.#stepLayerWallNs[layer]));
     }
     for (let thread = 0; thread < this.#slotThreads; thread++) {
       const cell = slot * this.#slotThreads + thread;
@@ -688,62 +681,35 @@ export class Profiler {
   }
 }
 
-/** Sums of a kind's or a layer's ops. */
+/** Sums of an op, or of a kind's or a layer's ops. */
 class CostSum {
   ops = 0;
+  workNs = 0;
   waitNs = 0;
   bytes = 0;
   operations = 0;
-  readonly work = new DurationHistogram();
 
-  add(waitNs: number, bytes: number, operations: number, work?: DurationHistogram): void {
+  add(op: CostSum): void {
     this.ops++;
-    this.waitNs += waitNs;
-    this.bytes += bytes;
-    this.operations += operations;
-    if (work !== undefined) this.work.merge(work);
+    this.workNs += op.workNs;
+    this.waitNs += op.waitNs;
+    this.bytes += op.bytes;
+    this.operations += op.operations;
   }
-}
 
-/** Records and clears the sums that were touched. */
-function recordSums(histograms: readonly DurationHistogram[], sums: Float64Array, seen: Uint8Array): void {
-  for (let index = 0; index < sums.length; index++) {
-    if (seen[index] === 1) histograms[index]?.record(num(sums[index]));
+  costs(wallNs: number): Omit<CostRow, keyof TimeRow> {
+    const { waitNs, bytes, operations } = this;
+    // Amounts per nanosecond are 10^9 a second.
+    const rate = (amount: number): number | null => (amount > 0 && wallNs > 0 ? amount / wallNs : null);
+    const rates = { gigabytesPerSecond: rate(bytes), gigaflopsPerSecond: rate(operations) };
+    return { waitNs, wallNs, bytes, operations, ...rates };
   }
-  sums.fill(0);
-  seen.fill(0);
-}
-
-function timeRow(histogram: DurationHistogram, stepsNs: number, withHistogram: boolean): TimeRow {
-  return {
-    count: histogram.count,
-    totalNs: histogram.total,
-    share: stepsNs === 0 ? 0 : histogram.total / stepsNs,
-    p50Ns: histogram.percentile(50),
-    p90Ns: histogram.percentile(90),
-    p99Ns: histogram.percentile(99),
-    maxNs: histogram.max,
-    ...(withHistogram ? { histogram: histogram.toJSON() } : {}),
-  };
-}
-
-function costs(waitNs: number, wallNs: number, bytes: number, operations: number): Omit<CostRow, keyof TimeRow> {
-  // Bytes per nanosecond are 10^9 bytes per second.
-  const rate = (amount: number): number | null => (amount > 0 && wallNs > 0 ? amount / wallNs : null);
-  return {
-    waitNs,
-    wallNs,
-    bytes,
-    operations,
-    gigabytesPerSecond: rate(bytes),
-    gigaflopsPerSecond: rate(operations),
-  };
 }
 
 /** Adds to `sums[index]` what start to end has beyond `ends[index]`, where what came before ends. */
 function widen(sums: Float64Array, ends: Float64Array, index: number, start: number, end: number): void {
   const from = Math.max(start, num(ends[index]));
-  if (end <= from) return;
+  if (end < from) return;
   sums[index] = num(sums[index]) + end - from;
   ends[index] = end;
 }

@@ -19,6 +19,8 @@ const WIDTH_WITHOUT_TERMINAL = 120;
 const LIMIT = 24;
 const GAP = "  ";
 const UNKNOWN = "–";
+const LEGEND =
+  "total, share, wait: time of the engine thread, which adds up; p50 to max, GB/s, GFLOP/s of ops: from the first thread's start to the last one's end.";
 
 /** One line of a table before it is laid out. */
 interface Line {
@@ -65,7 +67,8 @@ export function formatProfile(profile: Profile, options: TableOptions = {}): str
     const last = position === 0 ? lastLines(profile) : [];
     text.push("", ...table(by, sorted, last, limit, profile.steps.totalNs, width, color));
   }
-  text.push("", ...threadLines(profile).flatMap((line) => wrap(line, width)));
+  text.push("", ...wrap(LEGEND, width));
+  text.push(...threadLines(profile).flatMap((line) => wrap(line, width)));
   for (const remark of remarks(profile)) text.push(...wrap(remark, width));
   return lines(text);
 }
