@@ -14,6 +14,7 @@ function sample(): string {
     .set("general.name", "string", "Evil \x1b[31mname")
     .set("large", "uint64", 2n ** 60n)
     .set("infinite", "float32", Number.POSITIVE_INFINITY)
+    .set("epsilon", "float32", 1e-6)
     .setArray(
       "numbers",
       "int16",
