@@ -2,6 +2,7 @@
 // thread's pipe; every wake-up drains all records that are there and hands them to their requests. It knows tokens, not
 // text.
 
+import { closeSync, read } from "node:fs";
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -99,7 +100,7 @@ export class Engine {
   readonly threadCount: number;
   readonly #library: Library;
   readonly #handle: Pointer;
-  readonly #reader: ReturnType<typeof listen>;
+  readonly #readEnd: number;
   readonly #records = new Uint8Array(recordsPerDrain * layout.Record.size);
   readonly #recordView = new DataView(this.#records.buffer);
   readonly #events = new Uint8Array(eventsPerDrain * layout.Event.size);
@@ -107,7 +108,9 @@ export class Engine {
   readonly #waiting: Live[] = [];
   readonly #freeSlots = Array.from({ length: layout.slotsMax }, (_, index) => layout.slotsMax - 1 - index);
   #nextId = 1;
+  readonly #bytes = new Uint8Array(64);
   #pumping = false;
+  #pumped: Promise<void> = Promise.resolve();
   #closed = false;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
@@ -118,7 +121,7 @@ export class Engine {
     this.plan = plan;
     this.threadCount = threadCount;
     this.#handle = handle;
-    this.#reader = listen(readEnd);
+    this.#readEnd = readEnd;
   }
 
   /**
@@ -183,7 +186,7 @@ export class Engine {
     this.#live.set(live.id, live);
     this.#waiting.push(live);
     this.#fillSlots();
-    void this.#pump();
+    this.#pump();
     return { cancel: () => this.#cancel(live) };
   }
 
@@ -220,9 +223,10 @@ export class Engine {
     this.#closed = true;
     symbols.tinyai_engine_stop(this.#handle);
     this.#ended = (async () => {
-      // The engine thread closes its end of the pipe when it is done, so this never blocks the event loop.
-      while (!(await this.#reader.read().catch(() => ({ done: true }))).done);
+      // The engine thread closes its end of the pipe when it is done, so nothing here blocks the event loop.
+      while (this.#pumping || (await this.#wake())) await this.#pumped;
       symbols.tinyai_engine_destroy(this.#handle);
+      closeSync(this.#readEnd);
       const error = new EngineError("the model was closed while a request was running");
       for (const live of this.#live.values()) live.listener.onError(error);
       this.#live.clear();
@@ -234,7 +238,7 @@ export class Engine {
     const loaded = new Promise<void>((resolve, reject) => {
       this.#loaded = { resolve, reject };
     });
-    void this.#pump(path);
+    this.#pump(path);
     return loaded;
   }
 
@@ -295,19 +299,29 @@ export class Engine {
   }
 
   /** Listens while anything is under way; between requests nothing is pending, so that a script can end. */
-  async #pump(path = ""): Promise<void> {
+  #pump(path = ""): void {
     if (this.#pumping) return;
     this.#pumping = true;
-    try {
-      while ((this.#live.size > 0 || this.#loaded) && !this.#closed) {
-        const { done } = await this.#reader.read();
-        if (this.#closed) break;
-        this.#drainRecords(path);
-        if (done) break;
+    this.#pumped = (async () => {
+      try {
+        while ((this.#live.size > 0 || this.#loaded) && !this.#closed) {
+          const open = await this.#wake();
+          if (this.#closed) break;
+          this.#drainRecords(path);
+          if (!open) break;
+        }
+      } finally {
+        this.#pumping = false;
       }
-    } finally {
-      this.#pumping = false;
-    }
+    })();
+  }
+
+  /** Waits for the engine's next byte; false once it has closed the pipe. */
+  #wake(): Promise<boolean> {
+    // Reads, and not a stream of the descriptor: a stream keeps the process alive even when nobody waits for it.
+    return new Promise((resolve) => {
+      read(this.#readEnd, this.#bytes, 0, this.#bytes.length, null, (error, count) => resolve(!error && count > 0));
+    });
   }
 
   #drainRecords(path: string): void {
@@ -380,10 +394,6 @@ export class Engine {
   #timeNs(base: number): number {
     return Number(this.#recordView.getBigUint64(base + layout.Record.offset("time_ns"), true));
   }
-}
-
-function listen(readEnd: number) {
-  return Bun.file(readEnd).stream().getReader();
 }
 
 /** The engine's failure in words. */
