@@ -177,9 +177,9 @@ const Seen = { no: 0, withoutUnits: 1, withUnits: 2 } as const;
 /**
  * Gathers events and gives a profile. One for a program; not shared between threads of JavaScript.
  *
- * What it costs: 40 to 60 ns an event once the JIT compiler knows the code, three times that in the first hundred steps;
- * a third of it is hdr-histogram-js. Measured with Bun 1.4.5 on two shared Zen 4 cores, by timing drains of 60 steps of 255
- * ops on two threads, 61,000 events each. `result` takes about 25 ms there.
+ * What it costs: 60 to 70 ns of CPU time an event once the JIT compiler knows the code, twice that in the first hundred
+ * steps, a third of it in hdr-histogram-js. Measured with Bun 1.4.5 on two shared Zen 4 cores, as the thread's CPU time in
+ * drains of 60 steps of 255 ops on two threads, 61,000 events each. `result` took 45 ms there, mostly percentiles.
  */
 export class Profiler {
   readonly #ops: readonly OpInfo[];

@@ -110,6 +110,14 @@ describe("a profile", () => {
     expect(profile.idle.totalNs).toBe(0);
   });
 
+  test("counts sampling and waiting in the steps that had them", () => {
+    const second = layerStep(2, 6000).filter((event) => event.kind !== "sampling");
+    const profile = profileOf(LAYER_OPS, [...layerStep(1, 5000), ...second]);
+    expect(profile.sampling).toMatchObject({ count: 1, totalNs: 19, maxNs: 19 });
+    expect(profile.waiting).toMatchObject({ count: 2, totalNs: 26, maxNs: 13 });
+    expect(profile.unattributed).toMatchObject({ count: 2, totalNs: 59, maxNs: 39 });
+  });
+
   test("does not let a thread that came too late for any unit stretch an op's wall time", () => {
     const ops = opList([{}]);
     const late: TestEvent = { kind: "work", thread: 1, op: 0, start: 190, end: 200, aux: 0 };
