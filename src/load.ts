@@ -22,6 +22,7 @@ import {
 } from "./generate/generate.ts";
 import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from "./generate/options.ts";
 import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/score.ts";
+import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
 import type { ModelFile } from "./model/file.ts";
 import { openGguf } from "./model/gguf.ts";
@@ -56,6 +57,8 @@ export interface LoadOptions {
 }
 
 const batchSizeDefault = 16;
+/** Where memory is short, a context is not halved below this many positions. */
+const contextMinimum = 512;
 /** Rows of a step: enough that each weight read from memory is used many times, few enough that others wait at most for one. */
 const stepRows = 256;
 /** Rows of logits of a step: with Gemma's vocabulary each takes 1 MB. */
@@ -79,24 +82,14 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   const path = resolveModel(model);
   const file = openGguf(path);
   const graph = buildGraph(file);
-  const contextLength = checked.contextLength ?? graph.contextLength;
-  if (contextLength > graph.contextLength) {
-    throw new OptionError(
-      "contextLength",
-      `is ${contextLength}, but the model was made for ${graph.contextLength} positions`,
-    );
+  if (checked.contextLength !== undefined && checked.contextLength > graph.contextLength) {
+    const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
+    throw new OptionError("contextLength", problem);
   }
   const library = await openLibrary();
   const level = chooseLevel(library, checked.simdLevel);
-  const plan = planProgram(graph, {
-    contextMax: contextLength,
-    batchMax: checked.batchSize,
-    rowsMax: Math.max(stepRows, checked.batchSize),
-    logitsRowsMax: Math.max(scoreRows, checked.batchSize),
-    chunkPositions: stepRows,
-    kvBytesMax: availableMemory() / 2,
-  });
-  requireMemory(path, plan);
+  const plan = planForMemory(path, graph, checked);
+  const contextLength = plan.options.contextMax;
   // The engine's threads read weights while this one builds the tokenizer.
   const starting = Engine.create(library, plan, {
     threadCount: checked.threadCount,
@@ -371,12 +364,33 @@ function availableMemory(): number {
   return available;
 }
 
-function requireMemory(path: string, plan: Plan): void {
-  const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
+/**
+ * The plan for the context asked for; if none was, for the model's own, halved until a sequence of it fits into memory.
+ * @throws {EngineError} if it does not fit.
+ */
+function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof checkLoadOptions>): Plan {
   const available = availableMemory();
-  if (needed <= available) return;
+  let contextMax = checked.contextLength ?? graph.contextLength;
+  for (;;) {
+    const plan = planProgram(graph, {
+      contextMax,
+      batchMax: checked.batchSize,
+      rowsMax: Math.max(stepRows, checked.batchSize),
+      logitsRowsMax: Math.max(scoreRows, checked.batchSize),
+      chunkPositions: stepRows,
+      kvBytesMax: available / 2,
+    });
+    const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
+    if (needed <= available) return plan;
+    if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum)
+      throw tooLarge(path, plan, needed, available);
+    contextMax = Math.floor(contextMax / 2);
+  }
+}
+
+function tooLarge(path: string, plan: Plan, needed: number, available: number): EngineError {
   const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
-  throw new EngineError(
+  return new EngineError(
     `${path}: needs ${megabytes(needed)} of memory (${megabytes(plan.weightsBytes)} of weights, ${megabytes(plan.arenaBytes)} of activations, ` +
       `${megabytes(plan.kvBytesPerSequence)} of KV cache for ${plan.options.contextMax} positions), but ${megabytes(available)} are available; ` +
       "use a shorter context (contextLength, --context), a smaller model, or free memory",
