@@ -164,19 +164,13 @@ abstract class BaseTokenizer implements Tokenizer {
     this.chatTemplate = chatTemplate;
   }
 
-  /** Appends the tokens of `bytes[start, end)`, plain text that is not empty. */
-  protected abstract encodeText(
-    bytes: Uint8Array,
-    start: number,
-    end: number,
-    afterSpecial: boolean,
-    output: TokenBuffer,
-  ): void;
+  /** Appends the tokens of `bytes[start, end)`, plain text between special tokens, not empty. */
+  protected abstract encodeText(bytes: Uint8Array, start: number, end: number, output: TokenBuffer): void;
 
   /** A normal token's bytes as they stand in a text. */
   protected abstract normalBytes(token: number): Uint8Array;
 
-  /** Whether encoding puts a space before the first word. */
+  /** Whether encoding puts a space before the first word, and before the first after each special token. */
   protected abstract readonly addsSpace: boolean;
 
   encode(text: string, options: EncodeOptions = {}): Uint32Array {
@@ -184,11 +178,9 @@ abstract class BaseTokenizer implements Tokenizer {
     const bytes = encodeUtf8(text);
     const output = new TokenBuffer();
     if (addSpecial && this.addBos && this.vocabulary.bos !== undefined) output.push(this.vocabulary.bos);
-    let afterSpecial = true;
     for (const { token, start, end } of this.#specialTokens(parseSpecial).split(bytes)) {
       if (token >= 0) output.push(token);
-      else this.encodeText(bytes, start, end, afterSpecial, output);
-      afterSpecial = token >= 0;
+      else this.encodeText(bytes, start, end, output);
     }
     if (addSpecial && this.addEos && this.vocabulary.eos !== undefined) output.push(this.vocabulary.eos);
     return output.take();
@@ -283,14 +275,8 @@ class SentencePieceTokenizer extends BaseTokenizer {
     this.#sentencePiece = new SentencePiece(texts, scores, unknown);
   }
 
-  protected encodeText(
-    bytes: Uint8Array,
-    start: number,
-    end: number,
-    afterSpecial: boolean,
-    output: TokenBuffer,
-  ): void {
-    this.#sentencePiece.encode(markSpaces(bytes, start, end, this.addsSpace && afterSpecial), output);
+  protected encodeText(bytes: Uint8Array, start: number, end: number, output: TokenBuffer): void {
+    this.#sentencePiece.encode(markSpaces(bytes, start, end, this.addsSpace), output);
   }
 
   protected normalBytes(token: number): Uint8Array {
@@ -309,13 +295,7 @@ class BytePairTokenizer extends BaseTokenizer {
     this.#preTokenizer = preTokenizer;
   }
 
-  protected encodeText(
-    bytes: Uint8Array,
-    start: number,
-    end: number,
-    _afterSpecial: boolean,
-    output: TokenBuffer,
-  ): void {
+  protected encodeText(bytes: Uint8Array, start: number, end: number, output: TokenBuffer): void {
     const text = lenientUtf8.decode(bytes.subarray(start, end));
     // Where a character is a byte, as in most texts, a word's length is its bytes'.
     const isAscii = text.length === end - start;

@@ -139,7 +139,7 @@ export interface Vocabulary {
   readonly stripsRight: (id: number) => boolean;
 }
 
-/** Ids that the tokenizer's model has when the file names none. */
+/** Ids that the tokenizer's model has when the file names none; that of the unknown token only if the token is of that type. */
 export interface DefaultIds {
   readonly bos?: number;
   readonly eos?: number;
@@ -166,7 +166,9 @@ export function readVocabulary(metadata: Metadata, defaults: DefaultIds): Vocabu
   };
   const bos = id(keys.bos, defaults.bos);
   const eos = id(keys.eos, defaults.eos);
-  const unknown = id(keys.unknown, defaults.unknown);
+  const defaultUnknown = defaults.unknown ?? 0;
+  const hasDefaultUnknown = defaults.unknown !== undefined && (attributes[defaultUnknown] ?? 0) === attribute.unknown;
+  const unknown = id(keys.unknown, hasDefaultUnknown ? defaultUnknown : undefined);
   for (const name of checkedIds) id(`tokenizer.ggml.${name}_token_id`);
 
   const ends = new Set<number>();
@@ -286,8 +288,11 @@ function readScores(metadata: Metadata, count: number): Float32Array {
   const stored = metadata.numbers(keys.scores);
   checkLength(metadata, keys.scores, stored.length, count);
   const scores = stored instanceof Float32Array ? stored : Float32Array.from(stored);
-  const invalid = scores.findIndex(Number.isNaN);
-  if (invalid >= 0) throw metadata.error(keys.scores, `token ${invalid} has no number as its score`);
+  for (let id = 0; id < count; id++) {
+    const score = scores[id];
+    // Only NaN differs from itself.
+    if (score !== score) throw metadata.error(keys.scores, `token ${id} has no number as its score`);
+  }
   return scores;
 }
 

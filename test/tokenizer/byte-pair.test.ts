@@ -94,6 +94,18 @@ describe("byte-level byte-pair encoding", () => {
     expect(words(createTokenizer(bytePair(merges.toReversed()), path), "abc")).toEqual(["ab", "c"]);
   });
 
+  test("keeps the first rank of a merge that is listed twice", () => {
+    const tokenizer = createTokenizer(
+      bytePair([], [], {
+        tokens: [...byteCharacters, "ab", "bc"],
+        token_type: undefined,
+        merges: ["a b", "b c", "a b"],
+      }),
+      path,
+    );
+    expect(words(tokenizer, "abc")).toEqual(["ab", "c"]);
+  });
+
   test("takes a word that is a token as it stands where the pre-tokenizer ignores merges, and only there", () => {
     // No merges lead to "abc".
     const withToken = (pre: string): Tokenizer =>

@@ -123,12 +123,15 @@ describe("SentencePiece", () => {
     const pieces: Piece[] = [{ text: "<unk>", type: type.unknown }, { text: "<s>", type: type.control }, { text: "a" }];
     const tokenizer = createTokenizer(sentencePiece(pieces, { add_space_prefix: false }), path);
     expect([...tokenizer.encode("aéa")]).toEqual([1, 2, 0, 2]);
-    const without = sentencePiece([{ text: "a" }], {
-      add_space_prefix: false,
+    const named = sentencePiece([{ text: "a" }], {
       add_bos_token: false,
       unknown_token_id: 0,
+      add_space_prefix: false,
     });
-    expect([...createTokenizer(without, path).encode("é")]).toEqual([0]);
+    expect([...createTokenizer(named, path).encode("é")]).toEqual([0]);
+    const unnamed = sentencePiece([{ text: "a" }], { add_bos_token: false, add_space_prefix: false });
+    expect(() => createTokenizer(unnamed, path).encode("aé")).toThrow(OptionError);
+    expect(() => createTokenizer(unnamed, path).encode("aé")).toThrow('no token for "é"');
   });
 
   test("is not slow on a long text without a space", () => {

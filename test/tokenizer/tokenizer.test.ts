@@ -100,14 +100,15 @@ describe("special tokens", () => {
 
   test("end a generation by the file's ids and by the names that models use", () => {
     const tokenizer = createTokenizer(
-      bytePair([], ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|stop|>"], {
-        eos_token_id: 259,
-        eot_token_id: 258,
+      bytePair([], ["<|im_start|>", "<|im_end|>", "<|stop|>", "<|turn|>", "<|message|>"], {
+        eos_token_id: 258,
+        eot_token_id: 259,
+        eom_token_id: 260,
       }),
       path,
     );
-    expect(tokenizer.eosToken).toBe(259);
-    expect(tokenizer.eosTokens).toEqual([257, 258, 259]);
+    expect(tokenizer.eosToken).toBe(258);
+    expect(tokenizer.eosTokens).toEqual([257, 258, 259, 260]);
   });
 
   test("that end a generation are control tokens even where the file says otherwise", () => {
