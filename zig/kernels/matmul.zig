@@ -23,7 +23,14 @@ const block_columns = layout.block_columns;
 const Rows = @Vector(group_rows, f32);
 const Ints = vec.Lanes16;
 
-/// Tokens whose codes are decoded in registers; more tokens unpack a group once and reuse it.
+/// Tokens of the tiles that decode codes in registers, largest first. The sums' registers are those of `many_tokens`.
+const few_tiles = switch (vec.level) {
+    .scalar => [_]u32{1},
+    .x86_64_v2 => [_]u32{ 2, 1 },
+    else => [_]u32{ 4, 2, 1 },
+};
+
+/// Up to this many tokens decode codes in registers; more unpack a group once and reuse it.
 const few_tokens = 4;
 
 /// Tokens of one tile over unpacked codes. Registers: a token takes 16 integer sums and, best, 16 float sums; a quad of
@@ -37,7 +44,7 @@ const many_tokens = switch (vec.level) {
     .neon, .neon_dotprod, .neon_i8mm => 4,
     // Four registers a token: 8 + 4 of 16.
     .x86_64_v2 => 2,
-    .scalar => 2,
+    .scalar => 1,
 };
 
 /// Bytes between the weights being multiplied and those asked for: 8 blocks of 8-bit codes, about 0.2 µs of a core's
@@ -179,7 +186,7 @@ fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end
         const scales = args.scales + group * scale_bytes;
         if (args.tokens <= few_tokens) {
             var token: u32 = 0;
-            inline for (.{ 4, 2, 1 }) |count| {
+            inline for (few_tiles) |count| {
                 while (args.tokens - token >= count) : (token += count) {
                     var y: [count]Rows = undefined;
                     packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), &y);

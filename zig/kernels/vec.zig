@@ -292,7 +292,8 @@ pub inline fn dot(acc: Lanes16, w: Bytes, x: i32, comptime weight_max: comptime_
     }
 }
 
-inline fn dotScalar(acc: Lanes16, w: Bytes, x: i32) Lanes16 {
+/// Not inline: unrolled into every format's every tile it would make this level the slowest to compile and the largest.
+noinline fn dotScalar(acc: Lanes16, w: Bytes, x: i32) Lanes16 {
     const weights: [64]u8 = w;
     const activations: [4]i8 = @bitCast(x);
     var result: [16]i32 = acc;
@@ -406,14 +407,16 @@ pub inline fn bitField(bytes: Bytes, comptime from: comptime_int, comptime to: c
     return @as(Bytes, @bitCast(moved)) & @as(Bytes, @splat(mask));
 }
 
+noinline fn lookupScalar(table: *const [16]u8, indices: Bytes) Bytes {
+    var result: [64]u8 = indices;
+    for (&result) |*byte| byte.* = table[byte.* & 15];
+    return result;
+}
+
 /// table[index] for 64 indices of 0 to 15.
 pub inline fn lookup(comptime table: [16]u8, indices: Bytes) Bytes {
     switch (level) {
-        .scalar => {
-            var result: [64]u8 = indices;
-            for (&result) |*byte| byte.* = table[byte.* & 15];
-            return result;
-        },
+        .scalar => return lookupScalar(&table, indices),
         .avx512, .avx512_vnni, .amx => return asm ("vpshufb %[i], %[t], %[out]"
             : [out] "=v" (-> Bytes),
             : [t] "v" (@as(Bytes, table ++ table ++ table ++ table)),
