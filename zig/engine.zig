@@ -460,25 +460,37 @@ pub const Engine = struct {
     fn loop(engine: *Engine) void {
         while (!engine.stopping()) {
             const bell = engine.doorbell.load(.acquire);
+            const traced = engine.executor.events_enabled.load(.monotonic) != 0;
+            const begin = clock.ticks();
             engine.admit();
             if (!engine.formStep()) {
                 engine.notify();
                 if (engine.stopping()) break;
-                const traced = engine.executor.events_enabled.load(.monotonic) != 0;
-                const begin = if (traced) clock.ticks() else 0;
                 system.wait(&engine.doorbell, bell, null);
-                if (traced) engine.executor.rings[0].write(.{ .start = begin, .end = clock.ticks(), .step = engine.executor.step.id, .rows = 0, .op = p.event_no_op, .kind = .idle, .thread = 0, .aux = 0 });
+                if (traced) engine.event(.idle, begin);
                 continue;
             }
-            const begin = clock.ticks();
+            engine.executor.step.traced = traced;
             engine.executor.run();
             engine.finishStep();
-            if (engine.executor.events_enabled.load(.monotonic) != 0) {
-                const step = &engine.executor.step;
-                engine.executor.rings[0].write(.{ .start = begin, .end = clock.ticks(), .step = step.id, .rows = step.row_count, .op = p.event_no_op, .kind = .step, .thread = 0, .aux = step.sequence_count });
-            }
+            if (traced) engine.event(.step, begin);
             engine.notify();
         }
+    }
+
+    /// An event of the engine thread as a whole, from `begin` to now.
+    fn event(engine: *Engine, kind: p.EventKind, begin: u64) void {
+        const step = &engine.executor.step;
+        engine.executor.rings[0].write(.{
+            .start = begin,
+            .end = clock.ticks(),
+            .step = step.id,
+            .rows = step.row_count,
+            .op = p.event_no_op,
+            .kind = kind,
+            .thread = 0,
+            .aux = step.sequence_count,
+        });
     }
 
     /// Takes submitted requests in, ends cancelled ones, and starts waiting ones in order while there is room.

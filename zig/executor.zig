@@ -40,6 +40,8 @@ const Resolved = struct {
 /// What a step works on; the engine fills it before every run.
 pub const Step = struct {
     id: u32 = 0,
+    /// Whether this step writes events: decided once, so that a step is recorded whole or not at all.
+    traced: bool = false,
     row_count: u32 = 0,
     logits_count: u32 = 0,
     sequence_count: u32 = 0,
@@ -77,6 +79,8 @@ pub const Executor = struct {
     candidates: [][]table.Candidate,
     rings: []events.Ring,
     events_enabled: std.atomic.Value(u32) = .init(0),
+    /// When the engine thread had done its part of the step.
+    own_part_end: u64 = 0,
     step: Step = .{},
 
     pub fn resolve(executor: *Executor, weights: []u8, constants: []u8, arena: []u8) void {
@@ -102,6 +106,7 @@ pub const Executor = struct {
         assert(executor.step.row_count > 0);
         for (executor.claims) |*claim| claim.value.store(0, .monotonic);
         executor.pool.run(runThread);
+        if (executor.step.traced) _ = executor.event(0, .barrier, p.event_no_op, 0, 0, executor.own_part_end);
     }
 
     fn runThread(context: *anyopaque, thread: u32) void {
@@ -110,7 +115,7 @@ pub const Executor = struct {
     }
 
     fn runOps(executor: *Executor, thread: u32) void {
-        const traced = executor.events_enabled.load(.monotonic) != 0;
+        const traced = executor.step.traced;
         var now = if (traced) clock.ticks() else 0;
         for (executor.view.ops, 0..) |*op, index| {
             const rows = if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count;
@@ -123,6 +128,7 @@ pub const Executor = struct {
         }
         const drawn = executor.runDraws(thread);
         if (traced) now = executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn, now);
+        if (thread == 0) executor.own_part_end = now;
     }
 
     /// What an op's cost is counted by: rows, and for attention the positions that all rows look at together.

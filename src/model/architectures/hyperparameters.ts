@@ -1,7 +1,7 @@
 // The metadata that decoder families share, read and checked once: sizes, norms, and the angles of rotary positions.
 
 import { type Graph, GraphBuilder, type Rope } from "../../graph/graph.ts";
-import type { ModelFile } from "../file.ts";
+import { arrayLength, type ModelFile } from "../file.ts";
 import { Weights } from "../weights.ts";
 
 /** Sizes of a decoder, from the metadata under its architecture's name. */
@@ -88,7 +88,7 @@ function readHyperparameters(file: ModelFile, architecture: string): Hyperparame
     kvHeads,
     headWidth,
     contextLength: size("context_length", 1 << 24),
-    vocabulary: metadata.has("tokenizer.ggml.tokens") ? tokenCount(file) : size("vocab_size", 1 << 24),
+    vocabulary: tokenCount(file),
     normEpsilon: finite("attention.layer_norm_rms_epsilon", 1e-5),
     attentionScale: finite("attention.scale", 0) || 1 / Math.sqrt(headWidth),
     attentionSoftCap: finite("attn_logit_softcapping", 0),
@@ -96,13 +96,13 @@ function readHyperparameters(file: ModelFile, architecture: string): Hyperparame
   };
 }
 
-function tokenCount(file: ModelFile): number {
-  const entry = file.metadata.entry("tokenizer.ggml.tokens");
-  const value = entry?.value;
-  const count = typeof value === "object" && value !== null && "length" in value ? value.length : 0;
-  if (count < 1 || count > 1 << 24) {
-    throw file.metadata.error("tokenizer.ggml.tokens", `has ${count} tokens; 1 to ${1 << 24} are expected`);
-  }
+/** The vocabulary's size is the tokenizer's: files state it nowhere else reliably. */
+function tokenCount({ metadata }: ModelFile): number {
+  const key = "tokenizer.ggml.tokens";
+  const entry = metadata.entry(key);
+  if (!entry) throw metadata.error(key, "is missing; a model needs its tokenizer's tokens");
+  const count = arrayLength(entry) ?? 0;
+  if (count < 1 || count > 1 << 24) throw metadata.error(key, `has ${count} tokens; 1 to ${1 << 24} are expected`);
   return count;
 }
 
