@@ -289,9 +289,7 @@ function readScores(metadata: Metadata, count: number): Float32Array {
   checkLength(metadata, keys.scores, stored.length, count);
   const scores = stored instanceof Float32Array ? stored : Float32Array.from(stored);
   for (let id = 0; id < count; id++) {
-    const score = scores[id];
-    // Only NaN differs from itself.
-    if (score !== score) throw metadata.error(keys.scores, `token ${id} has no number as its score`);
+    if (Number.isNaN(scores[id])) throw metadata.error(keys.scores, `token ${id} has no number as its score`);
   }
   return scores;
 }
