@@ -433,18 +433,17 @@ inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
     const end: U = @splat(slots.end);
     const iota = std.simd.iota(u32, lanes);
 
-    var scores: [page_vectors]F = undefined;
     var largest = minus;
-    inline for (0..page_vectors) |v| {
+    for (0..page_vectors) |v| {
         var score = vec.load(F, weights + v * lanes) * scale;
         if (args.soft_cap > 0) {
             const cap: F = @splat(args.soft_cap);
             score = activation.tanh(score / cap) * cap;
         }
-        const slot = iota + @as(U, @splat(v * lanes));
+        const slot = iota + @as(U, @splat(@intCast(v * lanes)));
         score = @select(f32, slot >= begin, score, minus);
         score = @select(f32, slot < end, score, minus);
-        scores[v] = score;
+        vec.store(weights + v * lanes, score);
         largest = @max(largest, score);
     }
     const old_maximum = block.chunk.maximum[query];
@@ -452,8 +451,8 @@ inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
     const base = finiteBase(maximum);
     const bases: F = @splat(base);
     var sum: F = @splat(0);
-    inline for (0..page_vectors) |v| {
-        const weight = activation.exp(scores[v] - bases);
+    for (0..page_vectors) |v| {
+        const weight = activation.exp(vec.load(F, weights + v * lanes) - bases);
         vec.store(weights + v * lanes, weight);
         sum += weight;
     }
