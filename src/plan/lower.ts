@@ -162,7 +162,8 @@ class Lowering {
     if (producer && this.#fused.has(producer) && producer.kind === "matmul") {
       this.#matmul(producer, node, x, true);
     } else {
-      this.#emit(node, "add", [{ buffer: x }, { buffer: this.#float(node.y) }], { reads: [x.id], writes: [x.id] });
+      const y = this.#float(node.y);
+      this.#emit(node, "add", [{ buffer: x }, { buffer: y }], { reads: [x.id, y.id], writes: [x.id] });
     }
   }
 
