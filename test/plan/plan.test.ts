@@ -1,0 +1,425 @@
+// From graphs to programs: what is fused, where values become int8, which ops run without a barrier, where everything lies.
+// Random graphs are checked on the encoded program, by what zig/program.zig says that each op reads and writes.
+
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { type Graph, GraphBuilder, type Value, type Vector, type Weight } from "../../src/graph/graph.ts";
+import type { DType } from "../../src/model/file.ts";
+import { quantizedRows } from "../../src/plan/layout.ts";
+import { type Plan, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
+import { blockSize } from "../support/formats.ts";
+import {
+  arenaRegion,
+  type DecodedProgram,
+  decodeProgram,
+  overlap,
+  type ProgramOp,
+  touchedBy,
+} from "../support/program.ts";
+
+const width = 64;
+const vocabulary = 384;
+const options: PlanOptions = {
+  contextMax: 2048,
+  batchMax: 4,
+  rowsMax: 32,
+  logitsRowsMax: 8,
+  chunkPositions: 32,
+  kvBytesMax: 1e9,
+};
+
+let names = 0;
+let fileOffset = 0;
+
+function weight(rows: number, columns: number, dtype: DType = "F32"): Weight {
+  const block = blockSize(dtype);
+  const byteLength = (rows * columns * block.bytes) / block.columns;
+  fileOffset += byteLength;
+  return { name: `weight${names++}.weight`, dtype, rows, columns, byteOffset: fileOffset - byteLength, byteLength };
+}
+
+function vector(length: number): Vector {
+  return { name: `vector${names++}.weight`, values: new Float32Array(length).fill(1) };
+}
+
+const ropes = [1e4, 1e6].map((base) => ({
+  style: "halves" as const,
+  frequencies: Float32Array.from({ length: 8 }, (_, pair) => base ** (-pair / 8)),
+  scale: 1,
+}));
+
+function attention(g: GraphBuilder, input: Value, dtypes: readonly DType[], window: number): Value {
+  const [a = "F32", b = "F32", c = "F32"] = dtypes;
+  const q = g.matmul(input, weight(64, width, a));
+  const k = g.matmul(input, weight(32, width, b));
+  const v = g.matmul(input, weight(32, width, c));
+  const [short, long] = ropes;
+  const rope = window > 0 ? short : long;
+  if (!rope) throw new Error("no rope");
+  return g.attention(q, k, v, {
+    heads: 4,
+    kvHeads: 2,
+    headWidth: 16,
+    window,
+    scale: 0.25,
+    softCap: 0,
+    rope,
+    normEpsilon: 1e-6,
+  });
+}
+
+function finish(g: GraphBuilder, x: Value, dtype: DType = "F32"): Graph {
+  g.layer(-1);
+  const last = g.rmsNorm(g.select(x), vector(width), 1e-6);
+  return g.finish(g.matmul(last, weight(vocabulary, width, dtype)), 4096);
+}
+
+interface Block {
+  readonly kind: "attention" | "feedForward" | "twice" | "bare";
+  readonly dtypes: readonly DType[];
+  readonly postNorm: boolean;
+  readonly window: number;
+}
+
+const dtype = fc.constantFrom<DType>("F32", "Q8_0", "Q4_0");
+const block = fc.record<Block>({
+  kind: fc.constantFrom<Block["kind"]>("attention", "feedForward", "twice", "bare"),
+  dtypes: fc.array(dtype, { minLength: 4, maxLength: 4 }),
+  postNorm: fc.boolean(),
+  window: fc.constantFrom(0, 16, 64, 4096),
+});
+
+/** Residual blocks of random kinds and formats, some in shapes that no family has. */
+function randomGraph(blocks: readonly Block[], headDtype: DType): Graph {
+  const g = new GraphBuilder();
+  let x = g.embed(weight(vocabulary, width));
+  blocks.forEach(({ kind, dtypes, postNorm, window }, layer) => {
+    g.layer(layer);
+    const [a = "F32", b = "F32", c = "F32", d = "F32"] = dtypes;
+    const output = (inner: Value): Value => {
+      const projected = g.matmul(inner, weight(width, inner.width, d));
+      return g.add(x, postNorm ? g.rmsNorm(projected, vector(width), 1e-6) : projected);
+    };
+    if (kind === "attention") {
+      x = output(attention(g, g.rmsNorm(x, vector(width), 1e-6), dtypes, window));
+    } else if (kind === "feedForward") {
+      const normed = g.rmsNorm(x, vector(width), 1e-6);
+      x = output(g.glu(g.matmul(normed, weight(128, width, a)), g.matmul(normed, weight(128, width, b)), "silu"));
+    } else if (kind === "twice") {
+      // Both branches read the stream itself; the product is read twice, so that the addition cannot take it in.
+      const product = g.matmul(x, weight(width, width, a));
+      const other = g.matmul(product, weight(width, width, c));
+      x = g.add(x, g.add(other, product));
+    } else {
+      const gate = g.matmul(x, weight(width, width, a));
+      x = g.add(x, g.glu(gate, gate, "gelu_tanh"));
+    }
+  });
+  return finish(g, x, headDtype);
+}
+
+/** Ops between two barriers. */
+function barrierGroups(ops: readonly ProgramOp[]): ProgramOp[][] {
+  const groups: ProgramOp[][] = [[]];
+  for (const op of ops) {
+    groups.at(-1)?.push(op);
+    if (!op.joinsNext) groups.push([]);
+  }
+  expect(groups.pop()).toEqual([]);
+  return groups;
+}
+
+function forAnyProgram(check: (program: DecodedProgram) => void): void {
+  const blocks = fc.array(block, { minLength: 1, maxLength: 6 });
+  fc.assert(
+    fc.property(blocks, dtype, (list, headDtype) => {
+      check(decodeProgram(planProgram(randomGraph(list, headDtype), options).program));
+    }),
+  );
+}
+
+describe("any graph's program", () => {
+  test("has no op that reads or writes what another one writes, without a barrier between them", () => {
+    forAnyProgram((program) => {
+      for (const group of barrierGroups(program.ops)) {
+        group.forEach((op, index) => {
+          const mine = touchedBy(op);
+          for (const other of group.slice(index + 1)) {
+            const others = touchedBy(other);
+            for (const written of mine.writes) {
+              for (const place of [...others.reads, ...others.writes]) expect(overlap(written, place)).toBe(false);
+            }
+            for (const written of others.writes) {
+              for (const place of mine.reads) expect(overlap(written, place)).toBe(false);
+            }
+          }
+        });
+      }
+    });
+  });
+
+  test("reads only what was written and has not been overwritten since", () => {
+    forAnyProgram((program) => {
+      const { ops, tensors } = program;
+      const arena = tensors.filter(({ region }) => region === arenaRegion);
+      const valid = new Set<number>();
+      for (const op of ops) {
+        const { reads, writes } = touchedBy(op);
+        for (const read of reads) {
+          if (typeof read !== "string" && read.region === arenaRegion) expect(valid.has(read.index)).toBe(true);
+        }
+        for (const written of writes) {
+          if (typeof written === "string") continue;
+          for (const other of arena) if (overlap(written, other)) valid.delete(other.index);
+          valid.add(written.index);
+        }
+      }
+    });
+  });
+
+  test("has its tensors aligned and inside their regions, weights without overlap", () => {
+    forAnyProgram((program) => {
+      const { tensors, arenaBytes, weightsBytes } = program;
+      for (const { region, offset, bytes, stride, rows } of tensors) {
+        expect(offset % 64).toBe(0);
+        expect(stride % 64).toBe(0);
+        if (region === arenaRegion) {
+          expect(bytes).toBe(stride * rows);
+          expect(offset + bytes).toBeLessThanOrEqual(arenaBytes);
+        }
+      }
+      const weights = tensors.filter(({ region }) => region === 0).sort((a, b) => a.offset - b.offset);
+      weights.forEach((tensor, index) => {
+        expect(tensor.offset + tensor.bytes).toBeLessThanOrEqual(weights[index + 1]?.offset ?? weightsBytes);
+      });
+    });
+  });
+
+  test("feeds int8 activations to packed weights and float32 to the others", () => {
+    forAnyProgram((program) => {
+      for (const op of program.ops) {
+        if (op.kind !== "matmul") continue;
+        const [, x, matrix] = op.tensors;
+        expect(x?.format).toBe((matrix?.format ?? 0) > 2 ? quantizedRows : 0);
+      }
+    });
+  });
+
+  test("works on the wanted rows alone from the selection on, and says so to the executor", () => {
+    forAnyProgram((program) => {
+      const { ops } = program;
+      const first = ops.findIndex(({ kind }) => kind === "gather");
+      expect(first).toBeGreaterThan(0);
+      ops.forEach((op, index) => {
+        expect(op.onLogitsRows).toBe(index >= first);
+      });
+    });
+  });
+});
+
+function kinds(graph: Graph): string[] {
+  return planProgram(graph, options).ops.map(({ kind }) => kind);
+}
+
+function opsOf(graph: Graph): readonly ProgramOp[] {
+  return decodeProgram(planProgram(graph, options).program).ops;
+}
+
+describe("lowering", () => {
+  test("adds a product to the stream in the product itself", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const inner = g.matmul(g.rmsNorm(x, vector(width), 1e-6), weight(width, width));
+    const graph = finish(g, g.add(x, inner));
+    expect(kinds(graph)).toEqual(["embed", "norm", "matmul", "gather", "norm", "matmul"]);
+    const [embed, , product] = opsOf(graph);
+    expect(product?.u[0]).toBe(1);
+    expect(product?.tensors[0]).toEqual(embed?.tensors[0]);
+  });
+
+  test("adds a norm to the stream in the norm itself", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const inner = g.matmul(g.rmsNorm(x, vector(width), 1e-6), weight(width, width));
+    const graph = finish(g, g.add(x, g.rmsNorm(inner, vector(width), 1e-6)));
+    expect(kinds(graph)).toEqual(["embed", "norm", "matmul", "norm", "gather", "norm", "matmul"]);
+    const [embed, , , norm] = opsOf(graph);
+    expect(norm?.tensors[4]).toEqual(embed?.tensors[0]);
+    expect(norm?.tensors[0]).toEqual(embed?.tensors[0]);
+  });
+
+  test("leaves a product alone that is read twice, or that has a soft cap", () => {
+    const twice = new GraphBuilder();
+    let x = twice.embed(weight(vocabulary, width));
+    const product = twice.matmul(x, weight(width, width));
+    x = twice.add(x, twice.add(twice.matmul(product, weight(width, width)), product));
+    expect(kinds(finish(twice, x)).filter((kind) => kind === "add").length).toBe(2);
+
+    const capped = new GraphBuilder();
+    x = capped.embed(weight(vocabulary, width));
+    x = capped.add(x, capped.matmul(x, weight(width, width), { softCap: 3 }));
+    const ops = opsOf(finish(capped, x));
+    expect(ops.map(({ kind }) => kind)).toEqual(["embed", "matmul", "add", "gather", "norm", "matmul"]);
+    expect(ops[1]?.f[0]).toBe(3);
+  });
+
+  test("refuses an addition whose first operand is needed afterwards", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const y = g.add(x, g.matmul(x, weight(width, width)));
+    expect(() => planProgram(finish(g, g.add(y, x)), options)).toThrow("used again");
+  });
+
+  test("writes int8 activations where the value is made, in its own op only where that cannot", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const direct = g.matmul(x, weight(width, width, "Q8_0"));
+    const normed = g.rmsNorm(direct, vector(width), 1e-6);
+    const a = g.matmul(normed, weight(width, width, "Q8_0"));
+    const b = g.matmul(normed, weight(width, width, "Q4_0"));
+    const graph = finish(g, g.glu(a, b, "silu"), "Q8_0");
+    expect(kinds(graph)).toEqual([
+      "embed",
+      "quantize",
+      "matmul",
+      "norm",
+      "matmul",
+      "matmul",
+      "glu",
+      "gather",
+      "norm",
+      "matmul",
+    ]);
+    const [, , , norm, , , glu, , last] = opsOf(graph);
+    // Only int8 is wanted of the norms, only float32 of the unit before the selection.
+    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, quantizedRows]);
+    expect(glu?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, undefined]);
+    expect(last?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, quantizedRows]);
+  });
+
+  test("writes both forms where both are wanted", () => {
+    const g = new GraphBuilder();
+    const normed = g.rmsNorm(g.embed(weight(vocabulary, width)), vector(width), 1e-6);
+    const a = g.matmul(normed, weight(width, width, "Q8_0"));
+    const b = g.matmul(normed, weight(width, width));
+    const [, norm] = opsOf(finish(g, g.glu(a, b, "silu")));
+    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, quantizedRows]);
+  });
+
+  test("inserts nothing for float weights", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const graph = finish(g, g.add(x, g.matmul(attention(g, x, [], 0), weight(width, width))));
+    expect(kinds(graph)).not.toContain("quantize");
+    const { tensors } = decodeProgram(planProgram(graph, options).program);
+    expect(tensors.some(({ format }) => format === quantizedRows)).toBe(false);
+  });
+
+  test("runs products of the same input, and tables, without a barrier between them", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const normed = g.rmsNorm(x, vector(width), 1e-6);
+    const attended = attention(g, normed, [], 16);
+    const again = attention(g, attended, [], 0);
+    const groups = barrierGroups(opsOf(finish(g, g.add(x, g.matmul(again, weight(width, width))))));
+    expect(groups.map((group) => group.map(({ kind }) => kind).join(" ")).slice(0, 4)).toEqual([
+      "rope_table rope_table embed",
+      "norm",
+      "matmul matmul matmul",
+      "rope_store",
+    ]);
+  });
+
+  test("makes one table for layers that turn alike", () => {
+    const g = new GraphBuilder();
+    let x = g.embed(weight(vocabulary, width));
+    for (const window of [0, 0, 16, 0, 16]) x = attention(g, x, [], window);
+    expect(kinds(finish(g, x)).filter((kind) => kind === "rope_table").length).toBe(2);
+  });
+});
+
+function windows(list: readonly number[], changes: Partial<PlanOptions> = {}): Plan {
+  const g = new GraphBuilder();
+  let x = g.embed(weight(vocabulary, width));
+  list.forEach((window, layer) => {
+    g.layer(layer);
+    x = attention(g, x, [], window);
+  });
+  return planProgram(finish(g, x), { ...options, ...changes });
+}
+
+describe("the KV cache's plan", () => {
+  // float16 keys and values of 2 heads of 16 for 64 positions.
+  const layerPageBytes = 2 * 2 * 16 * 64 * 2;
+
+  test("groups layers that look back equally far", () => {
+    const { kvGroups } = windows([16, 16, 0, 16, 128]);
+    expect(kvGroups.map(({ window, layers }) => ({ window, layers }))).toEqual([
+      { window: 16, layers: [0, 1, 3] },
+      { window: 0, layers: [2] },
+      { window: 128, layers: [4] },
+    ]);
+    expect(kvGroups.map(({ pageBytes }) => pageBytes)).toEqual([3 * layerPageBytes, layerPageBytes, layerPageBytes]);
+  });
+
+  test("knows that a window as long as the context is none", () => {
+    const { kvGroups } = windows([2048, 0, 4096, 2047]);
+    expect(kvGroups.map(({ window, layers }) => ({ window, layers }))).toEqual([
+      { window: 0, layers: [0, 1, 2] },
+      { window: 2047, layers: [3] },
+    ]);
+  });
+
+  test("has pages for a whole batch where memory allows", () => {
+    const plan = windows([0, 16]);
+    // 2,048 positions in pages of 64; 16 + 32 positions touch at most two pages.
+    expect(plan.kvGroups.map(({ pageCount }) => pageCount)).toEqual([4 * 32, 4 * 2]);
+    expect(plan.kvBytesPerSequence).toBe((32 + 2) * layerPageBytes);
+  });
+
+  test("has fewer where it does not, and never fewer than one sequence needs", () => {
+    const all = windows([0, 16]).kvBytesPerSequence;
+    expect(windows([0, 16], { kvBytesMax: 2.5 * all }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([80, 5]);
+    expect(windows([0, 16], { kvBytesMax: 0 }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([32, 2]);
+  });
+
+  test("has pages enough for a window wherever a step begins and however many rows it adds", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 700 }),
+        fc.integer({ min: 1, max: 300 }),
+        fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 40 }),
+        (window, rowsMax, steps) => {
+          const context = 4096;
+          let computed = 0;
+          let released = 0;
+          for (const part of steps) {
+            const rows = Math.min(1 + Math.floor(part * (rowsMax - 1)), context - computed);
+            if (rows === 0) break;
+            const held = Math.ceil((computed + rows) / 64) - released;
+            expect(held).toBeLessThanOrEqual(pagesNeeded(window, context, rowsMax));
+            computed += rows;
+            // The next row looks back to the position window − 1 before it.
+            released = Math.max(0, Math.floor((computed + 1 - window) / 64));
+          }
+        },
+      ),
+    );
+  });
+});
+
+describe("an op's cost", () => {
+  test("is its weights' packed bytes once a step, and two operations a weight and row", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const plan = planProgram(finish(g, x, "Q8_0"), options);
+    const head = plan.ops.at(-1);
+    // 384 rows of 64 int8 with a float16 scale for each 32.
+    expect(head).toMatchObject({
+      kind: "matmul",
+      format: "q8_0",
+      bytesPerStep: vocabulary * (64 + 2 * 2),
+      operationsPerRow: 2 * vocabulary * 64,
+    });
+  });
+});
