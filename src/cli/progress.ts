@@ -28,7 +28,7 @@ export interface ProgressOptions {
 }
 
 const redrawPeriod_ms = 100;
-const linePeriod_ms = 5_000;
+const linePeriod_ms = 10_000;
 const barWidth = 24;
 
 /** Starts showing a part. A part that ends before the first redraw leaves only its last line. */
