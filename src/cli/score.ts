@@ -1,6 +1,6 @@
 // `tinyai score`: log-probabilities of a text's own tokens, for evaluation harnesses.
 
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { checkInteger } from "../check.ts";
 import { EngineError } from "../errors.ts";
@@ -76,16 +76,19 @@ async function run(flags: Flags): Promise<void> {
   }
 }
 
-/** A file that appears under its name only when it is whole. */
+/** A file that appears under its name only when it is whole; a pipe or a device that is there is written as it is. */
 class Dump {
   readonly #path: string;
+  readonly #inPlace: boolean;
   readonly #temporary: string;
   readonly #handle: number;
   #error: EngineError | undefined;
 
   constructor(path: string) {
     this.#path = path;
-    this.#temporary = `${path}.${process.pid}.tmp`;
+    const existing = statSync(path, { throwIfNoEntry: false });
+    this.#inPlace = existing !== undefined && (existing.isFIFO() || existing.isCharacterDevice());
+    this.#temporary = this.#inPlace ? path : `${path}.${process.pid}.tmp`;
     try {
       this.#handle = openSync(this.#temporary, "w");
     } catch (cause) {
@@ -105,13 +108,13 @@ class Dump {
 
   finish(): void {
     if (this.#error) throw this.#error;
-    fsyncSync(this.#handle);
+    if (!this.#inPlace) fsyncSync(this.#handle);
     closeSync(this.#handle);
-    renameSync(this.#temporary, this.#path);
+    if (!this.#inPlace) renameSync(this.#temporary, this.#path);
   }
 
   discard(): void {
     closeSync(this.#handle);
-    rmSync(this.#temporary, { force: true });
+    if (!this.#inPlace) rmSync(this.#temporary, { force: true });
   }
 }
