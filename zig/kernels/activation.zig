@@ -19,19 +19,34 @@ inline fn splat(value: f32) F {
     return @splat(value);
 }
 
+const exp_low = -87.33654; // -126 ln 2: from here up e^x is a normal number.
+const exp_high = 88.72283; // The logarithm of the largest float32.
+
 /// e^x. Relative error at most 2 ulp (2.4e-7) where the result is a normal number; 0 below -87.33654 (the result would be
 /// denormal) and at -inf, inf above 88.72283, NaN for NaN. exp(0) is exactly 1.
 pub inline fn exp(x: F) F {
-    // n = round(x / ln 2) by pushing the fraction out of the significand; x is clamped so that n stays within -126 to 128.
-    const low = splat(-87.33654); // -126 ln 2: from here up the result is normal.
-    const high = splat(88.72283); // ln of the largest float32.
+    const y = expClamped(@min(@max(x, splat(exp_low)), splat(exp_high)));
+    const above = @select(f32, x > splat(exp_high), splat(std.math.inf(f32)), y);
+    const below = @select(f32, x < splat(exp_low), splat(0), above);
+    return @select(f32, x == x, below, x);
+}
+
+/// `exp` for x <= 0, the same bits with fewer instructions. What is above 0 counts as 0, and NaN as -inf.
+pub inline fn expNonPositive(x: F) F {
+    // Written so that each is one instruction: a comparison with NaN is false.
+    const at_most = @select(f32, x < splat(0), x, splat(0));
+    const clamped = @select(f32, at_most > splat(exp_low), at_most, splat(exp_low));
+    return @select(f32, x >= splat(exp_low), expClamped(clamped), splat(0));
+}
+
+/// e^x for `exp_low` <= x <= `exp_high`.
+inline fn expClamped(x: F) F {
+    // n = round(x / ln 2) by pushing the fraction out of the significand: the integer's low bits are then those of n.
     const magic = splat(12582912.0); // 1.5 * 2^23
-    const clamped = @min(@max(x, low), high);
-    const shifted = vec.mulAdd(clamped, splat(std.math.log2e), magic);
+    const shifted = vec.mulAdd(x, splat(std.math.log2e), magic);
     const n = shifted - magic;
-    const exponent = @as(U, @bitCast(shifted)) -% @as(U, @bitCast(magic));
     // r = x - n ln 2 in two steps (Cody and Waite 1980): ln 2 = 355/512 - 2.1219444e-4, and n * 355/512 is exact.
-    const r = vec.mulAdd(n, splat(2.12194440054690583e-4), vec.mulAdd(n, splat(-355.0 / 512.0), clamped));
+    const r = vec.mulAdd(n, splat(2.12194440054690583e-4), vec.mulAdd(n, splat(-355.0 / 512.0), x));
     // e^r = 1 + r + r^2 p(r); relative error of the exact polynomial 5.2e-11 on |r| <= ln 2 / 2.
     var p = splat(1.97903428e-4);
     p = vec.mulAdd(p, r, splat(1.39446603e-3));
@@ -40,11 +55,9 @@ pub inline fn exp(x: F) F {
     p = vec.mulAdd(p, r, splat(1.66666657e-1));
     p = vec.mulAdd(p, r, splat(0.5));
     const y = vec.mulAdd(p, r * r, r) + splat(1);
-    // Times 2^n, by the exponent field: y is in [0.7, 1.42) and y * 2^n is normal on the clamped range.
-    const scaled: F = @bitCast(@as(U, @bitCast(y)) +% (exponent << @splat(23)));
-    const above = @select(f32, x > high, splat(std.math.inf(f32)), scaled);
-    const below = @select(f32, x < low, splat(0), above);
-    return @select(f32, x == x, below, x);
+    // Times 2^n, by the exponent field: y is in [0.7, 1.42) and y * 2^n is normal on the range. The shift drops the bits
+    // of `magic`.
+    return @bitCast(@as(U, @bitCast(y)) +% (@as(U, @bitCast(shifted)) << @splat(23)));
 }
 
 /// tanh x. Relative error at most 3 ulp (3.6e-7).
@@ -181,6 +194,19 @@ test "exp at the ends: zero, infinity, flush and NaN" {
     try std.testing.expect(std.math.isNan(exp(splat(std.math.nan(f32)))[0]));
     try std.testing.expect(exp(splat(88.72283))[0] < inf);
     try std.testing.expect(exp(splat(-87.33654))[0] >= std.math.floatMin(f32) * 0.999999);
+}
+
+test "exp of numbers up to zero has the bits of exp, takes NaN for -inf and what is above for zero" {
+    const inf = std.math.inf(f32);
+    for (0..100_000) |index| {
+        const x = splat(-100 * @as(f32, @floatFromInt(index)) / 99_999);
+        try std.testing.expectEqual(exp(x)[0], expNonPositive(x)[0]);
+    }
+    const cases = [_][2]f32{
+        .{ 0, 1 },                      .{ -0.0, 1 }, .{ -inf, 0 }, .{ inf, 1 }, .{ 2, 1 }, .{ std.math.nan(f32), 0 },
+        .{ std.math.floatMin(f32), 1 },
+    };
+    for (cases) |case| try std.testing.expectEqual(case[1], expNonPositive(splat(case[0]))[0]);
 }
 
 test "tanh, SiLU and GELU stay within their bounds" {

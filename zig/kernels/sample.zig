@@ -31,21 +31,29 @@ inline fn splat(value: f32) F {
     return @splat(value);
 }
 
-/// NaN to -inf, +inf to the largest float32: differences from the maximum are then never NaN unless both are -inf.
-inline fn clean(x: F) F {
-    return @select(f32, x == x, @min(x, splat(std.math.floatMax(f32))), splat(negative_infinity));
+/// +inf to the largest float32, so that differences from the maximum are not NaN. NaN stays: every comparison with it is
+/// false and `activation.expNonPositive` gives it no weight, as -inf.
+inline fn finite(x: F) F {
+    const most = splat(std.math.floatMax(f32));
+    return @select(f32, most < x, most, x);
 }
 
-inline fn cleanOne(x: f32) f32 {
+/// The logit that counts: `finite`, and NaN as -inf.
+inline fn clean(x: f32) f32 {
     return if (x == x) @min(x, std.math.floatMax(f32)) else negative_infinity;
 }
 
-/// Logits `at` to `at + lanes - 1`, cleaned; those past `count` are -inf.
-inline fn loadClean(logits: [*]const f32, at: usize, count: usize) F {
-    if (at + lanes <= count) return clean(vec.load(F, logits + at));
+/// Logits `at` to `at + lanes - 1`, `finite`; those from `end` on are -inf.
+inline fn loadFinite(logits: [*]const f32, at: usize, end: usize) F {
+    if (at + lanes <= end) return finite(vec.load(F, logits + at));
     var values: [lanes]f32 = @splat(negative_infinity);
-    for (at..count) |index| values[index - at] = cleanOne(logits[index]);
-    return values;
+    for (at..end) |index| values[index - at] = logits[index];
+    return finite(values);
+}
+
+/// The larger of two, `a` where `b` is NaN.
+inline fn larger(a: F, b: F) F {
+    return @select(f32, b > a, b, a);
 }
 
 const Summary = struct {
@@ -68,10 +76,10 @@ fn summarize(comptime with_sum: bool, logits: [*]const f32, count: usize) Summar
         var maxima: [4]F = @splat(splat(negative_infinity));
         var at = start;
         while (at + 4 * lanes <= end) : (at += 4 * lanes) {
-            inline for (0..4) |index| maxima[index] = @max(maxima[index], clean(vec.load(F, logits + at + index * lanes)));
+            inline for (0..4) |index| maxima[index] = larger(maxima[index], vec.load(F, logits + at + index * lanes));
         }
-        while (at < end) : (at += lanes) maxima[0] = @max(maxima[0], loadClean(logits, at, end));
-        const maximum = vec.max(@max(@max(maxima[0], maxima[1]), @max(maxima[2], maxima[3])));
+        while (at < end) : (at += lanes) maxima[0] = larger(maxima[0], loadFinite(logits, at, end));
+        const maximum = clean(vec.max(larger(larger(maxima[0], maxima[1]), larger(maxima[2], maxima[3]))));
         if (maximum > largest) {
             if (with_sum) sum *= activation.exp(splat(largest - maximum))[0];
             largest = maximum;
@@ -82,21 +90,21 @@ fn summarize(comptime with_sum: bool, logits: [*]const f32, count: usize) Summar
         const base = splat(largest);
         at = start;
         while (at + 4 * lanes <= end) : (at += 4 * lanes) {
-            inline for (0..4) |index| sums[index] += activation.exp(clean(vec.load(F, logits + at + index * lanes)) - base);
+            inline for (0..4) |index| sums[index] += activation.expNonPositive(vec.load(F, logits + at + index * lanes) - base);
         }
-        while (at < end) : (at += lanes) sums[0] += activation.exp(loadClean(logits, at, end) - base);
+        while (at < end) : (at += lanes) sums[0] += activation.expNonPositive(loadFinite(logits, at, end) - base);
         sum += vec.sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
     }
     var best: u32 = 0;
     if (largest > negative_infinity) {
         best = @intCast(largest_block);
-        while (cleanOne(logits[best]) != largest) best += 1;
+        while (clean(logits[best]) != largest) best += 1;
     }
     return .{ .best = best, .largest = largest, .log_sum = if (with_sum) @as(f64, largest) + @log(sum) else 0 };
 }
 
 inline fn logprobOf(logit: f32, summary: Summary) f32 {
-    const value = cleanOne(logit);
+    const value = clean(logit);
     return if (value == negative_infinity) value else @floatCast(value - summary.log_sum);
 }
 
@@ -113,16 +121,17 @@ const keep_all: Cut = .{ .token = std.math.maxInt(u32), .logprob = negative_infi
 fn gather(logits: [*]const f32, begin: usize, end: usize, cut: Cut, out: [*]Candidate, length: usize) usize {
     var total = length;
     const limit = splat(cut.logprob);
+    const floor = splat(negative_infinity);
     var at = begin;
     while (at < end) : (at += 4 * lanes) {
         // Most groups of four vectors hold nothing.
         var values: [4]F = undefined;
-        inline for (0..4) |index| values[index] = loadClean(logits, @min(at + index * lanes, end), end);
-        const largest = @max(@max(values[0], values[1]), @max(values[2], values[3]));
+        inline for (0..4) |index| values[index] = loadFinite(logits, @min(at + index * lanes, end), end);
+        const largest = larger(larger(larger(floor, values[0]), larger(floor, values[1])), larger(larger(floor, values[2]), larger(floor, values[3])));
         if (!@reduce(.Or, largest >= limit)) continue;
         const stop = @min(end, at + 4 * lanes);
         for (at..stop) |index| {
-            const candidate: Candidate = .{ .token = @intCast(index), .logprob = cleanOne(logits[index]) };
+            const candidate: Candidate = .{ .token = @intCast(index), .logprob = clean(logits[index]) };
             if (!before(cut, candidate)) {
                 out[total] = candidate;
                 total += 1;
@@ -196,7 +205,7 @@ const Weights = struct {
     inverse: f32,
 
     inline fn of(weights: Weights, logits: F) F {
-        return activation.exp((logits - splat(weights.largest)) * splat(weights.inverse));
+        return activation.expNonPositive((logits - splat(weights.largest)) * splat(weights.inverse));
     }
 
     inline fn one(weights: Weights, logit: f32) f32 {
@@ -264,7 +273,7 @@ inline fn blockWeight(logits: [*]const f32, begin: usize, end: usize, weights: W
     const limit = splat(cut.logprob);
     var at = begin;
     while (at < end) : (at += lanes) {
-        const values = loadClean(logits, at, end);
+        const values = loadFinite(logits, at, end);
         var kept = values > limit;
         const equal = values == limit;
         if (!@reduce(.Or, values >= limit)) continue;
@@ -282,7 +291,7 @@ inline fn blockWeight(logits: [*]const f32, begin: usize, end: usize, weights: W
 }
 
 inline fn keptWeight(logit: f32, token: usize, weights: Weights, cut: Cut, min_p: f32) f32 {
-    const candidate: Candidate = .{ .token = @intCast(token), .logprob = cleanOne(logit) };
+    const candidate: Candidate = .{ .token = @intCast(token), .logprob = clean(logit) };
     if (before(cut, candidate)) return 0;
     const weight = weights.one(candidate.logprob);
     return if (weight >= min_p) weight else 0;
@@ -363,11 +372,11 @@ pub fn sample(args: *table.Sample) callconv(.c) void {
     const skipped = args.recent_count -| recent_max;
     const recent = args.recent[skipped..args.recent_count];
     var kept: [recent_max]f32 = undefined;
-    for (recent, 0..) |token, index| kept[index] = if (token < args.count) cleanOne(logits[token]) else 0;
+    for (recent, 0..) |token, index| kept[index] = if (token < args.count) clean(logits[token]) else 0;
     for (recent, 0..) |token, index| {
         if (token >= args.count) continue;
         const logit = kept[index];
-        logits[token] = cleanOne(if (logit > 0) logit / args.params.repeat_penalty else logit * args.params.repeat_penalty);
+        logits[token] = clean(if (logit > 0) logit / args.params.repeat_penalty else logit * args.params.repeat_penalty);
     }
     const token = choose(args, summarize(false, logits, args.count));
     const own = for (recent, 0..) |candidate, index| {
