@@ -44,6 +44,7 @@ test {
     _ = matmul;
     _ = pack;
     _ = @import("format.zig");
+    if (vec.has_tiles) _ = @import("amx_emulator.zig");
     _ = activation;
     _ = attention;
     _ = norm;

@@ -184,18 +184,21 @@ fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end
     for (begin..end) |group| {
         const weight = args.weight + group * group_bytes;
         const scales = args.scales + group * scale_bytes;
-        if (args.tokens <= few_tokens) {
-            var token: u32 = 0;
-            inline for (few_tiles) |count| {
-                while (args.tokens - token >= count) : (token += count) {
-                    var y: [count]Rows = undefined;
-                    packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), &y);
-                    finish(count, args, group, token, count, &y);
-                }
-            }
-        } else {
-            const unpacked = unpackGroup(d, args.columns, weight, scales, scratch);
+        var token: u32 = 0;
+        if (vec.has_tiles and args.tokens >= vec.tile_tokens) {
+            const unpacked = unpackGroup(d, true, args.columns, weight, scales, scratch);
+            token = tiles(.of(d), args, group, unpacked);
+        } else if (args.tokens > few_tokens) {
+            const unpacked = unpackGroup(d, false, args.columns, weight, scales, scratch);
             manyTokens(.of(d), args, group, unpacked);
+            continue;
+        }
+        inline for (few_tiles) |count| {
+            while (args.tokens - token >= count) : (token += count) {
+                var y: [count]Rows = undefined;
+                packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), &y);
+                finish(count, args, group, token, count, &y);
+            }
         }
     }
 }
@@ -290,9 +293,11 @@ const Unpacked = struct {
     factors: [*]const f32,
 };
 
-fn unpackGroup(comptime d: layout.Descriptor, columns: u32, weight: [*]const u8, scales: [*]const u8, scratch: [*]align(64) u8) Unpacked {
+/// Decodes a whole group into `scratch`: codes as they are, or `signed`, their offset subtracted, as tiles take them.
+fn unpackGroup(comptime d: layout.Descriptor, comptime signed: bool, columns: u32, weight: [*]const u8, scales: [*]const u8, scratch: [*]align(64) u8) Unpacked {
     @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
-    const plain = d.planes.len == 1 and d.planes[0] == 8 and d.lookup == null;
+    // Codes that need no decoding are used where they are.
+    const plain = d.planes.len == 1 and d.planes[0] == 8 and d.lookup == null and !signed;
     const stride = group_rows * (if (d.minimum == .none) 1 else 2);
     const factors: [*]f32 = @ptrCast(@alignCast(scratch + if (plain) 0 else group_rows * @as(usize, columns)));
     for (0..columns / d.super_columns) |super| {
@@ -308,7 +313,9 @@ fn unpackGroup(comptime d: layout.Descriptor, columns: u32, weight: [*]const u8,
     if (!plain) {
         for (0..columns / block_columns) |block| {
             inline for (0..layout.quads) |quad| {
-                vec.store(scratch + (block * layout.quads + quad) * layout.quad_bytes, decode(d, weight + block * d.blockBytes(), quad));
+                const codes = decode(d, weight + block * d.blockBytes(), quad);
+                const offset: vec.Bytes = @splat(if (signed) d.offset else 0);
+                vec.store(scratch + (block * layout.quads + quad) * layout.quad_bytes, codes -% offset);
             }
         }
     }
@@ -324,6 +331,46 @@ fn manyTokens(comptime shape: Shape, args: *const table.MatMul, group: usize, un
         unpackedTile(shape, many_tokens, args.columns, unpacked, activations(many_tokens, args, token, valid), &y);
         finish(many_tokens, args, group, token, valid, &y);
     }
+}
+
+/// A group of signed codes times as many whole tiles of tokens as there are; the number of tokens done.
+fn tiles(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) u32 {
+    @setEvalBranchQuota(1_000_000); // Unrolled tokens.
+    var token: u32 = 0;
+    while (args.tokens - token >= vec.tile_tokens) : (token += vec.tile_tokens) {
+        var y: [vec.tile_tokens]Rows = undefined;
+        tokenTile(shape, args.columns, unpacked, args.x + token * args.x_stride, args.x_stride, &y);
+        finish(vec.tile_tokens, args, group, token, vec.tile_tokens, &y);
+    }
+    return token;
+}
+
+/// A group of signed codes times 16 tokens. The 16 sums stay in registers: 16 + a scale, a minimum and temporaries of 32.
+inline fn tokenTile(comptime shape: Shape, columns: u32, unpacked: Unpacked, x: [*]const u8, stride: u64, y: *[vec.tile_tokens]Rows) void {
+    const subs_per_block = block_columns / shape.sub_columns;
+    const factor_stride = group_rows * (if (shape.minimum) 2 else 1);
+    const parts: quant.Row = .of(x, columns);
+    var sums: [vec.tile_tokens]Rows = @splat(@splat(0));
+    var isums: [2]vec.TileSums align(64) = undefined;
+    for (0..columns / block_columns) |index| {
+        inline for (0..subs_per_block) |sub| {
+            const sub_index = index * subs_per_block + sub;
+            const column = sub_index * shape.sub_columns;
+            const parity = if (subs_per_block == 2) sub else 0;
+            vec.tileProduct(shape.sub_columns, parity, &isums[parity], parts.quants + column, stride, unpacked.codes + column * group_rows);
+            const place = unpacked.factors + sub_index * factor_stride;
+            const scale = vec.load(Rows, place);
+            inline for (0..vec.tile_tokens) |token| {
+                const x_scale = vec.load(f32, parts.scales + token * stride + index * 4);
+                sums[token] = combine(sums[token], isums[parity][token], scale, x_scale);
+                if (shape.minimum) {
+                    const row: quant.Row = .of(x + token * stride, columns);
+                    sums[token] = combineMinimum(sums[token], vec.load(Rows, place + group_rows), x_scale, activationSum(shape, row, sub_index));
+                }
+            }
+        }
+    }
+    y.* = sums;
 }
 
 /// A group of unpacked codes times `count` tokens.
@@ -541,6 +588,7 @@ inline fn decodeLane(comptime d: layout.Descriptor, weight: [*]const u8, quad: u
 const testing = std.testing;
 const reference = @import("reference.zig");
 const pack = @import("pack.zig");
+const emulator = @import("amx_emulator.zig");
 
 /// A weight, activations and room for outputs.
 const Case = struct {
@@ -611,6 +659,9 @@ const Case = struct {
     }
 
     fn run(case: Case, args: table.MatMul, begin: u32, end: u32) void {
+        emulator.prepare();
+        vec.threadBegin();
+        defer vec.threadEnd();
         matmul(&args, begin, end, case.scratch.ptr);
     }
 
@@ -642,7 +693,7 @@ test "products agree with double precision for every format, on random and extre
         for (std.enums.values(reference.Fill)) |kind| {
             for (pack.testColumns(format)) |columns| {
                 // One group, several, an odd end; one token, small tiles, a large tile and its remainder.
-                for ([_][2]u32{ .{ 1, 1 }, .{ 37, 3 }, .{ 80, 1 }, .{ 21, 11 } }) |shape| {
+                for ([_][2]u32{ .{ 1, 1 }, .{ 37, 3 }, .{ 80, 1 }, .{ 21, 11 }, .{ 20, 19 } }) |shape| {
                     const case: Case = try .make(format, shape[0], columns, shape[1], kind, prng.random());
                     defer case.free();
                     @memset(case.y, std.math.nan(f32));

@@ -390,11 +390,71 @@ inline fn dotNeon(acc: @Vector(4, i32), w: @Vector(16, u8), x: i32, comptime ful
 // ---------------------------------------------------------------------------------------------------------------------
 // Threads.
 
-/// Called on a thread before its first kernel.
-pub fn threadBegin() callconv(.c) void {}
+/// Called on a thread before its first kernel: shapes the tile registers where the level has them. The process must have
+/// the operating system's permission for them (cpu.zig).
+pub fn threadBegin() callconv(.c) void {
+    if (has_tiles) asm volatile ("ldtilecfg (%[config])"
+        :
+        : [config] "r" (&tile_config),
+        : .{ .memory = true });
+}
 
 /// Called on a thread after its last kernel.
-pub fn threadEnd() callconv(.c) void {}
+pub fn threadEnd() callconv(.c) void {
+    if (has_tiles) asm volatile ("tilerelease");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Tiles: int8 products of 16 tokens with 16 rows at once.
+
+pub const has_tiles = level == .amx;
+
+/// Tokens of a tile product.
+pub const tile_tokens = 16;
+
+/// Sums of a tile product, [token][row].
+pub const TileSums = [tile_tokens][16]i32;
+
+const TileConfig = extern struct {
+    palette: u8 = 1,
+    start_row: u8 = 0,
+    reserved: [14]u8 = @splat(0),
+    /// Bytes of a row, by tile register.
+    row_bytes: [16]u16,
+    rows: [16]u8,
+};
+
+/// 0 and 1: sums of 16 × 16 int32. 2: 32 activations of 16 tokens; 4: their weights, 8 quads of 64 bytes. 3 and 5: the same
+/// for 16 columns. One configuration serves both, so that a thread configures once.
+const tile_config: TileConfig align(64) = .{
+    .row_bytes = .{ 64, 64, 32, 16, 64, 64 } ++ .{0} ** 10,
+    .rows = .{ 16, 16, 16, 16, 8, 4 } ++ .{0} ** 10,
+};
+
+comptime {
+    assert(@sizeOf(TileConfig) == 64);
+}
+
+/// sums[token][row] = Σ_k w[row][k] · x[token][k] over `columns` (16 or 32) columns. `codes` are signed, in quads of 64 bytes;
+/// `x` is the first token's int8 activations, `stride` bytes from the next one's. `parity` alternates the register, so that
+/// neighbouring products overlap.
+pub inline fn tileProduct(comptime columns: u32, comptime parity: u1, sums: *align(64) TileSums, x: [*]const u8, stride: u64, codes: [*]const u8) void {
+    const a = if (columns == 32) "%%tmm2" else "%%tmm3";
+    const b = if (columns == 32) "%%tmm4" else "%%tmm5";
+    const c = if (parity == 0) "%%tmm0" else "%%tmm1";
+    asm volatile ("tilezero " ++ c ++ "\n" ++
+            "tileloadd (%[x],%[stride]), " ++ a ++ "\n" ++
+            "tileloadd (%[codes],%[line]), " ++ b ++ "\n" ++
+            "tdpbssd " ++ b ++ ", " ++ a ++ ", " ++ c ++ "\n" ++
+            "tilestored " ++ c ++ ", (%[sums],%[line])"
+        :
+        : [x] "r" (x),
+          [stride] "r" (stride),
+          [codes] "r" (codes),
+          [line] "r" (@as(u64, 64)),
+          [sums] "r" (sums),
+        : .{ .memory = true });
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Bytes.
