@@ -225,7 +225,10 @@ export class Model implements AsyncDisposable {
   }
 
   /** Log-probabilities of a text's own tokens, or of tokens as they are. */
-  score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
+  async score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
+    if (typeof text !== "string" && !(text instanceof Uint32Array)) {
+      throw new OptionError("text", `is ${describe(text)}; a text or a Uint32Array of tokens is expected`);
+    }
     const tokens = typeof text === "string" ? this.tokenizer.encode(text, { addSpecial: true }) : text;
     return scoreTokens(this.#generator, tokens, options);
   }

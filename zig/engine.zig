@@ -172,7 +172,7 @@ pub const Engine = struct {
             .pool = &engine.pool,
             .tensors = &.{},
             .kv_groups = &.{},
-            .claims = &.{},
+            .work = &.{},
             .scratch = &.{},
             .candidates = &.{},
             .rings = &.{},
@@ -181,8 +181,8 @@ pub const Engine = struct {
         executor.events_enabled.store(engine.config.events_enabled, .monotonic);
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
         executor.resolve(engine.weights, engine.constants, engine.arena);
-        executor.claims = try allocator.alloc(pool_.Counter, engine.view.ops.len + 1);
-        for (executor.claims) |*claim| claim.* = .{};
+        executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
+        for (executor.work) |*work| work.* = .{};
 
         const kv_groups = try allocator.alloc(memory.KvGroup, engine.view.kv_groups.len);
         executor.kv_groups = kv_groups[0..0];
@@ -227,7 +227,7 @@ pub const Engine = struct {
         if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.config.thread_count]);
         for (executor.kv_groups) |*group| group.deinit(allocator);
         if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
-        allocator.free(executor.claims);
+        allocator.free(executor.work);
         allocator.free(executor.tensors);
     }
 
@@ -396,7 +396,7 @@ pub const Engine = struct {
             if (tensor.source_bytes == 0) continue;
             if (engine.stopping()) return .none;
             engine.load_tensor = @intCast(index);
-            engine.executor.claims[0].value.store(0, .monotonic);
+            engine.executor.work[0].reset();
             engine.pool.run(packThread);
             const failure: p.Failure = @enumFromInt(engine.load_failure.load(.acquire));
             if (failure != .none) return failure;
@@ -413,11 +413,10 @@ pub const Engine = struct {
         const group_bytes = row_bytes * table.group_rows;
         const groups: u32 = std.math.divCeil(u32, tensor.rows, table.group_rows) catch unreachable;
         const piece_groups: u32 = @intCast(@max(1, pack_piece_bytes / group_bytes));
-        const claim = &engine.executor.claims[0].value;
+        const work = &engine.executor.work[0];
         const buffer = engine.executor.scratch[thread];
         while (engine.load_failure.load(.monotonic) == 0 and !engine.stopping()) {
-            const first = claim.fetchAdd(piece_groups, .monotonic);
-            if (first >= groups) return;
+            const first = (work.claim(piece_groups, groups) orelse return).begin;
             const row_first = first * table.group_rows;
             const row_count = @min(piece_groups * table.group_rows, tensor.rows - row_first);
             const bytes = row_count * row_bytes;
@@ -681,7 +680,7 @@ pub const Engine = struct {
 
     fn awaitLogitsRead(engine: *Engine, slot: *Slot, step_id: u32) void {
         engine.logits_read.store(0, .monotonic);
-        engine.write(.{ .kind = .logits, .request = slot.request.id, .value = slot.step_logits, .position = slot.computed, .step = step_id });
+        engine.write(.{ .kind = .logits, .request = slot.request.id, .token = slot.step_first_logits, .value = slot.step_logits, .position = slot.computed, .step = step_id });
         engine.notify();
         while (!engine.stopping() and slot.cancelled.load(.acquire) == 0) {
             const bell = engine.reader_bell.load(.acquire);

@@ -197,7 +197,7 @@ pub const RecordKind = enum(u32) {
     finished = 4,
     /// A step of a prompt is done. value: positions computed.
     progress = 5,
-    /// Rows of logits can be read. value: row count.
+    /// Rows of logits can be read. value: row count; token: the first one's place among the step's rows of logits.
     logits = 6,
 };
 

@@ -92,7 +92,7 @@ interface Live {
 const recordsPerDrain = 4096;
 const eventsPerDrain = 8192;
 const eventCapacity = 1 << 15;
-/** Two threads spin this long for each other before they sleep; an op of a small model takes 10 to 100 µs. */
+/** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
 
 export class Engine {
@@ -371,7 +371,7 @@ export class Engine {
         live.listener.onProgress?.(this.#u32(base, "position"), this.#timeNs(base));
         break;
       case recordKinds.logits:
-        this.#readLogits(live, this.#u32(base, "value"));
+        this.#readLogits(live, token, this.#u32(base, "value"));
         break;
       case recordKinds.finished:
         this.#live.delete(live.id);
@@ -381,9 +381,11 @@ export class Engine {
     }
   }
 
-  #readLogits(live: Live, rowCount: number): void {
+  /** Rows of the step's logits, which the engine keeps until they are read; a cancelled request's it does not keep. */
+  #readLogits(live: Live, firstRow: number, rowCount: number): void {
+    if (live.cancelled) return;
     const rows = new Float32Array(rowCount * this.plan.vocabulary);
-    this.#library.symbols.tinyai_engine_read_logits(this.#handle, 0, rowCount, rows, 1);
+    this.#library.symbols.tinyai_engine_read_logits(this.#handle, firstRow, rowCount, rows, 1);
     live.listener.onLogits?.(rows, rowCount);
   }
 

@@ -1,8 +1,9 @@
 // Log-probabilities of a text's own tokens: what evaluation harnesses and perplexity need.
 
-import type { Candidate } from "../engine/engine.ts";
+import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
+import type { Candidate, RequestHandle } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
-import { none } from "../plan/layout.ts";
+import { none, topMax } from "../plan/layout.ts";
 import type { Generator } from "./generate.ts";
 
 export interface ScoreOptions {
@@ -24,13 +25,41 @@ export interface ScoreResult {
   readonly top: readonly (readonly Candidate[])[];
 }
 
-/** Scores tokens. @throws {OptionError} if there are none or more than the context has. */
-export function scoreTokens(
+const known = ["top", "oneByOne", "onLogits", "onProgress", "signal"] as const;
+
+/** Fills in defaults. @throws {OptionError} naming the option and its range. */
+function checkScoreOptions(options: ScoreOptions) {
+  checkKeys("options", options, known);
+  const { onLogits, onProgress, signal } = options;
+  for (const [name, value] of Object.entries({ onLogits, onProgress })) {
+    if (value !== undefined && typeof value !== "function") {
+      throw new OptionError(name, `is ${describe(value)}; a function is expected`);
+    }
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
+  }
+  return {
+    top: checkInteger("top", options.top ?? 0, 0, topMax),
+    oneByOne: checkBoolean("oneByOne", options.oneByOne ?? false),
+    onLogits,
+    onProgress,
+    signal,
+  };
+}
+
+/**
+ * Scores tokens. An error that `onLogits` or `onProgress` throws ends the scoring with that error.
+ * @throws {OptionError} if an option is out of bounds, or there are no tokens, more than the context has, or one outside the
+ * vocabulary.
+ */
+export async function scoreTokens(
   generator: Generator,
   tokens: Uint32Array,
   options: ScoreOptions = {},
 ): Promise<ScoreResult> {
-  const { engine, contextLength } = generator;
+  const { engine, contextLength, tokenizer } = generator;
+  const checked = checkScoreOptions(options);
   if (tokens.length === 0) throw new OptionError("text", "has no tokens; give at least one");
   if (tokens.length > contextLength) {
     throw new OptionError(
@@ -38,11 +67,24 @@ export function scoreTokens(
       `has ${tokens.length} tokens and the context ${contextLength} positions; shorten it or load with a larger context`,
     );
   }
-  options.signal?.throwIfAborted();
+  const outside = tokens.find((token) => token >= tokenizer.vocabularySize);
+  if (outside !== undefined) {
+    throw new OptionError("text", `has token ${outside}; the vocabulary has ${tokenizer.vocabularySize}`);
+  }
+  const { signal } = checked;
+  signal?.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<ScoreResult>();
   const logprobs: number[] = [];
   const top: (readonly Candidate[])[] = [];
-  const handle = engine.submit(
+  const call = (callback: () => void) => {
+    try {
+      callback();
+    } catch (error) {
+      reject(error);
+      handle.cancel();
+    }
+  };
+  const handle: RequestHandle = engine.submit(
     {
       kind: "score",
       tokens,
@@ -55,25 +97,25 @@ export function scoreTokens(
       repeatPenalty: 1,
       repeatLast: 0,
       stopTokens: [],
-      topCount: options.top ?? 0,
-      chunkRows: options.oneByOne ? 1 : 0,
-      dumpLogits: options.onLogits !== undefined,
+      topCount: checked.top,
+      chunkRows: checked.oneByOne ? 1 : 0,
+      dumpLogits: checked.onLogits !== undefined,
     },
     {
       onToken(token) {
         if (token.token !== none) logprobs.push(token.logprob);
-        if ((options.top ?? 0) > 0) top.push(token.top);
+        if (checked.top > 0) top.push(token.top);
       },
-      onProgress: (positions) => options.onProgress?.(positions),
-      onLogits: (rows, count) => options.onLogits?.(rows, count),
+      onProgress: (positions) => call(() => checked.onProgress?.(positions)),
+      onLogits: (rows, count) => call(() => checked.onLogits?.(rows, count)),
       onFinish(finish) {
-        if (finish === "cancelled") reject(options.signal?.reason ?? new Error("cancelled"));
+        if (finish === "cancelled") reject(signal?.reason ?? new Error("cancelled"));
         else resolve({ tokens: Array.from(tokens), logprobs, top });
       },
       onError: reject,
     },
   );
   const abort = () => handle.cancel();
-  options.signal?.addEventListener("abort", abort, { once: true });
-  return promise.finally(() => options.signal?.removeEventListener("abort", abort));
+  signal?.addEventListener("abort", abort, { once: true });
+  return promise.finally(() => signal?.removeEventListener("abort", abort));
 }
