@@ -4,7 +4,8 @@
 import { OptionError } from "../errors.ts";
 import type { Metadata } from "../model/file.ts";
 import { printable } from "../model/file.ts";
-import { BytePair, decodePieces, readMerges } from "./byte-pair.ts";
+import { decodeAlphabet } from "./alphabet.ts";
+import { BytePair, readMerges } from "./byte-pair.ts";
 import { TokenBuffer } from "./merge.ts";
 import type { PreTokenizer } from "./pretokenize.ts";
 import { findPreTokenizer, preTokenizerNames, splitWords } from "./pretokenize.ts";
@@ -103,8 +104,7 @@ export function createTokenizer(metadata: Metadata, _path: string): Tokenizer {
   if (model === "gpt2") {
     const preTokenizer = readPreTokenizer(metadata);
     const vocabulary = readVocabulary(metadata, {});
-    const pieces = decodePieces(vocabulary.texts);
-    const bytePair = new BytePair(pieces, readMerges(metadata, pieces), preTokenizer.ignoresMerges);
+    const bytePair = new BytePair(vocabulary.texts, readMerges(metadata), preTokenizer.ignoresMerges);
     return new BytePairTokenizer(shared(vocabulary, preTokenizer.addsBos), bytePair, preTokenizer);
   }
   throw metadata.error(
@@ -308,7 +308,8 @@ class BytePairTokenizer extends BaseTokenizer {
   }
 
   protected normalBytes(token: number): Uint8Array {
-    return this.#bytePair.pieces.text(token);
+    const text = this.vocabulary.texts.text(token);
+    return decodeAlphabet(text) ?? text;
   }
 }
 

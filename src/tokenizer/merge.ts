@@ -9,8 +9,6 @@ export class Symbols {
   start: Int32Array;
   /** Bytes of each symbol; 0 once it was merged into the one before. */
   length: Int32Array;
-  /** The symbol's token, or -1 for none. */
-  token: Int32Array;
   /** The neighbours' indices, or -1. */
   previous: Int32Array;
   next: Int32Array;
@@ -18,7 +16,6 @@ export class Symbols {
   constructor(capacity = 64) {
     this.start = new Int32Array(capacity);
     this.length = new Int32Array(capacity);
-    this.token = new Int32Array(capacity);
     this.previous = new Int32Array(capacity);
     this.next = new Int32Array(capacity);
   }
@@ -30,45 +27,40 @@ export class Symbols {
     const capacity = Math.max(count, this.start.length * 2);
     this.start = new Int32Array(capacity);
     this.length = new Int32Array(capacity);
-    this.token = new Int32Array(capacity);
     this.previous = new Int32Array(capacity);
     this.next = new Int32Array(capacity);
   }
 
   /** Appends a symbol. */
-  push(start: number, length: number, token: number): void {
+  push(start: number, length: number): void {
     const index = this.count++;
     this.start[index] = start;
     this.length[index] = length;
-    this.token[index] = token;
     this.previous[index] = index - 1;
     this.next[index] = -1;
     if (index > 0) this.next[index - 1] = index;
   }
 }
 
-/** Which pairs merge, in which order, into what. A candidate is the rule's own number for one possible merge. */
+/** Which pairs merge, and in which order. A candidate is the rule's own number for one possible merge. */
 export interface MergeRule {
   /** The candidate for the symbols `left` and `right`, which are neighbours, or -1. */
   candidate(symbols: Symbols, left: number, right: number): number;
   /** Lower merges earlier; of equals, the leftmost. Never NaN. */
   priority(candidate: number): number;
-  /** The token that the candidate's merge makes. */
-  token(candidate: number): number;
 }
 
-/** Scratch space above this many symbols is given back after use: 64 Ki symbols take 1.3 MB, their queue 2.6 MB. */
+/** Scratch space above this many symbols is given back after use: 64 Ki symbols take 1 MB, their queue 2 MB. */
 const keptSymbolsMax = 65_536;
 
 /** Merges chains of symbols; keeps its scratch space between calls. */
 export class Merger {
   readonly #rule: MergeRule;
   symbols = new Symbols();
-  // The queue: a binary heap over four parallel arrays.
+  // The queue: a binary heap over three parallel arrays.
   #size = 0;
   #priority = new Float64Array(64);
   #left = new Int32Array(64);
-  #candidate = new Int32Array(64);
   #bytes = new Int32Array(64);
 
   constructor(rule: MergeRule) {
@@ -81,7 +73,6 @@ export class Merger {
     if (this.#left.length > 2 * keptSymbolsMax) {
       this.#priority = new Float64Array(64);
       this.#left = new Int32Array(64);
-      this.#candidate = new Int32Array(64);
       this.#bytes = new Int32Array(64);
     }
   }
@@ -89,12 +80,11 @@ export class Merger {
   /** Merges `this.symbols` until no pair has a candidate. */
   merge(): void {
     const symbols = this.symbols;
-    const { length, previous, next, token } = symbols;
+    const { length, previous, next } = symbols;
     this.#size = 0;
     for (let right = 1; right < symbols.count; right++) this.#offer(right - 1, right);
     while (this.#size > 0) {
       const left = this.#left[0] ?? 0;
-      const candidate = this.#candidate[0] ?? 0;
       const bytes = this.#bytes[0] ?? 0;
       this.#pop();
       const right = next[left] ?? -1;
@@ -102,7 +92,6 @@ export class Merger {
       if (length[left] === 0 || right < 0 || (length[left] ?? 0) + (length[right] ?? 0) !== bytes) continue;
       length[left] = bytes;
       length[right] = 0;
-      token[left] = this.#rule.token(candidate);
       const after = next[right] ?? -1;
       next[left] = after;
       if (after >= 0) previous[after] = left;
@@ -128,7 +117,6 @@ export class Merger {
     }
     priorities[index] = priority;
     this.#left[index] = left;
-    this.#candidate[index] = candidate;
     this.#bytes[index] = (this.symbols.length[left] ?? 0) + (this.symbols.length[right] ?? 0);
   }
 
@@ -161,7 +149,6 @@ export class Merger {
   #move(from: number, to: number): void {
     this.#priority[to] = this.#priority[from] ?? 0;
     this.#left[to] = this.#left[from] ?? 0;
-    this.#candidate[to] = this.#candidate[from] ?? 0;
     this.#bytes[to] = this.#bytes[from] ?? 0;
   }
 
@@ -171,7 +158,6 @@ export class Merger {
     priority.set(this.#priority);
     this.#priority = priority;
     this.#left = widen(this.#left, capacity);
-    this.#candidate = widen(this.#candidate, capacity);
     this.#bytes = widen(this.#bytes, capacity);
   }
 }

@@ -39,9 +39,11 @@ export class SentencePiece implements MergeRule {
     const symbols = this.#split(bytes);
     this.#merger.merge();
     for (let index = 0; index >= 0 && index < symbols.count; index = symbols.next[index] ?? -1) {
-      const token = symbols.token[index] ?? -1;
+      const start = symbols.start[index] ?? 0;
+      const length = symbols.length[index] ?? 0;
+      const token = this.#texts.find(bytes, start, start + length);
       if (token >= 0) output.push(token);
-      else this.#spell(symbols.start[index] ?? 0, symbols.length[index] ?? 0, output);
+      else this.#spell(start, length, output);
     }
     this.#merger.trim();
   }
@@ -53,7 +55,7 @@ export class SentencePiece implements MergeRule {
     symbols.reset(characters);
     for (let start = 0; start < bytes.length; ) {
       const length = characterLength(bytes[start] ?? 0);
-      symbols.push(start, length, this.#texts.find(bytes, start, start + length));
+      symbols.push(start, length);
       start += length;
     }
     return symbols;
@@ -83,10 +85,6 @@ export class SentencePiece implements MergeRule {
 
   priority(candidate: number): number {
     return -(this.#scores[candidate] ?? 0);
-  }
-
-  token(candidate: number): number {
-    return candidate;
   }
 }
 

@@ -5,18 +5,25 @@
 // Why not `@huggingface/tokenizers`: its ids are the same where it can be used, but it wants the vocabulary as a
 // tokenizer.json object, with merges that a SentencePiece file does not hold. Version 0.2.0 takes 276 to 316 ms and 62 MB
 // resident for Gemma's 262,144 tokens without any merge, and cuts GPL-3's text at 1.8 MB/s with llama-bpe's vocabulary; this
-// takes 71 to 84 ms and 10 MB, and cuts at 20 to 30 MB/s (each in a fresh process of Bun 1.4.5 on two virtual cores of an AMD
+// takes 71 to 84 ms and 10 MB, and cuts at 27 to 32 MB/s (each in a fresh process of Bun 1.4.5 on two virtual cores of an AMD
 // Zen 4, three runs; memory after a full collection).
 
 /** The most tokens a vocabulary may have: an id and seven bits of its hash share 31 bits of a slot. */
 export const tokenCountMax = 2 ** 24;
 
-/** The hash of `bytes[start, end)`: FNV-1a, mixed once more because the low bits choose the slot. */
-function hash(bytes: Uint8Array, start: number, end: number): number {
-  let value = 0x811c9dc5;
-  for (let index = start; index < end; index++) value = Math.imul(value ^ (bytes[index] as number), 0x01000193);
-  value = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
-  return (value ^ (value >>> 13)) >>> 0;
+// The hash is FNV-1a, mixed once more at the end because the low bits choose the slot.
+const hashStart = 0x811c9dc5;
+const hashByte = (value: number, byte: number): number => Math.imul(value ^ byte, 0x01000193);
+
+function hashBytes(value: number, bytes: Uint8Array, start: number, end: number): number {
+  let mixed = value;
+  for (let index = start; index < end; index++) mixed = hashByte(mixed, bytes[index] as number);
+  return mixed;
+}
+
+function hashEnd(value: number): number {
+  const mixed = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
+  return (mixed ^ (mixed >>> 13)) >>> 0;
 }
 
 // A slot is 0 when free, else 1 (1 bit), a part of the hash that the slot's index does not hold (7 bits), the id (24 bits).
@@ -40,14 +47,13 @@ export class TokenTable {
   }
 
   /**
-   * Fills the hash table. Tokens that `include` refuses keep their text but are not found. `onDuplicate` is called when a
-   * token has an earlier one's text; the earlier one stays.
+   * Fills the hash table. `onDuplicate` is called when a token has an earlier one's text; the earlier one is then the one
+   * that is found.
    */
   static build(
     bytes: Uint8Array,
     offsets: Uint32Array,
     onDuplicate: (earlier: number, later: number) => void,
-    include?: (id: number) => boolean,
   ): TokenTable {
     const count = offsets.length - 1;
     let capacity = 16;
@@ -55,10 +61,9 @@ export class TokenTable {
     const slots = new Uint32Array(capacity);
     const mask = capacity - 1;
     for (let id = 0; id < count; id++) {
-      if (include !== undefined && !include(id)) continue;
       const start = offsets[id] ?? 0;
       const end = offsets[id + 1] ?? 0;
-      const value = hash(bytes, start, end);
+      const value = hashEnd(hashBytes(hashStart, bytes, start, end));
       const tag = slotTag(value);
       let slot = value & mask;
       let taken = slots[slot] ?? 0;
@@ -87,13 +92,39 @@ export class TokenTable {
   find(bytes: Uint8Array, start: number, end: number): number {
     const { slots, offsets } = this;
     const mask = slots.length - 1;
-    const value = hash(bytes, start, end);
+    const value = hashEnd(hashBytes(hashStart, bytes, start, end));
     const tag = slotTag(value);
     let slot = value & mask;
     for (let taken = slots[slot] ?? 0; taken !== 0; taken = slots[slot] ?? 0) {
       if ((taken & ~slotIdMask) >>> 0 === tag) {
         const id = taken & slotIdMask;
         if (equal(this.bytes, offsets[id] ?? 0, offsets[id + 1] ?? 0, bytes, start, end)) return id;
+      }
+      slot = (slot + 1) & mask;
+    }
+    return -1;
+  }
+
+  /** The id of the token whose text is `bytes[start, middle)`, a space and `bytes[middle, end)`, or -1. */
+  findSpaced(bytes: Uint8Array, start: number, middle: number, end: number): number {
+    const { slots, offsets } = this;
+    const mask = slots.length - 1;
+    const left = hashByte(hashBytes(hashStart, bytes, start, middle), space);
+    const value = hashEnd(hashBytes(left, bytes, middle, end));
+    const tag = slotTag(value);
+    let slot = value & mask;
+    for (let taken = slots[slot] ?? 0; taken !== 0; taken = slots[slot] ?? 0) {
+      if ((taken & ~slotIdMask) >>> 0 === tag) {
+        const id = taken & slotIdMask;
+        const textStart = offsets[id] ?? 0;
+        const textMiddle = textStart + middle - start;
+        if (
+          equal(this.bytes, textStart, textMiddle, bytes, start, middle) &&
+          this.bytes[textMiddle] === space &&
+          equal(this.bytes, textMiddle + 1, offsets[id + 1] ?? 0, bytes, middle, end)
+        ) {
+          return id;
+        }
       }
       slot = (slot + 1) & mask;
     }
@@ -112,6 +143,7 @@ export class TokenTable {
   }
 }
 
+const space = 0x20;
 const utf8Encoder = new TextEncoder();
 
 function equal(a: Uint8Array, aStart: number, aEnd: number, b: Uint8Array, bStart: number, bEnd: number): boolean {
