@@ -1,5 +1,5 @@
 //! Runs a program's ops over the rows of one step, on every thread of the pool. It resolves a program's tensors to memory
-//! once, turns ops into kernel arguments, hands out units by atomic counters, waits at barriers, and writes events. It
+//! once, turns ops into kernel arguments, hands out their units, waits for the units that the next op needs, and writes events. It
 //! knows what an op computes on, not what a model is.
 
 const std = @import("std");
@@ -73,7 +73,8 @@ pub const Executor = struct {
     pool: *pool_.Pool,
     tensors: []Resolved,
     kv_groups: []memory.KvGroup,
-    claims: []pool_.Counter,
+    /// One for each op, and one for the draws.
+    work: []pool_.Work,
     /// Per thread.
     scratch: [][]align(4096) u8,
     candidates: [][]table.Candidate,
@@ -104,7 +105,7 @@ pub const Executor = struct {
     /// Runs the step that the engine has formed. Called on the engine thread.
     pub fn run(executor: *Executor) void {
         assert(executor.step.row_count > 0);
-        for (executor.claims) |*claim| claim.value.store(0, .monotonic);
+        for (executor.work) |*work| work.reset();
         executor.pool.run(runThread);
         if (executor.step.traced) _ = executor.event(0, .barrier, p.event_no_op, 0, 0, executor.own_part_end);
     }
@@ -117,14 +118,17 @@ pub const Executor = struct {
     fn runOps(executor: *Executor, thread: u32) void {
         const traced = executor.step.traced;
         var now = if (traced) clock.ticks() else 0;
+        var group_first: usize = 0;
         for (executor.view.ops, 0..) |*op, index| {
-            const rows = if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count;
-            const units = if (rows == 0) 0 else executor.runOp(op, index, thread, rows);
+            const rows = executor.rowCount(op);
+            const units = if (executor.unitCount(op) == 0) 0 else executor.runOp(op, index, thread, rows);
             if (traced) now = executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units, now);
-            if (op.flags & p.flag_joins_next == 0) {
-                executor.pool.barrier();
-                if (traced) now = executor.event(thread, .barrier, @intCast(index), rows, 0, now);
+            if (op.flags & p.flag_joins_next != 0) continue;
+            for (executor.view.ops[group_first .. index + 1], group_first..) |*member, at_index| {
+                executor.pool.awaitDone(&executor.work[at_index], executor.unitCount(member));
             }
+            group_first = index + 1;
+            if (traced) now = executor.event(thread, .barrier, @intCast(index), rows, 0, now);
         }
         const drawn = executor.runDraws(thread);
         if (traced) now = executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn, now);
@@ -159,19 +163,52 @@ pub const Executor = struct {
         return now;
     }
 
+    fn rowCount(executor: *const Executor, op: *const p.Op) u32 {
+        return if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count;
+    }
+
+    /// Units that an op has in this step, as its kernel counts them.
+    fn unitCount(executor: *const Executor, op: *const p.Op) u32 {
+        const rows = executor.rowCount(op);
+        if (rows == 0) return 0;
+        return switch (op.kind) {
+            .embed, .norm, .add, .quantize, .rope_table, .rope_store => rows,
+            .matmul => divCeil(executor.at(op, 2).?.rows, table.group_rows),
+            .glu => rows * divCeil(executor.at(op, 2).?.columns, table.glu_unit_columns),
+            .attention => if (isSplit(rows))
+                rows * op.u[1] * executor.chunkCount()
+            else
+                divCeil(rows, table.attention_row_block) * op.u[1],
+            .attention_merge => if (isSplit(rows)) rows else 0,
+            .gather => 1,
+        };
+    }
+
+    fn isSplit(rows: u32) bool {
+        return rows <= attention_split_rows;
+    }
+
+    fn chunkCount(executor: *const Executor) u32 {
+        return executor.step.position_max / table.attention_chunk_positions + 1;
+    }
+
+    fn divCeil(numerator: u32, denominator: u32) u32 {
+        return std.math.divCeil(u32, numerator, denominator) catch unreachable;
+    }
+
     /// Claims units until none is left; returns how many this thread ran.
-    fn share(executor: *Executor, claim_index: usize, unit_count: u32, arguments: anytype, kernel: anytype, extra: anytype) u32 {
+    fn share(executor: *Executor, op: *const p.Op, index: usize, arguments: anytype, kernel: anytype, extra: anytype) u32 {
+        const unit_count = executor.unitCount(op);
         // Eight claims a thread: late threads lose at most an eighth of their part, and claims stay rare beside the work.
         const chunk = @max(1, unit_count / (executor.pool.thread_count * 8));
-        const claim = &executor.claims[claim_index].value;
+        const work = &executor.work[index];
         var done: u32 = 0;
-        while (true) {
-            const begin = claim.fetchAdd(chunk, .monotonic);
-            if (begin >= unit_count) return done;
-            const end = @min(begin + chunk, unit_count);
-            @call(.auto, kernel, .{ arguments, begin, end } ++ extra);
-            done += end - begin;
+        while (work.claim(chunk, unit_count)) |range| {
+            @call(.auto, kernel, .{ arguments, range.begin, range.end } ++ extra);
+            executor.pool.finish(work, range.end - range.begin);
+            done += range.end - range.begin;
         }
+        return done;
     }
 
     fn at(executor: *const Executor, op: *const p.Op, slot: usize) ?Resolved {
@@ -202,7 +239,7 @@ pub const Executor = struct {
                     .out_stride = out.floatStride(),
                     .scale = op.f[0],
                 };
-                return executor.share(index, rows, &arguments, kernels.embed, .{});
+                return executor.share(op, index, &arguments, kernels.embed, .{});
             },
             .norm => {
                 const out = executor.at(op, 0);
@@ -223,7 +260,7 @@ pub const Executor = struct {
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
-                return executor.share(index, rows, &arguments, kernels.norm, .{});
+                return executor.share(op, index, &arguments, kernels.norm, .{});
             },
             .add => {
                 const x = executor.at(op, 0).?;
@@ -236,7 +273,7 @@ pub const Executor = struct {
                     .y = y.floats(),
                     .y_stride = y.floatStride(),
                 };
-                return executor.share(index, rows, &arguments, kernels.add, .{});
+                return executor.share(op, index, &arguments, kernels.add, .{});
             },
             .quantize => {
                 const out = executor.at(op, 0).?;
@@ -249,7 +286,7 @@ pub const Executor = struct {
                     .out = out.base,
                     .out_stride = out.stride,
                 };
-                return executor.share(index, rows, &arguments, kernels.quantize, .{});
+                return executor.share(op, index, &arguments, kernels.quantize, .{});
             },
             .matmul => {
                 const y = executor.at(op, 0).?;
@@ -270,8 +307,7 @@ pub const Executor = struct {
                     .accumulate = op.u[0],
                     .soft_cap = op.f[0],
                 };
-                const groups = std.math.divCeil(u32, weight.rows, table.group_rows) catch unreachable;
-                return executor.share(index, groups, &arguments, kernels.matmul, .{scratch});
+                return executor.share(op, index, &arguments, kernels.matmul, .{scratch});
             },
             .glu => {
                 const out = executor.at(op, 0);
@@ -291,8 +327,7 @@ pub const Executor = struct {
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
-                const per_row = std.math.divCeil(u32, gate.columns, table.glu_unit_columns) catch unreachable;
-                return executor.share(index, rows * per_row, &arguments, kernels.glu, .{});
+                return executor.share(op, index, &arguments, kernels.glu, .{});
             },
             .rope_table => {
                 const out = executor.at(op, 0).?;
@@ -306,7 +341,7 @@ pub const Executor = struct {
                     .out = out.floats(),
                     .out_stride = out.floatStride(),
                 };
-                return executor.share(index, rows, &arguments, kernels.rope_table, .{});
+                return executor.share(op, index, &arguments, kernels.rope_table, .{});
             },
             .rope_store => {
                 const q = executor.at(op, 0).?;
@@ -334,31 +369,28 @@ pub const Executor = struct {
                     .rows = &executor.step.rows,
                     .kv = executor.kvView(op.u[5]),
                 };
-                return executor.share(index, rows, &arguments, kernels.rope_store, .{});
+                return executor.share(op, index, &arguments, kernels.rope_store, .{});
             },
             .attention => {
                 const arguments = executor.attentionArguments(op, rows);
-                const units = if (arguments.split != 0)
-                    rows * arguments.kv_head_count * arguments.chunk_count
-                else
-                    (std.math.divCeil(u32, rows, table.attention_row_block) catch unreachable) * arguments.kv_head_count;
-                return executor.share(index, units, &arguments, kernels.attention, .{scratch});
+                return executor.share(op, index, &arguments, kernels.attention, .{scratch});
             },
             .attention_merge => {
                 const arguments = executor.attentionArguments(op, rows);
-                if (arguments.split == 0) return 0;
-                return executor.share(index, rows, &arguments, kernels.attention_merge, .{scratch});
+                return executor.share(op, index, &arguments, kernels.attention_merge, .{scratch});
             },
             .gather => {
                 const out = executor.at(op, 0).?;
                 const x = executor.at(op, 1).?;
-                if (thread != 0) return 0;
+                const work = &executor.work[index];
+                if (work.claim(1, 1) == null) return 0;
                 for (executor.step.logits_rows[0..rows], 0..) |row, slot| {
                     const from = x.floats() + row * x.floatStride();
                     const to = out.floats() + slot * out.floatStride();
                     @memcpy(to[0..x.columns], from[0..x.columns]);
                 }
-                return rows;
+                executor.pool.finish(work, 1);
+                return 1;
             },
         }
     }
@@ -375,8 +407,8 @@ pub const Executor = struct {
             .window = op.u[3],
             .scale = op.f[0],
             .soft_cap = op.f[1],
-            .split = @intFromBool(rows <= attention_split_rows),
-            .chunk_count = executor.step.position_max / table.attention_chunk_positions + 1,
+            .split = @intFromBool(isSplit(rows)),
+            .chunk_count = executor.chunkCount(),
             .q = q.floats(),
             .q_stride = q.floatStride(),
             .rows = &executor.step.rows,
@@ -409,13 +441,12 @@ pub const Executor = struct {
     }
 
     fn runDraws(executor: *Executor, thread: u32) u32 {
-        const claim = &executor.claims[executor.view.ops.len].value;
+        const work = &executor.work[executor.view.ops.len];
         var done: u32 = 0;
-        while (true) : (done += 1) {
-            const index = claim.fetchAdd(1, .monotonic);
-            if (index >= executor.step.logits_count) return done;
-            executor.draw(&executor.step.draws[index], index, executor.candidates[thread]);
+        while (work.claim(1, executor.step.logits_count)) |range| : (done += 1) {
+            executor.draw(&executor.step.draws[range.begin], range.begin, executor.candidates[thread]);
         }
+        return done;
     }
 
     fn draw(executor: *Executor, request: *Draw, index: u32, candidates: []table.Candidate) void {

@@ -1,5 +1,9 @@
-//! Worker threads. Worker 0 is the engine thread itself; the others wait for it to publish a job, run it, and wait again.
-//! Threads spin for a bounded time, because the next op is usually microseconds away, and then sleep on a futex.
+//! Worker threads. Worker 0 is the engine thread itself; the others join the jobs it publishes. A job's work is claimed in
+//! units by atomic counters, and waiting is for units to be done, never for threads to arrive: a thread that the system has
+//! not scheduled holds nobody up unless it is in the middle of a unit, and finds nothing left to do when it comes back.
+//!
+//! Threads spin for a bounded time, because the next op is usually microseconds away, then offer their CPU to whoever wants
+//! it, and at last sleep on a futex. Sleeping comes late on purpose: on a virtual machine waking takes longer than most ops.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -7,11 +11,37 @@ const clock = @import("clock.zig");
 const system = @import("system.zig");
 
 pub const threads_max = 64;
+/// Waiting ends in sleep after this many times the spinning time.
+const yield_spins = 40;
 
 /// A counter on a cache line of its own.
 pub const Counter = struct {
     value: std.atomic.Value(u32) align(64) = .init(0),
 };
+
+/// Units of one piece of work: handed out by `claimed`, counted by `done`. One thread resets it between jobs.
+pub const Work = struct {
+    claimed: Counter = .{},
+    done: Counter = .{},
+
+    pub fn reset(work: *Work) void {
+        work.claimed.value.store(0, .monotonic);
+        work.done.value.store(0, .monotonic);
+    }
+
+    pub const Range = struct { begin: u32, end: u32 };
+
+    /// The next up to `chunk` units; null when all are taken.
+    pub fn claim(work: *Work, chunk: u32, unit_count: u32) ?Range {
+        // A look first: threads that come late would otherwise push the counter on without end.
+        if (work.claimed.value.load(.monotonic) >= unit_count) return null;
+        const begin = work.claimed.value.fetchAdd(chunk, .monotonic);
+        if (begin >= unit_count) return null;
+        return .{ .begin = begin, .end = @min(begin + chunk, unit_count) };
+    }
+};
+
+pub const Job = *const fn (context: *anyopaque, thread: u32) void;
 
 pub const Pool = struct {
     thread_count: u32,
@@ -19,13 +49,14 @@ pub const Pool = struct {
     threads: [threads_max]std.Thread = undefined,
     spawned: u32 = 0,
     context: *anyopaque = undefined,
-    job: *const fn (context: *anyopaque, thread: u32) void = undefined,
-    thread_begin: *const fn (context: *anyopaque, thread: u32) void = undefined,
-    thread_end: *const fn (context: *anyopaque, thread: u32) void = undefined,
-    /// Ascends with every job; its lowest bit set means: end.
+    job: Job = undefined,
+    thread_begin: Job = undefined,
+    thread_end: Job = undefined,
+    ending: std.atomic.Value(u32) = .init(0),
+    /// Odd while a job is open to threads, even between jobs.
     epoch: std.atomic.Value(u32) align(64) = .init(0),
-    arrived: std.atomic.Value(u32) align(64) = .init(0),
-    generation: std.atomic.Value(u32) align(64) = .init(0),
+    /// Threads beside worker 0 that are inside the open job.
+    active: std.atomic.Value(u32) align(64) = .init(0),
     sleepers: std.atomic.Value(u32) align(64) = .init(0),
 
     /// Starts workers 1 to thread_count − 1.
@@ -41,34 +72,35 @@ pub const Pool = struct {
     }
 
     pub fn stop(pool: *Pool) void {
-        _ = pool.epoch.fetchOr(1, .release);
+        pool.ending.store(1, .release);
+        _ = pool.epoch.fetchAdd(2, .seq_cst);
         system.wakeAll(&pool.epoch);
         for (1..pool.spawned + 1) |index| pool.threads[index].join();
         pool.spawned = 0;
     }
 
-    /// Runs `job` on every thread, this one as worker 0, and returns when all are done.
-    pub fn run(pool: *Pool, job: *const fn (context: *anyopaque, thread: u32) void) void {
-        if (pool.thread_count > 1) {
-            pool.job = job;
-            _ = pool.epoch.fetchAdd(2, .seq_cst);
-            pool.wakeSleepers(&pool.epoch);
-        }
+    /// Runs `job` on this thread as worker 0 and on every other that comes in time, and returns when none is inside it.
+    /// The job on worker 0 must leave no unit unclaimed.
+    pub fn run(pool: *Pool, job: Job) void {
+        if (pool.thread_count == 1) return job(pool.context, 0);
+        pool.job = job;
+        _ = pool.epoch.fetchAdd(1, .seq_cst);
+        pool.wakeSleepers(&pool.epoch);
         job(pool.context, 0);
-        pool.barrier();
+        // Closed before the look at `active`, entered before the look at `epoch`: no thread slips in unseen.
+        _ = pool.epoch.fetchAdd(1, .seq_cst);
+        pool.await(&pool.active, 0);
     }
 
-    /// Returns once every thread has called it.
-    pub fn barrier(pool: *Pool) void {
-        if (pool.thread_count == 1) return;
-        const generation = pool.generation.load(.acquire);
-        if (pool.arrived.fetchAdd(1, .acq_rel) + 1 == pool.thread_count) {
-            pool.arrived.store(0, .monotonic);
-            _ = pool.generation.fetchAdd(1, .seq_cst);
-            pool.wakeSleepers(&pool.generation);
-        } else {
-            pool.await(&pool.generation, generation);
-        }
+    /// Counts `count` units of `work` as done.
+    pub fn finish(pool: *Pool, work: *Work, count: u32) void {
+        _ = work.done.value.fetchAdd(count, .seq_cst);
+        pool.wakeSleepers(&work.done.value);
+    }
+
+    /// Returns when all units of `work` are done; their results are visible then.
+    pub fn awaitDone(pool: *Pool, work: *const Work, unit_count: u32) void {
+        pool.await(&work.done.value, unit_count);
     }
 
     fn wakeSleepers(pool: *Pool, address: *const std.atomic.Value(u32)) void {
@@ -76,48 +108,87 @@ pub const Pool = struct {
         if (pool.sleepers.load(.seq_cst) != 0) system.wakeAll(address);
     }
 
-    /// Returns when `address` no longer holds `old`.
-    fn await(pool: *Pool, address: *const std.atomic.Value(u32), old: u32) void {
+    /// Returns when `address` holds `wanted`.
+    fn await(pool: *Pool, address: *const std.atomic.Value(u32), wanted: u32) void {
+        if (address.load(.acquire) == wanted) return;
         const begin = clock.ticks();
-        while (address.load(.acquire) == old) {
-            for (0..16) |_| std.atomic.spinLoopHint();
-            if (clock.ticks() -% begin > pool.spin_ticks) break;
-        } else return;
+        while (pool.patient(begin)) if (address.load(.acquire) == wanted) return;
         _ = pool.sleepers.fetchAdd(1, .seq_cst);
-        while (address.load(.seq_cst) == old) system.wait(address, old, null);
+        while (true) {
+            const value = address.load(.seq_cst);
+            if (value == wanted) break;
+            system.wait(address, value, null);
+        }
         _ = pool.sleepers.fetchSub(1, .seq_cst);
+    }
+
+    /// Passes a moment; false once it is time to sleep.
+    inline fn patient(pool: *const Pool, begin: u64) bool {
+        const waited = clock.ticks() -% begin;
+        if (waited > pool.spin_ticks * yield_spins) return false;
+        if (waited > pool.spin_ticks) {
+            std.Thread.yield() catch {};
+        } else {
+            for (0..8) |_| std.atomic.spinLoopHint();
+        }
+        return true;
+    }
+
+    /// Waits for a job to be opened after `last`, and gives its epoch.
+    fn awaitJob(pool: *Pool, last: u32) u32 {
+        const begin = clock.ticks();
+        while (pool.patient(begin)) {
+            const epoch = pool.epoch.load(.acquire);
+            if (epoch != last and (epoch & 1 != 0 or pool.ending.load(.acquire) != 0)) return epoch;
+        }
+        _ = pool.sleepers.fetchAdd(1, .seq_cst);
+        defer _ = pool.sleepers.fetchSub(1, .seq_cst);
+        while (true) {
+            const epoch = pool.epoch.load(.seq_cst);
+            if (epoch != last and (epoch & 1 != 0 or pool.ending.load(.acquire) != 0)) return epoch;
+            system.wait(&pool.epoch, epoch, null);
+        }
     }
 
     fn worker(pool: *Pool, thread: u32) void {
         pool.thread_begin(pool.context, thread);
         var epoch: u32 = 0;
         while (true) {
-            pool.await(&pool.epoch, epoch);
-            epoch = pool.epoch.load(.acquire);
-            if (epoch & 1 != 0) break;
-            pool.job(pool.context, thread);
-            pool.barrier();
+            epoch = pool.awaitJob(epoch);
+            if (pool.ending.load(.acquire) != 0) break;
+            _ = pool.active.fetchAdd(1, .seq_cst);
+            if (pool.epoch.load(.seq_cst) == epoch) pool.job(pool.context, thread);
+            _ = pool.active.fetchSub(1, .seq_cst);
+            pool.wakeSleepers(&pool.active);
         }
         pool.thread_end(pool.context, thread);
     }
 };
 
-test "every thread runs every job, and a barrier holds all of them" {
+test "every unit runs once, in order of its work, whoever runs it" {
     const Context = struct {
         pool: Pool = .{ .thread_count = 4, .spin_ticks = 1000 },
-        before: std.atomic.Value(u32) = .init(0),
-        torn: std.atomic.Value(u32) = .init(0),
+        first: Work = .{},
+        second: Work = .{},
+        runs: [2][100]std.atomic.Value(u32) = @splat(@splat(.init(0))),
+        early: std.atomic.Value(u32) = .init(0),
 
-        fn of(context: *anyopaque) *@This() {
+        const Self = @This();
+        fn of(context: *anyopaque) *Self {
             return @ptrCast(@alignCast(context));
         }
         fn nothing(_: *anyopaque, _: u32) void {}
         fn job(context: *anyopaque, _: u32) void {
             const self = of(context);
-            _ = self.before.fetchAdd(1, .monotonic);
-            self.pool.barrier();
-            if (self.before.load(.monotonic) % 4 != 0) _ = self.torn.fetchAdd(1, .monotonic);
-            self.pool.barrier();
+            while (self.first.claim(3, 100)) |range| {
+                for (range.begin..range.end) |unit| _ = self.runs[0][unit].fetchAdd(1, .monotonic);
+                self.pool.finish(&self.first, range.end - range.begin);
+            }
+            self.pool.awaitDone(&self.first, 100);
+            for (&self.runs[0]) |*run| if (run.load(.monotonic) != self.runs[0][0].load(.monotonic)) {
+                _ = self.early.fetchAdd(1, .monotonic);
+            };
+            while (self.second.claim(1, 100)) |range| _ = self.runs[1][range.begin].fetchAdd(1, .monotonic);
         }
     };
     var context: Context = .{};
@@ -125,8 +196,12 @@ test "every thread runs every job, and a barrier holds all of them" {
     context.pool.thread_begin = Context.nothing;
     context.pool.thread_end = Context.nothing;
     try context.pool.start();
-    for (0..200) |_| context.pool.run(Context.job);
+    for (0..200) |_| {
+        context.first.reset();
+        context.second.reset();
+        context.pool.run(Context.job);
+    }
     context.pool.stop();
-    try std.testing.expectEqual(800, context.before.raw);
-    try std.testing.expectEqual(0, context.torn.raw);
+    for (&context.runs) |*work| for (work) |*run| try std.testing.expectEqual(200, run.raw);
+    try std.testing.expectEqual(0, context.early.raw);
 }
