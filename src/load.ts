@@ -121,7 +121,7 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
 }
 
 function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
-  const tokenizer = createTokenizer(file.metadata, file.path);
+  const tokenizer = createTokenizer(file.metadata);
   if (tokenizer.vocabularySize === vocabulary) return tokenizer;
   const problem = `has ${tokenizer.vocabularySize} tokens, but the model's head has ${vocabulary} rows`;
   throw file.metadata.error("tokenizer.ggml.tokens", problem);

@@ -85,7 +85,7 @@ const textBytesMax = 2 ** 28;
  * Builds the tokenizer that the metadata of a GGUF file describes.
  * @throws {ModelFileError} naming the metadata key, if the tokenizer is of a kind that is not supported or its data are damaged.
  */
-export function createTokenizer(metadata: Metadata, _path: string): Tokenizer {
+export function createTokenizer(metadata: Metadata): Tokenizer {
   const model = metadata.string(keys.model);
   const shared = (vocabulary: Vocabulary, addBosDefault: boolean): Shared => {
     const addBos = metadata.boolean(keys.addBos, addBosDefault);

@@ -2,7 +2,7 @@
 // open-addressing hash table. It makes no JavaScript string per token, and the arrays could be written to a file and
 // mapped again as they are. It knows nothing of how a text is cut into tokens.
 //
-// Why not `@huggingface/tokenizers`: its ids are the same where it can be used, but it wants the vocabulary as a
+// Why not `@huggingface/tokenizers`: its ids are the same on llama.cpp's vectors for llama-bpe, but it wants the vocabulary as a
 // tokenizer.json object, with merges that a SentencePiece file does not hold. Version 0.2.0 takes 276 to 316 ms and 62 MB
 // resident for Gemma's 262,144 tokens without any merge, and cuts GPL-3's text at 1.8 MB/s with llama-bpe's vocabulary; this
 // takes 71 to 84 ms and 10 MB, and cuts at 27 to 32 MB/s (each in a fresh process of Bun 1.4.5 on two virtual cores of an AMD

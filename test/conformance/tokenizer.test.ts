@@ -118,14 +118,14 @@ function compare(tokenizer: Tokenizer, expected: Expected): void {
 
 function open(path: string, pre?: string): Tokenizer {
   const { metadata } = openGguf(path);
-  if (pre === undefined) return createTokenizer(metadata, path);
+  if (pre === undefined) return createTokenizer(metadata);
   const entries = new Map<string, MetadataEntry>();
   for (const key of metadata.keys()) {
     const entry = metadata.entry(key);
     if (entry !== undefined) entries.set(key, entry);
   }
   entries.set("tokenizer.ggml.pre", { type: "string", isArray: false, value: pre });
-  return createTokenizer(new Metadata(path, entries), path);
+  return createTokenizer(new Metadata(path, entries));
 }
 
 function readFixture<Content>(name: string): Content {

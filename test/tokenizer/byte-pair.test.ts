@@ -5,7 +5,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { createTokenizer, type Tokenizer } from "../../src/tokenizer/index.ts";
 import { findPreTokenizer, preTokenizerNames, splitWords } from "../../src/tokenizer/pretokenize.ts";
-import { byteCharacters, bytePair, inByteAlphabet, path } from "./vocabularies.ts";
+import { byteCharacters, bytePair, inByteAlphabet } from "./vocabularies.ts";
 
 type Merge = readonly [left: string, right: string];
 
@@ -59,7 +59,7 @@ describe("byte-level byte-pair encoding", () => {
       fc.property(mergeLists, texts, (merges, text) => {
         const metadata = bytePair(merges);
         const vocabulary = metadata.strings("tokenizer.ggml.tokens");
-        const tokens = createTokenizer(metadata, path).encode(text);
+        const tokens = createTokenizer(metadata).encode(text);
         expect(Array.from(tokens, (token) => vocabulary[token])).toEqual(naive(merges, text));
       }),
       { numRuns: 300 },
@@ -73,7 +73,7 @@ describe("byte-level byte-pair encoding", () => {
         fc.string({ unit: "binary" }),
         fc.constantFrom(...preTokenizerNames),
         (merges, text, pre) => {
-          const tokenizer = createTokenizer(bytePair(merges, [], { pre, add_bos_token: false }), path);
+          const tokenizer = createTokenizer(bytePair(merges, [], { pre, add_bos_token: false }));
           const tokens = tokenizer.encode(text);
           expect(tokenizer.decode(tokens)).toBe(text);
           const decoder = tokenizer.decoder();
@@ -90,8 +90,8 @@ describe("byte-level byte-pair encoding", () => {
       ["b", "c"],
       ["a", "b"],
     ];
-    expect(words(createTokenizer(bytePair(merges), path), "abc")).toEqual(["a", "bc"]);
-    expect(words(createTokenizer(bytePair(merges.toReversed()), path), "abc")).toEqual(["ab", "c"]);
+    expect(words(createTokenizer(bytePair(merges)), "abc")).toEqual(["a", "bc"]);
+    expect(words(createTokenizer(bytePair(merges.toReversed())), "abc")).toEqual(["ab", "c"]);
   });
 
   test("keeps the first rank of a merge that is listed twice", () => {
@@ -101,15 +101,13 @@ describe("byte-level byte-pair encoding", () => {
         token_type: undefined,
         merges: ["a b", "b c", "a b"],
       }),
-      path,
     );
     expect(words(tokenizer, "abc")).toEqual(["ab", "c"]);
   });
 
   test("takes a word that is a token as it stands where the pre-tokenizer ignores merges, and only there", () => {
     // No merges lead to "abc".
-    const withToken = (pre: string): Tokenizer =>
-      createTokenizer(bytePair([], ["abc"], { pre, add_bos_token: false }), path);
+    const withToken = (pre: string): Tokenizer => createTokenizer(bytePair([], ["abc"], { pre, add_bos_token: false }));
     expect(words(withToken("llama-bpe"), "abc")).toEqual(["abc"]);
     for (const pre of ["default", "gpt-2", "qwen2", "smollm"])
       expect(words(withToken(pre), "abc")).toEqual(["a", "b", "c"]);
@@ -119,7 +117,7 @@ describe("byte-level byte-pair encoding", () => {
     // "ab" is listed as a merge but is no token; "abc" is.
     const merges = ["a b", "ab c"];
     const tokens = [...byteCharacters, "abc"];
-    const tokenizer = createTokenizer(bytePair([], [], { merges, tokens, token_type: undefined }), path);
+    const tokenizer = createTokenizer(bytePair([], [], { merges, tokens, token_type: undefined }));
     expect(words(tokenizer, "abc")).toEqual(["abc"]);
     expect(words(tokenizer, "ab")).toEqual(["a", "b"]);
   });
@@ -128,7 +126,7 @@ describe("byte-level byte-pair encoding", () => {
     const controls = ["<|begin|>"];
     const bos_token_id = 256;
     const first = (more: Record<string, unknown>): number | undefined =>
-      createTokenizer(bytePair([], controls, { bos_token_id, ...more }), path).encode("a")[0];
+      createTokenizer(bytePair([], controls, { bos_token_id, ...more })).encode("a")[0];
     expect(first({ pre: "llama-bpe" })).toBe(256);
     expect(first({ pre: "gpt-2" })).not.toBe(256);
     expect(first({ pre: "gpt-2", add_bos_token: true })).toBe(256);
@@ -141,7 +139,6 @@ describe("byte-level byte-pair encoding", () => {
         ["a", "a"],
         ["aa", "aa"],
       ]),
-      path,
     );
     expect(tokenizer.encode("a".repeat(300_000)).length).toBe(75_000);
   });

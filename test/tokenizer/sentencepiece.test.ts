@@ -4,10 +4,10 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { OptionError } from "../../src/errors.ts";
 import { createTokenizer, type Tokenizer } from "../../src/tokenizer/index.ts";
-import { llamaPieces, type Piece, path, sentencePiece, type } from "./vocabularies.ts";
+import { llamaPieces, type Piece, sentencePiece, type } from "./vocabularies.ts";
 
 function tokenizerOf(pieces: readonly Piece[], more: Record<string, unknown> = {}): Tokenizer {
-  return createTokenizer(sentencePiece([...llamaPieces, ...pieces], more), path);
+  return createTokenizer(sentencePiece([...llamaPieces, ...pieces], more));
 }
 
 /** The definition, taken literally: the neighbours with the highest score, of equals the leftmost, until none make a token. */
@@ -121,17 +121,17 @@ describe("SentencePiece", () => {
 
   test("writes a character without a token and bytes as the unknown token, or refuses it", () => {
     const pieces: Piece[] = [{ text: "<unk>", type: type.unknown }, { text: "<s>", type: type.control }, { text: "a" }];
-    const tokenizer = createTokenizer(sentencePiece(pieces, { add_space_prefix: false }), path);
+    const tokenizer = createTokenizer(sentencePiece(pieces, { add_space_prefix: false }));
     expect([...tokenizer.encode("aéa")]).toEqual([1, 2, 0, 2]);
     const named = sentencePiece([{ text: "a" }], {
       add_bos_token: false,
       unknown_token_id: 0,
       add_space_prefix: false,
     });
-    expect([...createTokenizer(named, path).encode("é")]).toEqual([0]);
+    expect([...createTokenizer(named).encode("é")]).toEqual([0]);
     const unnamed = sentencePiece([{ text: "a" }], { add_bos_token: false, add_space_prefix: false });
-    expect(() => createTokenizer(unnamed, path).encode("aé")).toThrow(OptionError);
-    expect(() => createTokenizer(unnamed, path).encode("aé")).toThrow('no token for "é"');
+    expect(() => createTokenizer(unnamed).encode("aé")).toThrow(OptionError);
+    expect(() => createTokenizer(unnamed).encode("aé")).toThrow('no token for "é"');
   });
 
   test("is not slow on a long text without a space", () => {

@@ -20,7 +20,7 @@ import {
 const utf8 = new TextEncoder();
 
 function llama(pieces: readonly Piece[], more: Record<string, unknown> = {}): Tokenizer {
-  return createTokenizer(sentencePiece([...llamaPieces, ...pieces], { add_space_prefix: false, ...more }), path);
+  return createTokenizer(sentencePiece([...llamaPieces, ...pieces], { add_space_prefix: false, ...more }));
 }
 
 function words(tokenizer: Tokenizer, text: string, parseSpecial = false): string[] {
@@ -105,14 +105,13 @@ describe("special tokens", () => {
         eot_token_id: 259,
         eom_token_id: 260,
       }),
-      path,
     );
     expect(tokenizer.eosToken).toBe(258);
     expect(tokenizer.eosTokens).toEqual([257, 258, 259, 260]);
   });
 
   test("that end a generation are control tokens even where the file says otherwise", () => {
-    const tokenizer = createTokenizer(bytePair([], ["<|im_end|>"], { token_type: undefined }), path);
+    const tokenizer = createTokenizer(bytePair([], ["<|im_end|>"], { token_type: undefined }));
     expect(tokenizer.isSpecial(256)).toBe(true);
     expect(words(tokenizer, "<|im_end|>")).not.toContain("<|im_end|>");
     expect(words(tokenizer, "<|im_end|>", true)).toEqual(["<|im_end|>"]);
@@ -274,14 +273,14 @@ describe("a file's tokenizer is refused, naming the key, if", () => {
   ];
 
   test("nothing, when it is whole", () => {
-    expect(createTokenizer(metadataOf(good), path).vocabularySize).toBe(4);
+    expect(createTokenizer(metadataOf(good)).vocabularySize).toBe(4);
   });
 
   for (const [name, changes, key, problem] of cases) {
     test(name, () => {
       let error: unknown;
       try {
-        createTokenizer(metadataOf({ ...good, ...changes }), path);
+        createTokenizer(metadataOf({ ...good, ...changes }));
       } catch (caught) {
         error = caught;
       }
