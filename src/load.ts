@@ -7,7 +7,7 @@ import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
 import { checkInteger, checkKeys, describe } from "./check.ts";
 import { catalogue } from "./cli/catalogue.ts";
 import { modelsFolder } from "./cli/folders.ts";
-import { type ChosenLevel, chooseLevel, cpu } from "./engine/cpu.ts";
+import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
 import { openLibrary } from "./engine/library.ts";
 import { EngineError, OptionError } from "./errors.ts";
@@ -238,9 +238,9 @@ export class Model implements AsyncDisposable {
     if (this.#profiler) throw new EngineError("profiling has already been started; stop it first");
     const { engine, plan, level } = this.#parts;
     const profiler = new Profiler(describeOps(plan, level.name));
-    this.#profiler = profiler;
     this.#lostBefore = engine.eventsLost;
     engine.setEventSink((events) => profiler.drain(events, 0));
+    this.#profiler = profiler;
   }
 
   /** Ends recording and gives what was recorded. */
@@ -323,7 +323,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     threads.count === undefined
       ? Math.min(cpu.cores, 64)
       : checkInteger("threads.count", threads.count, 1, Math.min(cpu.cores, 64));
-  const affinity = threads.affinity?.map((core, index) => checkInteger(`threads.affinity[${index}]`, core, 0, 1023));
+  const affinity = checkAffinity(threads.affinity);
   if (affinity && affinity.length !== threadCount) {
     throw new OptionError(
       "threads.affinity",
@@ -342,9 +342,33 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
   };
 }
 
+function checkAffinity(affinity: unknown): readonly number[] | undefined {
+  if (affinity === undefined) return undefined;
+  if (!Array.isArray(affinity)) {
+    throw new OptionError("threads.affinity", `is ${describe(affinity)}; a list of CPU numbers is expected`);
+  }
+  const usable = usableCpus();
+  return affinity.map((core: unknown, index) => {
+    const option = `threads.affinity[${index}]`;
+    const checked = checkInteger(option, core, 0, 1023);
+    if (usable && !usable.includes(checked)) {
+      throw new OptionError(option, `is ${checked}; this process may use the CPUs ${usable.join(", ")}`);
+    }
+    return checked;
+  });
+}
+
 /** A name of the catalogue, unless a file of that path exists. */
 function resolveModel(model: string): string {
-  if (existsSync(model) || !catalogue.some(({ name }) => name === model)) return model;
+  if (existsSync(model)) return model;
+  if (!catalogue.some(({ name }) => name === model)) {
+    if (/[/\\.]/.test(model)) return model;
+    const names = catalogue.map(({ name }) => name).join(", ");
+    throw new OptionError(
+      "model",
+      `there is no file and no model named ${describe(model)}; models with a name are ${names}`,
+    );
+  }
   const path = join(modelsFolder(), `${model}.gguf`);
   if (!existsSync(path)) {
     throw new OptionError("model", `${model} is not on this machine yet; run \`tinyai pull ${model}\``);

@@ -3,6 +3,8 @@
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import { OptionError } from "../errors.ts";
+import { checkGenerateOptions } from "../generate/options.ts";
+import { sequencesMax } from "../plan/layout.ts";
 import type { ChatMessage } from "../tokenizer/chat.ts";
 import { interruption } from "./interrupt.ts";
 import {
@@ -41,6 +43,7 @@ An empty line or Ctrl-D ends the conversation. Base models, which have no chat t
 async function run(flags: Flags): Promise<void> {
   if (flags.json && flags.message === undefined) throw new OptionError("--json", "goes with --message");
   const options = { ...generationOptions(flags), signal: interruption() };
+  checkGenerateOptions(options, sequencesMax);
   await using model = await loadFromFlags(flags);
   if (model.tokenizer.chatTemplate === undefined) {
     throw new OptionError(

@@ -2,6 +2,9 @@
 
 import type { Command } from "commander";
 import { formatProfile, type Profile } from "../../profiler/index.ts";
+import { OptionError } from "../errors.ts";
+import { checkGenerateOptions } from "../generate/options.ts";
+import { sequencesMax } from "../plan/layout.ts";
 import { interruption } from "./interrupt.ts";
 import {
   addGenerationFlags,
@@ -45,6 +48,9 @@ async function run(flags: Flags): Promise<void> {
     topLogprobs: numberFlag("top-logprobs", flags.topLogprobs),
     signal: interruption(),
   };
+  // Before the model is loaded, which takes longer.
+  checkGenerateOptions(options, sequencesMax);
+  if (flags.prompt === "") throw new OptionError("--prompt", "is empty; give a text of at least one character");
   await using model = await loadFromFlags(flags);
   if (flags.profile) model.startProfiling();
   const stream = model.stream(flags.prompt, options);

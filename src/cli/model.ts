@@ -113,11 +113,14 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
 
 /** The text of a file. Bytes that are not UTF-8 become U+FFFD. `-` is standard input. */
 export function readText(path: string): string {
+  let text: string;
   try {
-    return readFileSync(path === "-" ? 0 : path, "utf8");
+    text = readFileSync(path === "-" ? 0 : path, "utf8");
   } catch (cause) {
     throw new OptionError("--file", `${path} cannot be read: ${(cause as Error).message}`, { cause });
   }
+  if (text === "") throw new OptionError("--file", `${path} is empty; give a text of at least one character`);
+  return text;
 }
 
 /** One JSON document on stdout. */
