@@ -2,24 +2,9 @@
 // holds no weights, opens no file, and knows neither a container's layout (gguf.ts does) nor a model's architecture.
 
 import { ModelFileError } from "../errors.ts";
+import type { DType } from "../graph/dtype.ts";
 
-/** The tensor formats that TinyAI reads, by ggml's names. */
-export type DType =
-  | "F32"
-  | "F16"
-  | "BF16"
-  | "Q4_0"
-  | "Q4_1"
-  | "Q5_0"
-  | "Q5_1"
-  | "Q8_0"
-  | "Q2_K"
-  | "Q3_K"
-  | "Q4_K"
-  | "Q5_K"
-  | "Q6_K"
-  | "IQ4_NL"
-  | "IQ4_XS";
+export type { DType };
 
 /** A format's unit of storage: `columns` consecutive values of a row, packed in `bytes` bytes. */
 export interface DTypeBlock {
