@@ -103,4 +103,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : report(error));
 });
 watchInterruptions();
+for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+  process.on(event, (error: unknown) => process.exit(report(error)));
+}
 process.exitCode = await run(process.argv.slice(2));
