@@ -5,8 +5,7 @@ import type { Tokenizer } from "../tokenizer/index.ts";
 
 /** @throws {OptionError} if a message is malformed, or the model has no chat template. */
 export async function encodeChat(tokenizer: Tokenizer, messages: readonly ChatMessage[]): Promise<Uint32Array> {
-  const { bosToken, eosTokens, chatTemplate } = tokenizer;
-  const [eosToken] = eosTokens;
+  const { bosToken, eosToken, chatTemplate } = tokenizer;
   const text = await renderChat(chatTemplate, messages, {
     ...(bosToken === undefined ? {} : { bosToken: tokenizer.tokenText(bosToken) }),
     ...(eosToken === undefined ? {} : { eosToken: tokenizer.tokenText(eosToken) }),
