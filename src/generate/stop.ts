@@ -12,14 +12,19 @@ export class StopFinder {
   push(piece: string): { text: string; stopped: boolean } {
     if (this.#stops.length === 0) return { text: piece, stopped: false };
     const text = this.#held + piece;
-    let first = -1;
+    // The stop text that is complete first wins, the longest of those that end together: so it does not matter how the text
+    // is cut into pieces.
+    let start = 0;
+    let end = Number.POSITIVE_INFINITY;
     for (const stop of this.#stops) {
       const at = text.indexOf(stop);
-      if (at >= 0 && (first < 0 || at < first)) first = at;
+      if (at < 0 || at + stop.length > end || (at + stop.length === end && at >= start)) continue;
+      start = at;
+      end = at + stop.length;
     }
-    if (first >= 0) {
+    if (end <= text.length) {
       this.#held = "";
-      return { text: text.slice(0, first), stopped: true };
+      return { text: text.slice(0, start), stopped: true };
     }
     const held = this.#heldLength(text);
     this.#held = text.slice(text.length - held);
