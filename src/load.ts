@@ -316,7 +316,13 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
   }
   checkKeys("options", options, loadKeys);
-  const { threads = {}, simd = {} } = options;
+  const { threads = {}, simd = {}, batchSize = batchSizeDefault, onProgress, signal } = options;
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    throw new OptionError("onProgress", `is ${describe(onProgress)}; a function is expected`);
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
+  }
   checkKeys("threads", threads, ["count", "affinity"]);
   checkKeys("simd", simd, ["level"]);
   const threadCount =
@@ -338,7 +344,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
       options.contextLength === undefined
         ? undefined
         : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
-    batchSize: checkInteger("batchSize", options.batchSize ?? batchSizeDefault, 1, sequencesMax),
+    batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
   };
 }
 

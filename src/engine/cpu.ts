@@ -1,5 +1,6 @@
 // What this machine's CPU can do, and the choice of an instruction-set level.
 
+import { readFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { OptionError } from "../errors.ts";
 import type { Library } from "./library.ts";
@@ -42,6 +43,19 @@ export const cpu = {
     return cpus()[0]?.model ?? "unknown";
   },
 };
+
+/** Numbers of the logical CPUs that this process may use, where the system tells them (Linux). */
+export function usableCpus(): number[] | undefined {
+  try {
+    const list = /^Cpus_allowed_list:\s*(.+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    return list?.split(",").flatMap((range) => {
+      const [first = 0, last = first] = range.split("-").map(Number);
+      return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    });
+  } catch {
+    return undefined;
+  }
+}
 
 /** Every feature by name. */
 export function cpuFeatures(library: Library): Record<CpuFeature, boolean> {

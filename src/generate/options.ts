@@ -79,26 +79,39 @@ const stopLengthMax = 1024;
  */
 export function checkGenerateOptions(options: GenerateOptions, batchMax: number): CheckedOptions {
   checkKeys("options", options, known);
-  const topP = checkNumber("topP", options.topP ?? 0.9, 0, 1);
+  // Defaults by destructuring: null is a value, and a wrong one.
+  const {
+    maxLength,
+    temperature = 0.7,
+    topK = 50,
+    topP = 0.9,
+    minP = 0,
+    repeatPenalty = 1,
+    repeatLast = 64,
+    ignoreEos = false,
+    batchSize = batchMax,
+    topLogprobs = 0,
+    parseSpecial = false,
+    signal,
+  } = options;
   if (topP === 0) throw new OptionError("topP", "is 0, which leaves no token; a number above 0 up to 1 is expected");
-  const { signal } = options;
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
   }
   return {
-    maxLength: options.maxLength === undefined ? undefined : checkInteger("maxLength", options.maxLength, 1, 1 << 24),
-    temperature: checkNumber("temperature", options.temperature ?? 0.7, 0, 100),
-    topK: checkInteger("topK", options.topK ?? 50, 0, 1 << 24),
-    topP,
-    minP: checkNumber("minP", options.minP ?? 0, 0, 1),
-    repeatPenalty: checkNumber("repeatPenalty", options.repeatPenalty ?? 1, 0.01, 100),
-    repeatLast: checkInteger("repeatLast", options.repeatLast ?? 64, 0, 65_536),
+    maxLength: maxLength === undefined ? undefined : checkInteger("maxLength", maxLength, 1, 1 << 24),
+    temperature: checkNumber("temperature", temperature, 0, 100),
+    topK: checkInteger("topK", topK, 0, 1 << 24),
+    topP: checkNumber("topP", topP, 0, 1),
+    minP: checkNumber("minP", minP, 0, 1),
+    repeatPenalty: checkNumber("repeatPenalty", repeatPenalty, 0.01, 100),
+    repeatLast: checkInteger("repeatLast", repeatLast, 0, 65_536),
     seed: checkSeed(options.seed),
     stop: checkStop(options.stop),
-    ignoreEos: checkBoolean("ignoreEos", options.ignoreEos ?? false),
-    batchSize: checkInteger("batchSize", options.batchSize ?? batchMax, 1, Math.min(batchMax, sequencesMax)),
-    topLogprobs: checkInteger("topLogprobs", options.topLogprobs ?? 0, 0, topMax),
-    parseSpecial: checkBoolean("parseSpecial", options.parseSpecial ?? false),
+    ignoreEos: checkBoolean("ignoreEos", ignoreEos),
+    batchSize: checkInteger("batchSize", batchSize, 1, Math.min(batchMax, sequencesMax)),
+    topLogprobs: checkInteger("topLogprobs", topLogprobs, 0, topMax),
+    parseSpecial: checkBoolean("parseSpecial", parseSpecial),
     signal,
   };
 }

@@ -30,7 +30,7 @@ const known = ["top", "oneByOne", "onLogits", "onProgress", "signal"] as const;
 /** Fills in defaults. @throws {OptionError} naming the option and its range. */
 function checkScoreOptions(options: ScoreOptions) {
   checkKeys("options", options, known);
-  const { onLogits, onProgress, signal } = options;
+  const { top = 0, oneByOne = false, onLogits, onProgress, signal } = options;
   for (const [name, value] of Object.entries({ onLogits, onProgress })) {
     if (value !== undefined && typeof value !== "function") {
       throw new OptionError(name, `is ${describe(value)}; a function is expected`);
@@ -40,8 +40,8 @@ function checkScoreOptions(options: ScoreOptions) {
     throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
   }
   return {
-    top: checkInteger("top", options.top ?? 0, 0, topMax),
-    oneByOne: checkBoolean("oneByOne", options.oneByOne ?? false),
+    top: checkInteger("top", top, 0, topMax),
+    oneByOne: checkBoolean("oneByOne", oneByOne),
     onLogits,
     onProgress,
     signal,
