@@ -112,6 +112,7 @@ export class Engine {
   #pumping = false;
   #pumped: Promise<void> = Promise.resolve();
   #closed = false;
+  #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
   #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
@@ -192,6 +193,10 @@ export class Engine {
 
   /** Turns events on or off; `sink` gets them as they are drained, with the thread they come from. */
   setEventSink(sink: ((events: Uint8Array, thread: number) => void) | undefined): void {
+    if (this.#closed) {
+      if (sink) throw new EngineError("the model is closed; load it again");
+      return;
+    }
     this.drainEvents();
     this.#eventSink = sink;
     this.#library.symbols.tinyai_engine_set_events(this.#handle, sink ? 1 : 0);
@@ -212,6 +217,7 @@ export class Engine {
 
   /** Events that were not kept because nobody drained them in time, since the engine began. */
   get eventsLost(): number {
+    if (this.#closed) return this.#eventsLostAtEnd;
     return Number(this.#library.symbols.tinyai_engine_events_lost(this.#handle));
   }
 
@@ -220,6 +226,7 @@ export class Engine {
     if (this.#ended) return this.#ended;
     const { symbols } = this.#library;
     this.drainEvents();
+    this.#eventsLostAtEnd = this.eventsLost;
     this.#closed = true;
     symbols.tinyai_engine_stop(this.#handle);
     this.#ended = (async () => {
