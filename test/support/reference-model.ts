@@ -111,7 +111,7 @@ export function referenceModel(built: BuiltGguf): ReferenceModel {
   return {
     logits(tokens) {
       const embedding = matrix("token_embd.weight");
-      let rows = Array.from(tokens, (token) =>
+      let rows: Float64Array[] = Array.from(tokens, (token) =>
         embedding.values
           .slice(token * width, (token + 1) * width)
           .map((value) => value * (gemma ? Math.sqrt(width) : 1)),
