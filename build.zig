@@ -237,6 +237,7 @@ fn addLevelsStep(b: *std.Build, wanted: ?[]const u8, optimize: std.builtin.Optim
 fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, wanted: ?[]const u8, qemu: Qemu) void {
     const step = b.step("test", "Run Zig's tests: the data plane's once, the kernels' at every level that can run here");
     const filters = b.option([]const []const u8, "test-filter", "Only run tests whose name contains this") orelse &.{};
+    const traces = b.option(bool, "traces", "Debug information in test binaries: failures show where they arose, compiling takes twice as long") orelse false;
     const runner: std.Build.Step.Compile.TestRunner = .{ .path = b.path("zig/test_runner.zig"), .mode = .simple };
 
     const root = b.addTest(.{
@@ -261,14 +262,16 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
             step.dependOn(notRun(b, level, qemu));
             continue;
         }
+        const module = levelModule(b, .{
+            .name = "",
+            .arch = level.arch,
+            .os = if (emulator == null) host.os else .linux,
+            .static = emulator != null,
+        }, level, .ReleaseSafe);
+        module.strip = !traces;
         const binary = b.addTest(.{
             .name = b.fmt("kernels_{s}", .{level.name}),
-            .root_module = levelModule(b, .{
-                .name = "",
-                .arch = level.arch,
-                .os = if (emulator == null) host.os else .linux,
-                .static = emulator != null,
-            }, level, .ReleaseSafe),
+            .root_module = module,
             .test_runner = runner,
             .filters = filters,
             .use_llvm = true,

@@ -333,9 +333,9 @@ fn manyTokens(comptime shape: Shape, args: *const table.MatMul, group: usize, un
     }
 }
 
-/// A group of signed codes times as many whole tiles of tokens as there are; the number of tokens done.
-fn tiles(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) u32 {
-    @setEvalBranchQuota(1_000_000); // Unrolled tokens.
+/// A group of signed codes times as many whole tiles of tokens as there are; the number of tokens done. Inline, so that
+/// the tile instructions stand in the function that bears the format's name.
+inline fn tiles(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) u32 {
     var token: u32 = 0;
     while (args.tokens - token >= vec.tile_tokens) : (token += vec.tile_tokens) {
         var y: [vec.tile_tokens]Rows = undefined;
