@@ -106,6 +106,9 @@ async function promptTokens(
   }
   if (typeof prompt === "string") {
     if (prompt.length === 0) throw new OptionError(option, "is empty; give a text of at least one character");
+    if (!prompt.isWellFormed()) {
+      throw new OptionError(option, "has half a character (a lone surrogate); mend it, or use toWellFormed()");
+    }
     return tokenizer.encode(prompt, { addSpecial: true, parseSpecial: options.parseSpecial });
   }
   if (!Array.isArray(prompt))

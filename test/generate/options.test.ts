@@ -213,6 +213,8 @@ describe("a prompt is refused before any work when", () => {
     ["it is empty", "", {}, "prompt"],
     ["it has no tokens", new Uint32Array(0), {}, "prompt"],
     ["it is a number", 5, {}, "prompt"],
+    ["it has half a character", "a\ud800b", {}, "prompt"],
+    ["the second of a batch has half a character", ["a", "b\udfff"], {}, "prompt[1]"],
     ["it is nothing", null, {}, "prompt"],
     ["it has a token outside the vocabulary", Uint32Array.of(1, 512), {}, "prompt"],
     ["it fills the context", new Uint32Array(512).fill(5), {}, "prompt"],
