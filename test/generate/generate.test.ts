@@ -220,7 +220,7 @@ describe("many requests", () => {
         essence(await model.generate(prompt, { ...options, maxLength: 5 })),
       );
     }
-    expect(await model.generate([], options)).toEqual([]);
+    expect(await model.generate([] as string[], options)).toEqual([]);
   });
 });
 
