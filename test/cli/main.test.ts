@@ -4,7 +4,7 @@ import { join } from "node:path";
 import manifest from "../../package.json" with { type: "json" };
 import { catalogueEntry } from "../../src/cli/catalogue.ts";
 import { runProgram } from "../../src/setup/python.ts";
-import { offline, startHub, temporaryFolder } from "./support.ts";
+import { offline, reachesSize, startHub, temporaryFolder } from "./support.ts";
 
 // Processes and pip take their time on a loaded machine.
 setDefaultTimeout(120_000);
@@ -83,13 +83,13 @@ test("Ctrl-C ends a pull with status 130 and leaves only what can be resumed", a
   // As long as the model by its headers; the connection stalls after the first bytes.
   const hub = await startHub(new Uint8Array(catalogueEntry("gemma3-270m").bytes), () => ({
     sends: 100_000,
-    after: "hang",
+    until: "never",
   }));
   const child = Bun.spawn([process.execPath, main, "pull", "gemma3-270m"], {
     env: { ...offline(undefined, hub.address), TINYAI_HOME: folder.path },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  while ((statSync(`${path}.part`, { throwIfNoEntry: false })?.size ?? 0) < 100_000) await Bun.sleep(10);
+  await reachesSize(`${path}.part`, 100_000);
   child.kill("SIGINT");
   const [status, stdout, stderr] = await Promise.all([child.exited, child.stdout.text(), child.stderr.text()]);
   hub.close();

@@ -1,7 +1,7 @@
 // What the tests of pulling share: a small model cut into packages, and a model hub that can misbehave. It is not a test.
 
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -127,10 +127,10 @@ export async function pullInChild(
 
 /** How a hub answers one request for `bytes` from `begin` on. */
 export interface HubBehaviour {
-  /** Sends only so many bytes, then does what `after` says. */
+  /** Sends only so many bytes, then does what `until` says. */
   readonly sends?: number;
-  /** After `sends` bytes: cut the connection, or say nothing more. Default cut. */
-  readonly after?: "cut" | "hang";
+  /** After `sends` bytes: cut the connection when `until` resolves, at once without it. `"never"`: say nothing more. */
+  readonly until?: "never" | (() => Promise<void>);
   /** Answers the whole file whatever range is asked. */
   readonly ignoresRanges?: boolean;
   readonly status?: number;
@@ -172,8 +172,10 @@ export async function startHub(
         `HTTP/1.1 ${status} Answer\r\nContent-Length: ${bytes.length - begin}\r\n${range}Connection: close\r\n\r\n`,
       );
       const body = bytes.subarray(begin, begin + (how.sends ?? bytes.length));
-      socket.write(body, () => {
-        if (how.after !== "hang") socket.end();
+      socket.write(body, async () => {
+        if (how.until === "never") return;
+        await how.until?.();
+        socket.end();
       });
     });
   });
@@ -191,6 +193,11 @@ export async function startHub(
       server.close();
     },
   };
+}
+
+/** Resolves when the file has at least so many bytes. */
+export async function reachesSize(path: string, bytes: number): Promise<void> {
+  while ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) < bytes) await Bun.sleep(10);
 }
 
 /** A folder that is removed at the end of the scope: `using folder = temporaryFolder()`. */
