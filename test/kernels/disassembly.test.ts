@@ -28,7 +28,13 @@ const vex = /^v(?!err|erw|mcall)/;
 const tile = /^(tdp|tile)/;
 
 const levels: readonly Level[] = [
-  { name: "scalar", architecture: "x86-64", integer: [/./], float: [/^mulps .*%xmm/], never: [vex, tile, aboveBaseline] },
+  {
+    name: "scalar",
+    architecture: "x86-64",
+    integer: [/./],
+    float: [/^mulps .*%xmm/],
+    never: [vex, tile, aboveBaseline],
+  },
   {
     name: "x86_64_v2",
     architecture: "x86-64",
@@ -136,7 +142,8 @@ function canDisassemble(architecture: Level["architecture"]): boolean {
 
 const available = new Map(levels.map(({ architecture }) => [architecture, canDisassemble(architecture)]));
 for (const [architecture, can] of available) {
-  if (!can) process.stderr.write(`disassembly of ${architecture}: not checked, objdump lacks it (binutils-multiarch has it)\n`);
+  if (!can)
+    process.stderr.write(`disassembly of ${architecture}: not checked, objdump lacks it (binutils-multiarch has it)\n`);
 }
 
 beforeAll(async () => {
@@ -165,7 +172,9 @@ for (const level of levels) {
         const range = code.symbols.get(symbol);
         if (range === undefined) throw new Error(`${level.name}.o has no symbol ${symbol}`);
         const [start, end] = range;
-        const body = code.instructions.filter(({ address }) => address >= start && address < end).map(({ text }) => text);
+        const body = code.instructions
+          .filter(({ address }) => address >= start && address < end)
+          .map(({ text }) => text);
         expect(body.length).toBeGreaterThan(50);
         for (const pattern of isFloat ? level.float : level.integer) {
           expect(body.some((text) => pattern.test(text)) ? pattern.source : `${symbol} lacks ${pattern.source}`).toBe(

@@ -62,10 +62,12 @@ pub fn matmul(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align
 
 const Kernel = fn (*const table.MatMul, u32, u32, [*]align(64) u8) callconv(.c) void;
 
-/// The product of one format: a function of its own, so that a profile or a disassembly can name it.
+/// The product of one format: a function of its own, so that a profile or a disassembly can name it. What it consists of is
+/// inline for the same reason, but for the unpacking and the tiles over unpacked codes, which formats of one shape share.
 fn kernel(comptime format: Format) Kernel {
     return struct {
         fn run(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+            @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
             if (comptime format.quantized()) quantized(format, args, begin, end, scratch) else float(format, args, begin, end);
         }
     }.run;
@@ -176,8 +178,7 @@ const Head = struct {
     }
 };
 
-fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
-    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
+inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
     const d = comptime layout.descriptor(format);
     const group_bytes = layout.groupBytes(format, args.columns);
     const scale_bytes = layout.groupScaleBytes(format, args.columns);
@@ -422,7 +423,7 @@ fn softCap(value: Rows, cap: f32) Rows {
 // ---------------------------------------------------------------------------------------------------------------------
 // Float weights.
 
-fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32) void {
+inline fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32) void {
     // Tokens × row groups of a tile, for enough independent sums to hide the latency of one (about 4 cycles at two a
     // cycle). AVX-512: 8 + 1 + 1 of 32 registers for 8 × 1, 4 for 1 × 4. 128-bit and 256-bit: 2 × 1 is 4 and 8.
     const tokens_max = switch (vec.lanes) {
@@ -447,8 +448,7 @@ fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u3
     }
 }
 
-fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
-    @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
+inline fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
     const group_bytes = layout.groupBytes(format, args.columns);
     var token: u32 = 0;
     inline for (.{ tokens_max, 1 }) |count| {
