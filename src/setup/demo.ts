@@ -22,13 +22,7 @@ await runSetup(async () => {
     await using model = await loadModel(path);
     process.stdout.write(prompt);
     const profile = await model.profile(async () => {
-      for await (const piece of model.stream(prompt, {
-        maxLength: 100,
-        temperature: 0.7,
-        topK: 50,
-        topP: 0.9,
-        seed: 1,
-      })) {
+      for await (const piece of model.stream(prompt, { maxLength: 100, repeatPenalty: 1.15, seed: 4 })) {
         process.stdout.write(piece.text);
       }
     });
