@@ -90,7 +90,13 @@ interface Finished {
   readonly exitCode: number;
 }
 
-function start(command: readonly string[], environment: Readonly<Record<string, string>> = {}) {
+/** A program that was started, its end, and a way to end it sooner. */
+interface Started {
+  readonly child: { kill(): void };
+  readonly finished: Promise<Finished>;
+}
+
+function start(command: readonly string[], environment: Readonly<Record<string, string>> = {}): Started {
   const child = Bun.spawn([...command], {
     cwd: root,
     env: { ...process.env, ...environment },
@@ -206,56 +212,63 @@ function tokensFile(tokens: readonly number[]): string {
   return path;
 }
 
-let pipeCount = 0;
-
 /** TinyAI's answer and its distance from the reference; `rows_sha256` is the hash of every logit of every position. */
 export interface Measured {
   readonly score: Score;
   readonly distance: Distance & { readonly rows_sha256: string };
 }
 
-/**
- * Scores a figure's text with TinyAI and compares the full distribution at every position with the reference's.
- * The rows go through a named pipe: Gemma's are 2 GB, which neither disk nor memory should have to hold.
- */
-export async function measure(path: string, figure: Figure, oneByOne: boolean): Promise<Measured> {
-  const environment = await packages();
-  const pipe = cachePath("pipes", `rows-${process.pid}-${pipeCount++}`);
-  rmSync(pipe, { force: true });
-  await run(["mkfifo", pipe]);
-  const kept = cachePath("reference");
-  const compare = [python(), join(here, "reference.py"), "compare", path, tokensFile(tokensOf(figure)), pipe];
-  const options = ["--max-tokens", String(figure.positions), "--top", "8", "--json", "--dump-logits", pipe];
-  const score = [...tinyaiCommand, "score", "--model", path, "--file", fixturePath(figure.text), ...options];
-  if (oneByOne) score.push("--one-by-one");
+let pipeCount = 0;
 
+/**
+ * Scores a figure's text with TinyAI, once fed whole and once a token a step, and compares the full distribution at every
+ * position with the reference's. The rows go through named pipes: Gemma's are 2 GB a time, which neither disk nor memory
+ * should have to hold.
+ */
+export async function measure(path: string, figure: Figure): Promise<{ whole: Measured; oneByOne: Measured }> {
+  const environment = await packages();
+  const kept = cachePath("reference");
+  const pipes = ["whole", "one"].map((fed) => cachePath("pipes", `${fed}-${process.pid}-${pipeCount++}`));
+  for (const pipe of pipes) rmSync(pipe, { force: true });
+  await run(["mkfifo", ...pipes]);
+  const compare = [python(), join(here, "reference.py"), "compare", path, tokensFile(tokensOf(figure)), ...pipes];
   const reader = start([...compare, "--cache", kept], environment);
-  const writer = start(score);
-  try {
-    // Either end may die and leave the other waiting at the pipe: what ends badly ends its partner.
-    const partners = [
-      { own: writer, other: reader },
-      { own: reader, other: writer },
-    ];
-    const failure = Promise.withResolvers<"failed">();
-    for (const { own, other } of partners) {
-      own.finished.then(({ exitCode }) => {
-        if (exitCode === 0) return;
-        other.child.kill();
-        failure.resolve("failed");
-      });
+  const writers: Started[] = [];
+  let cause: Error | undefined;
+  // Whichever program dies leaves the other waiting at a pipe; it is ended too, and the first one's error is the test's.
+  const watch = async (command: readonly string[], started: Started): Promise<string> => {
+    const finished = await started.finished;
+    try {
+      return checked(command, finished);
+    } catch (error) {
+      cause ??= error as Error;
+      for (const { child } of [reader, ...writers]) child.kill();
+      throw cause;
     }
-    await Promise.race([failure.promise, Promise.all([reader.finished, writer.finished])]);
-    const [read, written] = await Promise.all([reader.finished, writer.finished]);
-    // Of two failures the one that was not killed (143) tells why.
-    if (written.exitCode === 143) checked(compare, read);
-    const scored = checked(score, written);
-    const compared = checked(compare, read);
-    return { score: JSON.parse(scored) as Score, distance: JSON.parse(compared) as Measured["distance"] };
+  };
+  try {
+    const compared = watch(compare, reader);
+    compared.catch(() => {}); // Awaited below; it may fail while a writer is awaited.
+    const scores: Score[] = [];
+    for (const [index, pipe] of pipes.entries()) {
+      const command = [...tinyaiCommand, "score", "--model", path, "--file", fixturePath(figure.text), "--json"];
+      command.push("--max-tokens", String(figure.positions), "--top", "8", "--dump-logits", pipe);
+      if (index === 1) command.push("--one-by-one");
+      if (cause !== undefined) throw cause;
+      const writer = start(command);
+      writers.push(writer);
+      scores.push(JSON.parse(await watch(command, writer)) as Score);
+    }
+    const distances = JSON.parse(await compared) as Measured["distance"][];
+    const [whole, oneByOne] = scores.flatMap((score, index) => {
+      const distance = distances[index];
+      return distance === undefined ? [] : [{ score, distance }];
+    });
+    if (whole === undefined || oneByOne === undefined) throw new Error("reference.py compare gave too few results");
+    return { whole, oneByOne };
   } finally {
-    reader.child.kill();
-    writer.child.kill();
-    rmSync(pipe, { force: true });
+    for (const { child } of [reader, ...writers]) child.kill();
+    for (const pipe of pipes) rmSync(pipe, { force: true });
   }
 }
 
@@ -266,9 +279,16 @@ export interface Choice {
   readonly margin: number;
 }
 
-/** The reference's choice after each prefix of `tokens` from `promptCount` tokens on. */
-export async function referenceChoices(path: string, tokens: readonly number[], promptCount: number) {
-  const rest = ["--prompt", String(promptCount), "--cache", cachePath("reference")];
-  const printed = await runScript("reference.py", "greedy", path, tokensFile(tokens), ...rest);
-  return (JSON.parse(printed) as { readonly choices: readonly Choice[] }).choices;
+/** A text as a model continued a prompt: all its ids, and how many of them are the prompt's. */
+export interface Continuation {
+  readonly tokens: readonly number[];
+  readonly promptCount: number;
+}
+
+/** For each text, the reference's choice in the place of every token after the prompt. */
+export async function referenceChoices(path: string, texts: readonly Continuation[]): Promise<readonly Choice[][]> {
+  const files = texts.map(({ tokens }) => tokensFile(tokens));
+  const counts = texts.map(({ promptCount }) => String(promptCount));
+  const rest = [...files, "--cache", cachePath("reference"), "--prompt", ...counts];
+  return JSON.parse(await runScript("reference.py", "greedy", path, ...rest)) as Choice[][];
 }

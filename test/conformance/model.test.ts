@@ -3,8 +3,9 @@
 // The figures of llama.cpp were made by make_llama_figures.py; nothing of llama.cpp is needed here.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import {
+  type Continuation,
   cachePath,
   type Distance,
   type Figure,
@@ -39,7 +40,12 @@ function shareStandardError(share: number, positions: number): number {
   return Math.max(Math.sqrt((share * (1 - share)) / positions), 1 / positions);
 }
 
-function expectAsCloseAsLlama(model: string, fed: string, { score, distance }: Measured): void {
+/**
+ * `slackErrors`: by how many standard errors the top choice may agree less often than llama.cpp's does. One for a single
+ * model. Of thirty models at llama.cpp's very distance some lie several from its share by chance (both shares vary), so each
+ * of those gets five, and their positions together one.
+ */
+function expectAsCloseAsLlama(model: string, fed: string, { score, distance }: Measured, slackErrors: number): void {
   const figure = figureOf(model);
   rows.push({ model, fed, distance, figure });
   expect(score.tokens).toEqual([...tokensOf(figure)]);
@@ -50,7 +56,7 @@ function expectAsCloseAsLlama(model: string, fed: string, { score, distance }: M
   const mean = score.logprobs.reduce((sum, value) => sum + value, 0) / score.logprobs.length;
   expect(Math.abs(-mean - Math.log(distance.perplexity))).toBeLessThan(1e-3);
   expect(distance.mean_kl).toBeLessThanOrEqual(KL_RATIO_MAX * figure.mean_kl);
-  const slack = shareStandardError(figure.top_agreement, figure.positions);
+  const slack = slackErrors * shareStandardError(figure.top_agreement, figure.positions);
   expect(distance.top_agreement).toBeGreaterThanOrEqual(figure.top_agreement - slack);
 }
 
@@ -60,22 +66,30 @@ function expectSameAnswer(first: Measured, second: Measured): void {
   expect(second.distance.rows_sha256).toBe(first.distance.rows_sha256);
 }
 
-/** Generates greedily from `prompt`, feeds prompt and text to the reference, and compares every choice it is clear about. */
-async function expectGreedyTextOfReference(path: string, name: string, prompt: string, count: number): Promise<number> {
-  const file = cachePath("prompts", `${name}.txt`);
+/** Generates greedily from `prompt`. */
+async function continuation(path: string, prompt: string, count: number): Promise<Continuation> {
+  const file = cachePath("prompts", `${process.pid}.txt`);
   writeFileSync(file, prompt);
   const { tokens: promptTokens } = await tinyaiJson<Score>(
     ...["score", "--model", path, "--file", file, "--max-tokens", "512", "--top", "1"],
   );
+  rmSync(file);
   const { tokens } = await tinyaiJson<{ readonly tokens: readonly number[] }>(
     ...["generate", "--model", path, "--prompt", prompt, "--max-length", String(count), "--temperature", "0"],
   );
   expect(tokens.length).toBeGreaterThan(0);
-  const choices = await referenceChoices(path, [...promptTokens, ...tokens], promptTokens.length);
-  expect(choices.map((choice) => choice.token)).toEqual([...tokens]);
-  const clear = choices.filter((choice) => choice.margin > CLEAR_MARGIN);
-  expect(clear.map((choice) => choice.token)).toEqual(clear.map((choice) => choice.reference));
-  return clear.length;
+  return { tokens: [...promptTokens, ...tokens], promptCount: promptTokens.length };
+}
+
+/** Compares every token that the reference is clear about, and gives how many those were in each text. */
+async function expectTextOfReference(path: string, texts: readonly Continuation[]): Promise<readonly number[]> {
+  const choices = await referenceChoices(path, texts);
+  expect(choices).toHaveLength(texts.length);
+  return choices.map((list) => {
+    const clear = list.filter((choice) => choice.margin > CLEAR_MARGIN);
+    expect(clear.map((choice) => choice.token)).toEqual(clear.map((choice) => choice.reference));
+    return clear.length;
+  });
 }
 
 afterAll(() => {
@@ -96,38 +110,31 @@ afterAll(() => {
 
 describe("Gemma 3 270M", () => {
   const name = "gemma3-270m";
-  const figure = figureOf(name);
-  let whole: Measured | undefined;
 
   test(
-    "fed whole, it lies no farther from the reference than llama.cpp does",
+    "lies no farther from the reference than llama.cpp does, fed whole and one by one, with the same answer",
     async () => {
-      whole = await measure(await gemma(), figure, false);
-      expectAsCloseAsLlama(name, "whole", whole);
-    },
-    GEMMA_TIMEOUT_MS,
-  );
-
-  test(
-    "fed one by one, it lies no farther from the reference than llama.cpp does, and answers bit for bit as fed whole",
-    async () => {
-      const oneByOne = await measure(await gemma(), figure, true);
-      expectAsCloseAsLlama(name, "one by one", oneByOne);
-      if (whole === undefined) throw new Error("there is no answer fed whole to compare with");
+      const { whole, oneByOne } = await measure(await gemma(), figureOf(name));
+      expectAsCloseAsLlama(name, "whole", whole, 1);
+      expectAsCloseAsLlama(name, "one by one", oneByOne, 1);
       expectSameAnswer(whole, oneByOne);
     },
     GEMMA_TIMEOUT_MS,
   );
 
-  test.each([
-    ["story", "Once upon a time, in a small village by the sea, there lived a girl who"],
-    ["list", "The planets of the solar system, in order of their distance from the sun, are"],
-    ["code", "# Returns the n-th Fibonacci number.\ndef fibonacci(n):\n"],
-  ])(
-    "its greedy text is the reference's wherever the reference is clear: %s",
-    async (label, prompt) => {
-      const clear = await expectGreedyTextOfReference(await gemma(), `gemma-${label}`, prompt, 96);
-      expect(clear).toBeGreaterThan(20);
+  test(
+    "its greedy text is the reference's wherever the reference is clear",
+    async () => {
+      const path = await gemma();
+      const texts: Continuation[] = [];
+      for (const prompt of [
+        "Once upon a time, in a small village by the sea, there lived a girl who",
+        "The planets of the solar system, in order of their distance from the sun, are",
+        "# Returns the n-th Fibonacci number.\ndef fibonacci(n):\n",
+      ]) {
+        texts.push(await continuation(path, prompt, 96));
+      }
+      for (const clear of await expectTextOfReference(path, texts)) expect(clear).toBeGreaterThan(20);
     },
     GEMMA_TIMEOUT_MS,
   );
@@ -152,20 +159,29 @@ describe("random-weight models", () => {
   test.each(names)(
     "%s lies no farther from the reference than llama.cpp does, fed whole and one by one, with the same answer",
     async (name) => {
-      const path = await randomModel(name);
-      const whole = await measure(path, figureOf(name), false);
-      expectAsCloseAsLlama(name, "whole", whole);
-      const oneByOne = await measure(path, figureOf(name), true);
-      expectAsCloseAsLlama(name, "one by one", oneByOne);
+      const { whole, oneByOne } = await measure(await randomModel(name), figureOf(name));
+      expectAsCloseAsLlama(name, "whole", whole, 5);
+      expectAsCloseAsLlama(name, "one by one", oneByOne, 5);
       expectSameAnswer(whole, oneByOne);
     },
     RANDOM_TIMEOUT_MS,
   );
 
+  test("over all of them together the top choice is the reference's as often as llama.cpp's", () => {
+    const measured = rows.filter(({ model, fed }) => names.includes(model) && fed === "whole");
+    const positions = measured.reduce((sum, { figure }) => sum + figure.positions, 0);
+    expect(positions).toBeGreaterThan(0);
+    const share = (of: (row: (typeof rows)[number]) => Distance) =>
+      measured.reduce((sum, row) => sum + of(row).top_agreement * row.figure.positions, 0) / positions;
+    const wanted = share(({ figure }) => figure);
+    expect(share(({ distance }) => distance)).toBeGreaterThanOrEqual(wanted - shareStandardError(wanted, positions));
+  });
+
   test.each(["llama3-q8_0", "smollm2-q4_0", "qwen2-q8_0", "qwen3-q4_k", "gemma3-q8_0"])(
     "the greedy text of %s is the reference's wherever the reference is clear",
     async (name) => {
-      const clear = await expectGreedyTextOfReference(await randomModel(name), name, "this is the text", 48);
+      const path = await randomModel(name);
+      const [clear] = await expectTextOfReference(path, [await continuation(path, "this is the text", 48)]);
       expect(clear).toBeGreaterThan(0);
     },
     RANDOM_TIMEOUT_MS,

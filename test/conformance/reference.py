@@ -8,13 +8,14 @@ qwen3. It shares no code with the library under test and is not fast: 2,048 posi
 270-million-parameter model take about half a minute on two cores.
 
 Commands (each prints one JSON document on stdout):
-  reference.py compare MODEL.gguf TOKENS.json ROWS [--cache DIR]
-      Compares rows of logits with the reference's. TOKENS.json is a list of ids; ROWS holds, for
-      every position in order, one row of vocabulary-size little-endian float32 logits, and may be
-      a named pipe: it is read once from front to back, so 2 GB of rows need no disk and no memory.
-  reference.py greedy MODEL.gguf TOKENS.json --prompt N [--cache DIR]
-      Feeds the tokens and says, for each one from index N on, what the reference would have chosen
-      in its place and by how much it prefers that to its second choice.
+  reference.py compare MODEL.gguf TOKENS.json ROWS... [--cache DIR]
+      Compares rows of logits with the reference's, and prints a list with a result for each ROWS.
+      TOKENS.json is a list of ids; ROWS holds, for every position in order, one row of
+      vocabulary-size little-endian float32 logits, and may be a named pipe: each is read once, one
+      after the other, from front to back, so 2 GB of rows need no disk and no memory.
+  reference.py greedy MODEL.gguf TOKENS.json... --prompt N... [--cache DIR]
+      Feeds each list of tokens and says, for each token from index N on, what the reference would
+      have chosen in its place and by how much it prefers that to its second choice.
   reference.py perplexity MODEL.gguf TOKENS.json --context N --chunks M [--bos ID]
       Perplexity over the second half of each chunk; the first token of each is replaced by ID.
 
@@ -245,61 +246,72 @@ class Comparison:
 
     def __init__(self, model, tokens, hidden):
         self.model, self.tokens, self.hidden = model, np.asarray(tokens), hidden
+        self.seen = {}
+        self.begin()
+
+    def begin(self):
+        """Starts over, for another run over the same tokens. Blocks of rows that an earlier run had already, bit for
+        bit and at the same place, are not worked out again."""
         self.position = 0
-        self.kl, self.agree, self.lost, self.own, self.reference = [], [], [], [], []
-        self.clear_disagreements = []
+        self.blocks = []
         self.digest = hashlib.sha256()
 
     def add(self, rows):
         """Takes the next rows of logits, (n, vocabulary) float32."""
-        start, stop = self.position, self.position + rows.shape[0]
+        data = np.ascontiguousarray(rows, "<f4")
+        self.digest.update(data)
+        key = (self.position, hashlib.sha256(data).digest())
+        if key not in self.seen:
+            self.seen[key] = self.measure(self.position, data)
+        self.blocks.append(self.seen[key])
+        self.position += len(data)
+
+    def measure(self, start, rows):
+        stop = start + len(rows)
         if not np.isfinite(rows).all():
             raise SystemExit(f"a logit between positions {start} and {stop} is not finite")
-        self.digest.update(np.ascontiguousarray(rows, "<f4"))
-        base_logits = self.model.logits(self.hidden[start:stop])
-        base, other = log_softmax(base_logits), log_softmax(rows)
-        self.kl.extend(np.sum(np.exp(base) * (base - other), axis=-1))
+        base, other = log_softmax(self.model.logits(self.hidden[start:stop])), log_softmax(rows)
+        kl = np.sum(np.exp(base) * (base - other), axis=-1)
         best, choice = base.argmax(axis=-1), other.argmax(axis=-1)
-        self.agree.extend(best == choice)
-        second = np.partition(base, -2, axis=-1)[:, -2]
-        margin = base[np.arange(len(best)), best] - second
-        self.clear_disagreements.extend(np.nonzero((best != choice) & (margin > self.CLEAR_MARGIN))[0] + start)
-        for i in range(start, min(stop, len(self.tokens) - 1)):
-            following = self.tokens[i + 1]
-            self.own.append(other[i - start, following])
-            self.reference.append(base[i - start, following])
-        self.position = stop
+        margin = base[np.arange(len(best)), best] - np.partition(base, -2, axis=-1)[:, -2]
+        clear = (best != choice) & (margin > self.CLEAR_MARGIN)
+        following = self.tokens[start + 1 : stop + 1]
+        index = np.arange(len(following))
+        return kl, best == choice, clear, other[index, following], base[index, following]
 
     def result(self):
-        kl, count = np.asarray(self.kl), len(self.kl)
-        agreement = float(np.mean(self.agree))
+        kl, agree, clear, own, reference = (np.concatenate(parts) for parts in zip(*self.blocks))
         return {
-            "positions": count,
+            "positions": len(kl),
             "mean_kl": float(kl.mean()),
-            "mean_kl_standard_error": float(kl.std() / math.sqrt(count)),
+            "mean_kl_standard_error": float(kl.std() / math.sqrt(len(kl))),
             "max_kl": float(kl.max()),
-            "top_agreement": agreement,
-            "perplexity": math.exp(-float(np.mean(self.own))),
-            "reference_perplexity": math.exp(-float(np.mean(self.reference))),
-            "clear_disagreements": len(self.clear_disagreements),
+            "top_agreement": float(agree.mean()),
+            "perplexity": math.exp(-float(own.mean())),
+            "reference_perplexity": math.exp(-float(reference.mean())),
+            "clear_disagreements": int(clear.sum()),
             "rows_sha256": self.digest.hexdigest(),
         }
 
 
-def compare(model, tokens, rows_path, folder):
+def compare(model, tokens, paths, folder):
     comparison = Comparison(model, tokens, cached_hidden(model, tokens, folder))
     row_bytes = 4 * model.vocabulary
-    with open(rows_path, "rb") as file:
-        while comparison.position < len(tokens):
-            wanted = min(model.block_rows(), len(tokens) - comparison.position)
-            data = file.read(wanted * row_bytes)
-            if len(data) != wanted * row_bytes:
-                got = comparison.position + len(data) / row_bytes
-                raise SystemExit(f"{rows_path}: {got:.2f} rows of {row_bytes} bytes where {len(tokens)} were expected")
-            comparison.add(np.frombuffer(data, "<f4").reshape(wanted, model.vocabulary))
-        if file.read(1):
-            raise SystemExit(f"{rows_path}: more than {len(tokens)} rows of {row_bytes} bytes")
-    return comparison.result()
+    results = []
+    for path in paths:
+        comparison.begin()
+        with open(path, "rb") as file:
+            while comparison.position < len(tokens):
+                wanted = min(model.block_rows(), len(tokens) - comparison.position)
+                data = file.read(wanted * row_bytes)
+                if len(data) != wanted * row_bytes:
+                    got = comparison.position + len(data) / row_bytes
+                    raise SystemExit(f"{path}: {got:.2f} rows of {row_bytes} bytes where {len(tokens)} were expected")
+                comparison.add(np.frombuffer(data, "<f4").reshape(wanted, model.vocabulary))
+            if file.read(1):
+                raise SystemExit(f"{path}: more than {len(tokens)} rows of {row_bytes} bytes")
+        results.append(comparison.result())
+    return results
 
 
 def greedy(model, tokens, prompt_count, folder):
@@ -313,7 +325,7 @@ def greedy(model, tokens, prompt_count, folder):
         for i in range(stop - start):
             given, chosen = int(tokens[start + i + 1]), int(best[i])
             choices.append({"token": given, "reference": chosen, "margin": float(top[i, 1] - top[i, 0])})
-    return {"choices": choices}
+    return choices
 
 
 def perplexity(model, tokens, context, chunk_count, bos):
@@ -336,32 +348,41 @@ def perplexity(model, tokens, context, chunk_count, bos):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("compare", "greedy", "perplexity"):
-        command = commands.add_parser(name)
-        command.add_argument("model")
-        command.add_argument("tokens")
-        if name == "compare":
-            command.add_argument("rows")
-        if name == "greedy":
-            command.add_argument("--prompt", type=int, required=True)
-        if name == "perplexity":
-            command.add_argument("--context", type=int, required=True)
-            command.add_argument("--chunks", type=int, required=True)
-            command.add_argument("--bos", type=int)
-        else:
-            command.add_argument("--cache")
+    command = commands.add_parser("compare")
+    command.add_argument("model")
+    command.add_argument("tokens")
+    command.add_argument("rows", nargs="+")
+    command.add_argument("--cache")
+    command = commands.add_parser("greedy")
+    command.add_argument("model")
+    command.add_argument("tokens", nargs="+")
+    command.add_argument("--prompt", type=int, nargs="+", required=True)
+    command.add_argument("--cache")
+    command = commands.add_parser("perplexity")
+    command.add_argument("model")
+    command.add_argument("tokens")
+    command.add_argument("--context", type=int, required=True)
+    command.add_argument("--chunks", type=int, required=True)
+    command.add_argument("--bos", type=int)
     arguments = parser.parse_args()
     model = Model(arguments.model)
-    with open(arguments.tokens) as file:
-        tokens = json.load(file)
     if arguments.command == "compare":
-        result = compare(model, tokens, arguments.rows, arguments.cache)
+        result = compare(model, read_tokens(arguments.tokens), arguments.rows, arguments.cache)
     elif arguments.command == "greedy":
-        result = greedy(model, tokens, arguments.prompt, arguments.cache)
+        if len(arguments.tokens) != len(arguments.prompt):
+            parser.error("greedy wants one --prompt length for each list of tokens")
+        texts = zip(map(read_tokens, arguments.tokens), arguments.prompt)
+        result = [greedy(model, tokens, prompt_count, arguments.cache) for tokens, prompt_count in texts]
     else:
+        tokens = read_tokens(arguments.tokens)
         result = perplexity(model, tokens, arguments.context, arguments.chunks, arguments.bos)
     json.dump(result, sys.stdout)
     print()
+
+
+def read_tokens(path):
+    with open(path) as file:
+        return json.load(file)
 
 
 if __name__ == "__main__":
