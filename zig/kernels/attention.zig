@@ -31,21 +31,30 @@ comptime {
     assert(positions % lanes == 0);
 }
 
-/// Queries a register tile holds at most. With 32 registers a tile of 8 queries takes 2 vectors of each: 16 sums, 2 keys
-/// (or values) and a broadcast; up to 6 queries take 4 vectors: 24 sums, 4 keys and a broadcast. With 16 registers, up to
-/// 4 queries take 2 vectors: 8 sums, 2 keys, a broadcast (6 queries would be 12 + 2 + 1, which spills at levels whose
-/// float16 conversion needs temporaries).
-const tile_queries = if (vec.register_count >= 32) 8 else 4;
+/// Queries a register tile holds at most, and in `tileVectors` the vectors (of positions or of columns) beside them.
+///
+/// 32 registers: 8 queries take 2 vectors: 16 sums, 2 keys (or values) and a broadcast; up to 6 queries take 4 vectors: 24
+/// sums, 4 keys and a broadcast. 16 registers: up to 4 queries take 2 vectors: 8 sums, 2 keys, a broadcast; and 6 queries
+/// would be 15 with nothing left for addresses of constants. Where the machine has no float16 conversion, that is most of
+/// the work, and 8 queries share it: 8 sums, a key, a broadcast and 6 registers for the conversion (prompts of 4 query heads
+/// of width 256 ran at 15 GFLOP/s instead of 9 with 4 queries and 2 vectors, on one core of a Zen 4).
+///
+/// Few queries need more vectors, since four chains at least must be in flight to hide a multiply-add's latency of four
+/// cycles. Disassembled with LLVM 21 for 256 and 512 bits, no tile touches the stack in its loop.
+const tile_queries = if (vec.register_count >= 32 or !converts_f16) 8 else 4;
 
-/// Vectors (of positions or of columns) beside `queries` in a tile: few queries need more of them, since four chains at
-/// least must be in flight to hide a multiply-add's latency of four cycles.
 fn tileVectors(comptime queries: comptime_int) comptime_int {
     const wanted = if (vec.register_count >= 32)
         (if (queries > 6) 2 else 4)
+    else if (!converts_f16)
+        (if (queries > 4) 1 else 2)
     else
         (if (queries > 2) 2 else 4);
     return @min(wanted, page_vectors);
 }
+
+/// Levels without fused multiply-add are those without float16 conversion.
+const converts_f16 = vec.fused;
 
 /// What one call of the kernel works with: one KV head, and rows of one sequence.
 const Block = struct {
