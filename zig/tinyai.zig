@@ -2,6 +2,7 @@
 //! passes are to memory it keeps alive for the length of the call; the engine copies what it keeps.
 
 const std = @import("std");
+const bandwidth = @import("bandwidth.zig");
 const cpu = @import("cpu.zig");
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
@@ -97,7 +98,23 @@ export fn tinyai_engine_read_logits(engine: *Engine, first: u32, count: u32, out
     return @intFromBool(engine.readLogits(first, out[0..length], last != 0));
 }
 
+/// Sets memory aside whose reading is to be measured; null: the system refuses it, or the numbers are out of bounds.
+export fn tinyai_bandwidth_create(bytes: u64, thread_count: u32) ?*bandwidth.Meter {
+    if (bytes == 0 or bytes > 1 << 40 or thread_count == 0 or thread_count > bandwidth.threads_max) return null;
+    return bandwidth.Meter.create(bytes, thread_count) catch null;
+}
+
+/// Reads all of it once and returns how long that took, in ns. The caller waits meanwhile.
+export fn tinyai_bandwidth_measure(meter: *bandwidth.Meter) u64 {
+    return meter.measure();
+}
+
+export fn tinyai_bandwidth_destroy(meter: *bandwidth.Meter) void {
+    meter.destroy();
+}
+
 test {
+    _ = bandwidth;
     _ = @import("clock.zig");
     _ = @import("events.zig");
     _ = @import("memory.zig");

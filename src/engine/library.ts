@@ -25,6 +25,9 @@ const symbolTable = {
   tinyai_engine_events_lost: { args: [ptr], returns: u64 },
   tinyai_engine_set_events: { args: [ptr, u32], returns: FFIType.void },
   tinyai_engine_read_logits: { args: [ptr, u32, u32, ptr, u32], returns: u32 },
+  tinyai_bandwidth_create: { args: [u64, u32], returns: ptr },
+  tinyai_bandwidth_measure: { args: [ptr], returns: u64 },
+  tinyai_bandwidth_destroy: { args: [ptr], returns: FFIType.void },
 } as const;
 
 function open(path: string) {
