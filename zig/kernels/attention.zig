@@ -182,7 +182,6 @@ fn makeBlock(args: *const table.Attention, row: u32, row_count: u32, kv_head: u3
 
 /// split = 0: neighbouring rows of one sequence, all their chunks, down to the result.
 fn wholeUnit(args: *const table.Attention, row: u32, row_count: u32, kv_head: u32, heads: u32, scratch: [*]align(64) u8) void {
-    @setEvalBranchQuota(100_000); // Unrolled vectors at the narrow levels.
     const width: usize = args.head_width;
     const layout: Layout = .init(scratch, row_count * heads, width);
     const block = makeBlock(args, row, row_count, kv_head, heads, &layout);
@@ -217,7 +216,6 @@ fn wholeUnit(args: *const table.Attention, row: u32, row_count: u32, kv_head: u3
 
 /// split = 1: one row, one KV head, one chunk, into `partial`.
 fn partialUnit(args: *const table.Attention, row: u32, kv_head: u32, heads: u32, chunk: u32, scratch: [*]align(64) u8) void {
-    @setEvalBranchQuota(100_000); // Unrolled vectors at the narrow levels.
     const seen = rangeOf(args, row);
     if (chunk < seen.first / table.attention_chunk_positions or chunk > seen.last / table.attention_chunk_positions) return;
     const width: usize = args.head_width;
@@ -318,7 +316,6 @@ inline fn finish(args: *const table.Attention, row: usize, head: usize, heads: u
 
 /// Leaves in `block.chunk` the values, maxima and sums of every row that sees something of the chunk.
 fn reduceChunk(block: *const Block, chunk: u32) void {
-    @setEvalBranchQuota(100_000); // Unrolled vectors at the narrow levels.
     const args = block.args;
     const width = block.width;
     const query_count: usize = block.row_count * block.heads;
