@@ -3,11 +3,21 @@
 // compiles nothing. All it makes lies under .cache/conformance, which git ignores.
 
 import { createHash } from "node:crypto";
-import { createReadStream, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { root } from "../../src/setup/checkout.ts";
+import { findPython, pipEnvironment, pipProblem, runProgram } from "../../src/setup/python.ts";
 
 const here = import.meta.dir;
-const root = resolve(here, "../..");
 const cache = join(root, ".cache", "conformance");
 const fixtures = join(here, "fixtures");
 
@@ -121,36 +131,46 @@ async function run(command: readonly string[], environment: Readonly<Record<stri
   return checked(command, await start(command, environment).finished);
 }
 
-function python(): string {
-  const { TINYAI_PYTHON: given } = process.env;
-  const found = given ?? Bun.which("python3") ?? Bun.which("python");
-  if (found === null) throw new Error("no python3 on PATH: the conformance tests need Python 3 with pip");
-  return found;
+const requirements = join(here, "requirements.txt");
+
+/** How scripts of this folder are started, with numpy and gguf at hand. */
+interface Python {
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
 }
 
-const requirements = join(here, "requirements.txt");
-let packagesReady: Promise<Readonly<Record<string, string>>> | undefined;
+let pythonReady: Promise<Python> | undefined;
 
-/** The environment in which Python finds numpy and gguf, installed by pip on first use into a folder of their own. */
-function packages(): Promise<Readonly<Record<string, string>>> {
-  packagesReady ??= (async () => {
-    const version = (await run([python(), "-c", "import sys; print(sys.implementation.cache_tag)"])).trim();
+/** The machine's Python, and its packages, which pip installs on first use into a folder of their own. */
+function python(): Promise<Python> {
+  pythonReady ??= (async () => {
+    const command = await findPython();
+    const version = await run([...command, "-c", "import sys, platform; print(sys.version, platform.machine())"]);
     const wanted = createHash("sha256").update(readFileSync(requirements)).update(version).digest("hex").slice(0, 16);
     const folder = cachePath(`python-${wanted}`);
     if (!existsSync(folder)) {
-      const temporary = `${folder}.${process.pid}.part`;
-      const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"];
-      await run([python(), ...install, "--target", temporary, "-r", requirements]);
-      renameSync(temporary, folder);
+      const temporary = mkdtempSync(`${folder}.`);
+      try {
+        const packages = join(temporary, "packages");
+        const install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--target", packages];
+        const pip = [...command, ...install, "-r", requirements];
+        const finished = await runProgram(pip, { env: pipEnvironment(temporary) });
+        if (finished.status !== 0)
+          throw new Error(`numpy and gguf from PyPI, for the reference: ${pipProblem(finished)}`);
+        renameSync(packages, folder);
+      } finally {
+        rmSync(temporary, { recursive: true, force: true });
+      }
     }
-    return { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" };
+    return { command, environment: { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" } };
   })();
-  return packagesReady;
+  return pythonReady;
 }
 
-/** Runs a script of this folder with numpy and gguf at hand, and gives what it printed. */
+/** Runs a script of this folder and gives what it printed. */
 async function runScript(script: string, ...rest: readonly string[]): Promise<string> {
-  return run([python(), join(here, script), ...rest], await packages());
+  const { command, environment } = await python();
+  return run([...command, join(here, script), ...rest], environment);
 }
 
 /** The file's SHA-256 in hex. */
@@ -226,12 +246,19 @@ let pipeCount = 0;
  * should have to hold.
  */
 export async function measure(path: string, figure: Figure): Promise<{ whole: Measured; oneByOne: Measured }> {
-  const environment = await packages();
+  const { command: pythonCommand, environment } = await python();
   const kept = cachePath("reference");
   const pipes = ["whole", "one"].map((fed) => cachePath("pipes", `${fed}-${process.pid}-${pipeCount++}`));
   for (const pipe of pipes) rmSync(pipe, { force: true });
   await run(["mkfifo", ...pipes]);
-  const compare = [python(), join(here, "reference.py"), "compare", path, tokensFile(tokensOf(figure)), ...pipes];
+  const compare = [
+    ...pythonCommand,
+    join(here, "reference.py"),
+    "compare",
+    path,
+    tokensFile(tokensOf(figure)),
+    ...pipes,
+  ];
   const reader = start([...compare, "--cache", kept], environment);
   const writers: Started[] = [];
   let cause: Error | undefined;
