@@ -357,7 +357,7 @@ describe("a profile", () => {
     const { waiting, sampling, copying, idle, unattributed, steps } = profile;
     expect(ops + sum([waiting, sampling, copying, idle, unattributed])).toBe(steps.totalNs);
     expect(profile.attributedShare).toBeCloseTo(1 - (idle.totalNs + unattributed.totalNs) / steps.totalNs, 12);
-    expect(profile.attributedShare).toBeGreaterThan(0.5);
+    expect(ops).toBeGreaterThan(0);
     expect([profile.lostEvents, profile.malformedEvents, profile.clippedNs]).toEqual([0, 0, 0]);
     // Two sequences generate 60 tokens each, of which the first comes from the prompt's step.
     const tokens = tokensOf("hello").length + tokensOf("once upon a time").length;
