@@ -55,10 +55,12 @@ function checkScoreOptions(options: ScoreOptions) {
  */
 export async function scoreTokens(
   generator: Generator,
-  tokens: Uint32Array,
+  input: Uint32Array,
   options: ScoreOptions = {},
 ): Promise<ScoreResult> {
   const { engine, contextLength, tokenizer } = generator;
+  // It may wait for its turn, and the caller may change what is theirs meanwhile.
+  const tokens = input.slice();
   const checked = checkScoreOptions(options);
   if (tokens.length === 0) throw new OptionError("text", "has no tokens; give at least one");
   if (tokens.length > contextLength) {

@@ -75,3 +75,26 @@ describe(`${levels.join(", ")} agree`, () => {
     });
   }
 });
+
+describe("a level by number", () => {
+  const expected = [["scalar", "neon"], ["x86_64_v2", "neon"], ["avx2", "neon_dotprod"], [levels.at(-1) ?? ""]];
+  for (const [number, names] of expected.entries()) {
+    test(`${number} is ${names.join(" or ")}`, async () => {
+      delete process.env["TINYAI_SIMD"];
+      const path = folder.file("number.gguf");
+      writeTinyModel(path);
+      if (!levels.some((level) => names.includes(level))) return; // This CPU does not have it.
+      await using model = await loadModel(path, { simd: { level: number } });
+      expect(names).toContain(model.simdLevel.name);
+      const profile = await model.profile(() => model.generate("hello", { maxLength: 2 }));
+      for (const { kernel } of profile.byOp) expect(kernel).toEndWith(`.${model.simdLevel.name}`);
+    });
+  }
+
+  test("gives way to the environment's name", async () => {
+    process.env["TINYAI_SIMD"] = levels[0];
+    await using model = await loadModel(folder.file("number.gguf"), { simd: { level: 3 } });
+    expect(model.simdLevel.name).toBe(levels[0] ?? "");
+    delete process.env["TINYAI_SIMD"];
+  });
+});
