@@ -238,14 +238,20 @@ export interface Measured {
   readonly distance: Distance & { readonly rows_sha256: string };
 }
 
+/** What `measure` gives for each way of feeding. */
+export interface Both {
+  readonly whole: Measured;
+  readonly oneByOne: Measured;
+}
+
 let pipeCount = 0;
 
 /**
  * Scores a figure's text with TinyAI, once fed whole and once a token a step, and compares the full distribution at every
  * position with the reference's. The rows go through named pipes: Gemma's are 2 GB a time, which neither disk nor memory
- * should have to hold.
+ * should have to hold. `level` names the instruction-set level to run at, where not the widest.
  */
-export async function measure(path: string, figure: Figure): Promise<{ whole: Measured; oneByOne: Measured }> {
+export async function measure(path: string, figure: Figure, level?: string): Promise<Both> {
   const { command: pythonCommand, environment } = await python();
   const kept = cachePath("reference");
   const pipes = ["whole", "one"].map((fed) => cachePath("pipes", `${fed}-${process.pid}-${pipeCount++}`));
@@ -282,7 +288,7 @@ export async function measure(path: string, figure: Figure): Promise<{ whole: Me
       command.push("--max-tokens", String(figure.positions), "--top", "8", "--dump-logits", pipe);
       if (index === 1) command.push("--one-by-one");
       if (cause !== undefined) throw cause;
-      const writer = start(command);
+      const writer = start(command, level === undefined ? {} : { TINYAI_SIMD: level });
       writers.push(writer);
       scores.push(JSON.parse(await watch(command, writer)) as Score);
     }

@@ -4,6 +4,7 @@
 
 import { afterAll, describe, expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
+import { openLibrary } from "../../src/engine/library.ts";
 import {
   type Continuation,
   cachePath,
@@ -31,7 +32,13 @@ const REFERENCE_TOLERANCE = 1e-3;
 /** TinyAI's perplexity against the reference's, relative. llama.cpp's own differs by 0.7 % on the GPL's text. */
 const PERPLEXITY_TOLERANCE = 0.01;
 const GEMMA_TIMEOUT_MS = 600_000;
-const RANDOM_TIMEOUT_MS = 120_000;
+const RANDOM_TIMEOUT_MS = 240_000;
+
+/** The levels that this CPU has besides the widest, at which everything else here runs. */
+const narrowerLevels = (await openLibrary()).levels
+  .filter(({ supported }) => supported)
+  .slice(0, -1)
+  .map(({ name }) => name);
 
 const rows: { model: string; fed: string; distance: Distance; figure: Figure }[] = [];
 
@@ -163,6 +170,19 @@ describe("random-weight models", () => {
       expectAsCloseAsLlama(name, "whole", whole, 5);
       expectAsCloseAsLlama(name, "one by one", oneByOne, 5);
       expectSameAnswer(whole, oneByOne);
+    },
+    RANDOM_TIMEOUT_MS,
+  );
+
+  // Formats of every kind of product: float32, int8, and int8 with minima.
+  test.each(narrowerLevels)(
+    "at the level %s they lie no farther from the reference than llama.cpp does",
+    async (level) => {
+      for (const name of ["llama-f16", "llama-q4_k", "gemma3-q8_0"]) {
+        const { whole, oneByOne } = await measure(await randomModel(name), figureOf(name), level);
+        expectAsCloseAsLlama(name, `whole, ${level}`, whole, 5);
+        expectSameAnswer(whole, oneByOne);
+      }
     },
     RANDOM_TIMEOUT_MS,
   );
