@@ -19,6 +19,8 @@ const Level = struct {
     needs: std.Target.Cpu.Feature.Set,
     /// qemu-user's CPU model that has the level's instructions and not the next one's; null: qemu lacks them.
     qemu_cpu: ?[]const u8,
+    /// Features of that model that qemu would warn it cannot emulate; none that a program sees.
+    qemu_without: []const u8 = "",
 };
 
 const x86 = std.Target.x86.featureSet;
@@ -31,7 +33,7 @@ const wide = x86(&.{.prefer_256_bit});
 const levels = [_]Level{
     .{ .name = "scalar", .arch = .x86_64, .model = &std.Target.x86.cpu.x86_64, .needs = .empty, .qemu_cpu = "Nehalem" },
     .{ .name = "x86_64_v2", .arch = .x86_64, .model = &std.Target.x86.cpu.x86_64_v2, .needs = x86(&.{ .sse4_2, .popcnt }), .qemu_cpu = "Nehalem" },
-    .{ .name = "avx2", .arch = .x86_64, .model = &std.Target.x86.cpu.x86_64_v3, .needs = x86(&.{ .avx2, .fma, .f16c, .bmi2 }), .qemu_cpu = "Haswell" },
+    .{ .name = "avx2", .arch = .x86_64, .model = &std.Target.x86.cpu.x86_64_v3, .needs = x86(&.{ .avx2, .fma, .f16c, .bmi2 }), .qemu_cpu = "Haswell", .qemu_without = ",-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm" },
     .{
         .name = "avx512",
         .arch = .x86_64,
@@ -82,8 +84,8 @@ const System = struct {
     name: []const u8,
     arch: std.Target.Cpu.Arch,
     os: std.Target.Os.Tag,
-    /// Linked statically with musl, so that it runs without the architecture's C library: tests under an emulator.
-    static: bool = false,
+    /// Without a C library, so that a machine without the architecture's can run it: tests under an emulator.
+    freestanding: bool = false,
 };
 
 const systems = [_]System{
@@ -150,12 +152,12 @@ fn resolve(b: *std.Build, system: System, level: ?Level) std.Build.ResolvedTarge
         .cpu_features_sub = if (level) |l| l.sub else .empty,
         .os_tag = system.os,
         .abi = switch (system.os) {
-            .linux => if (system.static) .musl else .gnu,
+            .linux => if (system.freestanding) .musl else .gnu,
             .windows => .gnu,
             else => null,
         },
         // Old enough for every distribution that is still kept: Debian 10, RHEL 8, Ubuntu 18.10.
-        .glibc_version = if (system.os == .linux and !system.static) .{ .major = 2, .minor = 28, .patch = 0 } else null,
+        .glibc_version = if (system.os == .linux and !system.freestanding) .{ .major = 2, .minor = 28, .patch = 0 } else null,
     });
 }
 
@@ -166,7 +168,7 @@ fn levelModule(b: *std.Build, system: System, level: Level, optimize: std.builti
         .root_source_file = b.path("zig/kernels/level.zig"),
         .target = resolve(b, system, level),
         .optimize = optimize,
-        .link_libc = true,
+        .link_libc = !system.freestanding,
         .pic = true,
         .strip = if (optimize == .ReleaseFast) true else null,
         // The library has no unwinder of its own and a kernel calls nothing that could throw.
@@ -266,7 +268,7 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
             .name = "",
             .arch = level.arch,
             .os = if (emulator == null) host.os else .linux,
-            .static = emulator != null,
+            .freestanding = emulator != null,
         }, level, .ReleaseSafe);
         module.strip = !traces;
         const binary = b.addTest(.{
@@ -280,7 +282,7 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
         // use; natively, it would pass.
         const run = std.Build.Step.Run.create(b, b.fmt("run tests of level {s}", .{level.name}));
         if (emulator) |program| {
-            run.addArgs(&.{ program, "-cpu", level.qemu_cpu.? });
+            run.addArgs(&.{ program, "-cpu", b.fmt("{s}{s}", .{ level.qemu_cpu.?, level.qemu_without }) });
         }
         run.addArtifactArg(binary);
         run.addArg(if (emulator) |_| b.fmt("{s} (qemu {s})", .{ level.name, level.qemu_cpu.? }) else level.name);

@@ -588,7 +588,9 @@ inline fn decodeLane(comptime d: layout.Descriptor, weight: [*]const u8, quad: u
 const testing = std.testing;
 const reference = @import("reference.zig");
 const pack = @import("pack.zig");
-const emulator = @import("amx_emulator.zig");
+const emulator = if (vec.has_tiles) @import("amx_emulator.zig") else struct {
+    fn prepare() void {}
+};
 
 /// A weight, activations and room for outputs.
 const Case = struct {
