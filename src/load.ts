@@ -204,14 +204,21 @@ export class Model implements AsyncDisposable {
       encoded.push(await encodePrompt(this.#generator, prompt, checked, `prompt[${index}]`));
     }
     const results = new Array<GenerateResult>(encoded.length);
+    // The first failure ends the whole batch.
+    const failure = new AbortController();
+    const signal = checked.signal ? AbortSignal.any([checked.signal, failure.signal]) : failure.signal;
     let next = 0;
     const lane = async () => {
       for (let index = next++; index < encoded.length; index = next++) {
         const prompt = encoded[index];
-        if (prompt) results[index] = await complete(streamTokens(this.#generator, prompt, checked));
+        if (prompt) results[index] = await complete(streamTokens(this.#generator, prompt, { ...checked, signal }));
       }
     };
-    await Promise.all(Array.from({ length: Math.min(checked.batchSize, encoded.length) }, lane));
+    const lanes = Array.from({ length: Math.min(checked.batchSize, encoded.length) }, lane);
+    await Promise.all(lanes).catch((error: unknown) => {
+      failure.abort(error);
+      throw error;
+    });
     return results;
   }
 

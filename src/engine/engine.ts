@@ -150,14 +150,23 @@ export class Engine {
 
     const engine = new Engine(library, plan, options.threadCount, handle, readEnd[0] ?? -1);
     const { onLoadProgress, signal } = options;
-    const timer = onLoadProgress
-      ? setInterval(() => onLoadProgress(engine.packedBytes, plan.sourceBytes), 50)
-      : undefined;
     const abort = () => library.symbols.tinyai_engine_stop(handle);
+    let thrown: { readonly error: unknown } | undefined;
+    const report = () => {
+      try {
+        onLoadProgress?.(engine.packedBytes, plan.sourceBytes);
+      } catch (error) {
+        // The caller's own error ends the loading, and is what loading fails with.
+        thrown ??= { error };
+        abort();
+      }
+    };
+    const timer = onLoadProgress ? setInterval(report, 50) : undefined;
     signal?.addEventListener("abort", abort, { once: true });
     try {
       await engine.#awaitLoad(options.sourcePath);
       signal?.throwIfAborted();
+      if (thrown) throw thrown.error;
       onLoadProgress?.(plan.sourceBytes, plan.sourceBytes);
     } catch (error) {
       await engine.close();
