@@ -667,25 +667,38 @@ const Case = struct {
         matmul(&args, begin, end, case.scratch.ptr);
     }
 
-    /// The exact product and the sum of its terms' magnitudes, which bounds what rounding may do.
-    fn exact(case: Case, token: usize, row: usize) struct { value: f64, magnitude: f64 } {
-        var value: f64 = 0;
-        var magnitude: f64 = 0;
+    /// The exact products of one row with every token, and the sums of their terms' magnitudes, which bound what rounding
+    /// may do.
+    fn exact(case: Case, row: usize, inputs: []const f64, values: []f64, magnitudes: []f64) void {
         const columns = case.sample.columns;
         const bytes = case.sample.row(row);
-        const input = case.input[token * case.input_stride ..].ptr;
+        @memset(values, 0);
+        @memset(magnitudes, 0);
         for (0..columns) |column| {
-            const x: f64 = if (case.sample.format.quantized()) quantized: {
-                const parts: quant.Row = .of(input, columns);
-                const q: i8 = @bitCast(parts.quants[column]);
-                break :quantized @as(f64, vec.load(f32, parts.scales + column / 32 * 4)) * @as(f64, @floatFromInt(q));
-            } else case.x[token * columns + column];
-            const term = reference.exact(case.sample.format, bytes, column) * x;
-            value += term;
+            const weight = reference.exact(case.sample.format, bytes, column);
             // Where a minimum is subtracted, the terms that cancel are larger than their difference.
-            magnitude += @abs(term) + @abs(x) * reference.cancelled(case.sample.format, bytes, column);
+            const size = @abs(weight) + reference.cancelled(case.sample.format, bytes, column);
+            for (values, magnitudes, 0..) |*value, *magnitude, token| {
+                const x = inputs[token * columns + column];
+                value.* += weight * x;
+                magnitude.* += size * @abs(x);
+            }
         }
-        return .{ .value = value, .magnitude = magnitude };
+    }
+
+    /// What the activations stand for, [token][column].
+    fn exactInputs(case: Case) ![]f64 {
+        const columns = case.sample.columns;
+        const inputs = try testing.allocator.alloc(f64, case.tokens * columns);
+        for (inputs, 0..) |*input, index| {
+            if (case.sample.format.quantized()) {
+                const parts: quant.Row = .of(case.input[index / columns * case.input_stride ..].ptr, columns);
+                const column = index % columns;
+                const q: i8 = @bitCast(parts.quants[column]);
+                input.* = @as(f64, vec.load(f32, parts.scales + column / 32 * 4)) * @as(f64, @floatFromInt(q));
+            } else input.* = case.x[index];
+        }
+        return inputs;
     }
 };
 
@@ -700,15 +713,21 @@ test "products agree with double precision for every format, on random and extre
                     defer case.free();
                     @memset(case.y, std.math.nan(f32));
                     case.run(case.arguments(0, case.tokens), 0, layout.groupCount(case.sample.rows));
-                    for (0..case.tokens) |token| {
-                        for (0..case.sample.rows) |row| {
-                            const expected = case.exact(token, row);
+                    const inputs = try case.exactInputs();
+                    defer testing.allocator.free(inputs);
+                    const values = try testing.allocator.alloc(f64, case.tokens);
+                    defer testing.allocator.free(values);
+                    const magnitudes = try testing.allocator.alloc(f64, case.tokens);
+                    defer testing.allocator.free(magnitudes);
+                    for (0..case.sample.rows) |row| {
+                        case.exact(row, inputs, values, magnitudes);
+                        for (values, magnitudes, 0..) |expected, magnitude, token| {
                             const found: f64 = case.y[token * case.y_stride + row];
                             // Roundings one after the other, each of at most 2^-24 of the partial sum, and denormals.
                             const steps: f64 = @floatFromInt(columns / 8 + 8);
-                            const tolerance = expected.magnitude * steps * 0x1p-24 + steps * 0x1p-149;
-                            if (!(@abs(found - expected.value) <= tolerance)) {
-                                std.debug.print("{t} {t} {d}x{d} token {d} row {d}: expected {d}, found {d}, tolerance {d}\n", .{ format, kind, shape[0], columns, token, row, expected.value, found, tolerance });
+                            const tolerance = magnitude * steps * 0x1p-24 + steps * 0x1p-149;
+                            if (!(@abs(found - expected) <= tolerance)) {
+                                std.debug.print("{t} {t} {d}x{d} token {d} row {d}: expected {d}, found {d}, tolerance {d}\n", .{ format, kind, shape[0], columns, token, row, expected, found, tolerance });
                                 return error.TestUnexpectedResult;
                             }
                         }
