@@ -425,10 +425,12 @@ fn softCap(value: Rows, cap: f32) Rows {
 
 inline fn float(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32) void {
     // Tokens × row groups of a tile, for enough independent sums to hide the latency of one (about 4 cycles at two a
-    // cycle). AVX-512: 8 + 1 + 1 of 32 registers for 8 × 1, 4 for 1 × 4. 128-bit and 256-bit: 2 × 1 is 4 and 8.
-    const tokens_max = switch (vec.lanes) {
-        16 => 8,
-        else => 2,
+    // cycle). With several tokens, one group at a time: sums, weights and an activation take 8 + 1 + 1 registers of 32
+    // (AVX-512), 8 + 2 + 1 of 16 (AVX2), 16 + 4 + 1 of 32 (NEON), 8 + 4 + 1 of 16 (128-bit x86).
+    const tokens_max = switch (vec.level) {
+        .avx512, .avx512_vnni, .amx => 8,
+        .avx2, .neon, .neon_dotprod, .neon_i8mm => 4,
+        .x86_64_v2, .scalar => 2,
     };
     const groups_max = switch (vec.lanes) {
         16 => 4,
