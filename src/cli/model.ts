@@ -102,7 +102,7 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
     signal: interruption(),
     onProgress(done, total) {
       if (!progress && performance.now() - startedMs > quietLoadMs && done < total) {
-        progress = startProgress({ label: `loading ${flags.model}`, unit: "bytes", total });
+        progress = startProgress({ label: `loading ${flags.model}`, unit: "bytes", total, began_ms: startedMs });
       }
       progress?.update(done);
     },

@@ -25,6 +25,8 @@ export interface ProgressOptions {
   readonly total?: number;
   /** Where `update` begins: a download that resumes counts its speed from here. Default 0. */
   readonly start?: number;
+  /** When the part began, by `performance.now()`, if it is shown only because it takes long. Default now. */
+  readonly began_ms?: number;
 }
 
 const redrawPeriod_ms = 100;
@@ -35,7 +37,7 @@ const barWidth = 24;
 export function startProgress(options: ProgressOptions): Progress {
   const { label, unit, total, start = 0 } = options;
   const terminal = process.stderr.isTTY === true;
-  const started_ms = performance.now();
+  const started_ms = options.began_ms ?? performance.now();
   let position = start;
   let shown = false;
   let ended = false;
