@@ -4,7 +4,7 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { modelsFolder } from "../src/cli/folders.ts";
+import { modelsFolder } from "../src/model/folders.ts";
 import { writeTinyModel } from "../test/support/gguf-writer.ts";
 
 export interface BenchModel {

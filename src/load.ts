@@ -5,8 +5,6 @@ import { freemem } from "node:os";
 import { join } from "node:path";
 import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
 import { checkInteger, checkKeys, describe } from "./check.ts";
-import { catalogue } from "./cli/catalogue.ts";
-import { modelsFolder } from "./cli/folders.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
 import { openLibrary } from "./engine/library.ts";
@@ -24,7 +22,9 @@ import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from 
 import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/score.ts";
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
+import { catalogue } from "./model/catalogue.ts";
 import type { ModelFile } from "./model/file.ts";
+import { modelsFolder } from "./model/folders.ts";
 import { openGguf } from "./model/gguf.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";

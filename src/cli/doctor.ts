@@ -8,9 +8,9 @@ import type { Command } from "commander";
 import manifest from "../../package.json" with { type: "json" };
 import { chooseLevel, cpu } from "../engine/cpu.ts";
 import { type Library, openLibrary } from "../engine/library.ts";
+import { modelsFolder } from "../model/folders.ts";
 import { findPython } from "../setup/python.ts";
 import { findZig, zigVersion } from "../setup/toolchain.ts";
-import { modelsFolder } from "./folders.ts";
 import { formatBytes } from "./progress.ts";
 import { listModels } from "./pull.ts";
 

@@ -4,6 +4,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { catalogue } from "../model/catalogue.ts";
 import {
   arrayLength,
   type DType,
@@ -13,9 +14,8 @@ import {
   printable,
   StringTable,
 } from "../model/file.ts";
+import { modelsFolder } from "../model/folders.ts";
 import { openGguf } from "../model/gguf.ts";
-import { catalogue } from "./catalogue.ts";
-import { modelsFolder } from "./folders.ts";
 
 /** What JSON can carry of a metadata value. Integers beyond 2^53, infinities and NaN are strings. */
 export type InspectedScalar = string | number | boolean;

@@ -18,8 +18,8 @@ import {
 import { basename, dirname, join } from "node:path";
 import type { Command } from "commander";
 import { DownloadError } from "../errors.ts";
-import { type CatalogueEntry, catalogue, catalogueEntry } from "./catalogue.ts";
-import { modelsFolder } from "./folders.ts";
+import { type CatalogueEntry, catalogue, catalogueEntry } from "../model/catalogue.ts";
+import { modelsFolder } from "../model/folders.ts";
 import { interruption } from "./interrupt.ts";
 import { acquireLock, type Lock } from "./lock.ts";
 import { formatBytes, startProgress } from "./progress.ts";

