@@ -189,6 +189,29 @@ pub fn pinThread(cpu: u32) bool {
     }
 }
 
+/// Asks for short turns on the CPU for the calling thread, so that it is let in soon when it has something to do. For Bun's
+/// own thread beside busy workers. Linux 6.12 and later take a hint for ordinary threads; others ignore it.
+pub fn preferShortTurns() void {
+    if (os != .linux) return;
+    const Attributes = extern struct {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime_ns: u64,
+        deadline_ns: u64,
+        period_ns: u64,
+    };
+    const ordinary = 0; // SCHED_OTHER
+    var attributes: Attributes = undefined;
+    if (linux.errno(linux.syscall4(.sched_getattr, 0, @intFromPtr(&attributes), @sizeOf(Attributes), 0)) != .SUCCESS) return;
+    if (attributes.policy != ordinary) return; // Somebody has made a choice of their own.
+    attributes.size = @sizeOf(Attributes);
+    attributes.runtime_ns = 100 * std.time.ns_per_us;
+    _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attributes), 0);
+}
+
 /// The monotonic clock, in ns.
 pub fn monotonicNs() u64 {
     if (windows) {

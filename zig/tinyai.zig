@@ -6,6 +6,7 @@ const bandwidth = @import("bandwidth.zig");
 const cpu = @import("cpu.zig");
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
+const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
 const Engine = engine_.Engine;
@@ -52,6 +53,8 @@ export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config:
     };
     failure.* = 0;
     read_end.* = engine.pipe.read_end;
+    // After the engine's threads have started, which would inherit it.
+    system.preferShortTurns();
     return engine;
 }
 
