@@ -8,7 +8,7 @@ import { checkInteger, checkKeys, describe } from "./check.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
 import { openLibrary } from "./engine/library.ts";
-import { EngineError, OptionError } from "./errors.ts";
+import { DownloadError, EngineError, OptionError } from "./errors.ts";
 import {
   complete,
   encodePrompt,
@@ -384,7 +384,7 @@ function resolveModel(model: string): string {
   }
   const path = join(modelsFolder(), `${model}.gguf`);
   if (!existsSync(path)) {
-    throw new OptionError("model", `${model} is not on this machine yet; run \`tinyai pull ${model}\``);
+    throw new DownloadError(`${model} is not on this machine yet; run \`tinyai pull ${model}\``);
   }
   return path;
 }

@@ -66,11 +66,12 @@ pub const Engine = struct {
     token_memory: []align(4096) u8,
     executor: executor_.Executor,
     pool: pool_.Pool,
-    pipe: system.Pipe,
     calibration: clock.Calibration,
     thread: std.Thread,
 
     stop_flag: std.atomic.Value(u32),
+    /// The engine thread has done all it will do; joining it does not wait.
+    ended: std.atomic.Value(u32),
     doorbell: std.atomic.Value(u32) align(64),
     packed_bytes: std.atomic.Value(u64),
     load_failure: std.atomic.Value(u32),
@@ -89,7 +90,7 @@ pub const Engine = struct {
     /// The tensor that the pool is packing.
     load_tensor: u32,
 
-    pub const Error = error{ OutOfMemory, Program, Open, Pipe, Threads };
+    pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
     /// Copies the program, sets all memory aside and starts the engine thread, which begins to load.
     pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8) Error!*Engine {
@@ -118,10 +119,10 @@ pub const Engine = struct {
             .token_memory = undefined,
             .executor = undefined,
             .pool = .{ .thread_count = config.thread_count },
-            .pipe = undefined,
             .calibration = undefined,
             .thread = undefined,
             .stop_flag = .init(0),
+            .ended = .init(0),
             .doorbell = .init(0),
             .packed_bytes = .init(0),
             .load_failure = .init(0),
@@ -155,8 +156,6 @@ pub const Engine = struct {
         errdefer allocator.free(engine.records);
         try engine.initExecutor();
         errdefer engine.deinitExecutor();
-        engine.pipe = try system.Pipe.init();
-        // The reading end is TypeScript's only once `create` has succeeded; a failed one leaves two descriptors behind.
         engine.thread = std.Thread.spawn(.{ .stack_size = 1 << 20 }, serve, .{engine}) catch return error.Threads;
         return engine;
     }
@@ -231,7 +230,7 @@ pub const Engine = struct {
         allocator.free(executor.tensors);
     }
 
-    /// Asks the engine thread to end after the step it is in. It closes the pipe when it has.
+    /// Asks the engine thread to end after the step it is in. It rings when it has.
     pub fn stop(engine: *Engine) void {
         engine.stop_flag.store(1, .release);
         engine.ring();
@@ -239,7 +238,7 @@ pub const Engine = struct {
         system.wakeAll(&engine.reader_bell);
     }
 
-    /// Ends the thread and frees everything. The reading end of the pipe stays TypeScript's.
+    /// Ends the thread and frees everything.
     pub fn destroy(engine: *Engine) void {
         engine.stop();
         engine.thread.join();
@@ -368,7 +367,8 @@ pub const Engine = struct {
         }
         engine.pool.stop();
         engine.executor.kernels.thread_end();
-        engine.pipe.closeWriteEnd();
+        engine.ended.store(1, .release);
+        system.ring(engine.config.notify_fd);
     }
 
     fn threadBegin(engine: *Engine, thread: u32) void {
@@ -728,6 +728,6 @@ pub const Engine = struct {
     /// Wakes Bun's event loop, unless it has been woken and has not looked yet.
     fn notify(engine: *Engine) void {
         if (engine.records_written.raw == engine.records_read.load(.seq_cst)) return;
-        if (engine.notified.swap(1, .seq_cst) == 0) engine.pipe.notify();
+        if (engine.notified.swap(1, .seq_cst) == 0) system.ring(engine.config.notify_fd);
     }
 };

@@ -443,6 +443,8 @@ pub const Executor = struct {
     fn runDraws(executor: *Executor, thread: u32) u32 {
         const work = &executor.work[executor.view.ops.len];
         var done: u32 = 0;
+        // A single draw is the engine thread's, so that its time is seen where it is spent.
+        if (thread != 0 and executor.step.logits_count == 1) return 0;
         while (work.claim(1, executor.step.logits_count)) |range| : (done += 1) {
             executor.draw(&executor.step.draws[range.begin], range.begin, executor.candidates[thread]);
         }

@@ -150,6 +150,8 @@ pub const Config = extern struct {
     event_capacity: u32,
     /// 1: events are written.
     events_enabled: u32,
+    /// A pipe's writing end: a byte in it means that there are records, or that the engine has ended.
+    notify_fd: i32,
     affinity: [64]u32,
 };
 
@@ -203,7 +205,7 @@ pub const RecordKind = enum(u32) {
 
 pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3 };
 
-pub const Failure = enum(u32) { none = 0, out_of_memory = 1, open = 2, read = 3, cut_short = 4, threads = 5, program = 6, pipe = 7 };
+pub const Failure = enum(u32) { none = 0, out_of_memory = 1, open = 2, read = 3, cut_short = 4, threads = 5, program = 6 };
 
 pub const Record = extern struct {
     kind: RecordKind,

@@ -25,7 +25,6 @@ const kernel32 = struct {
 const crt = struct {
     extern "c" fn _pipe(*[2]c_int, c_uint, c_int) c_int;
     extern "c" fn _write(c_int, [*]const u8, c_uint) c_int;
-    extern "c" fn _close(c_int) c_int;
 };
 
 /// Zeroed memory straight from the system, page-aligned. `reserve_only`: address space whose pages cost memory when they
@@ -138,40 +137,31 @@ pub const File = struct {
     }
 };
 
-/// A pipe whose reading end TypeScript listens to. One byte means: there are records.
-pub const Pipe = struct {
-    read_end: c_int,
-    write_end: c_int,
-
-    pub fn init() error{Pipe}!Pipe {
-        var ends: [2]c_int = undefined;
-        if (windows) {
-            const binary = 0x8000;
-            if (crt._pipe(&ends, 4096, binary) != 0) return error.Pipe;
-        } else if (os == .linux) {
-            if (linux.errno(linux.pipe2(&ends, .{ .CLOEXEC = true })) != .SUCCESS) return error.Pipe;
-        } else {
-            if (std.c.pipe(&ends) != 0) return error.Pipe;
-        }
-        return .{ .read_end = ends[0], .write_end = ends[1] };
+/// A pipe's reading and writing end.
+pub fn openPipe() error{Pipe}![2]c_int {
+    var ends: [2]c_int = undefined;
+    if (windows) {
+        const binary = 0x8000;
+        if (crt._pipe(&ends, 4096, binary) != 0) return error.Pipe;
+    } else if (os == .linux) {
+        if (linux.errno(linux.pipe2(&ends, .{ .CLOEXEC = true })) != .SUCCESS) return error.Pipe;
+    } else {
+        if (std.c.pipe(&ends) != 0) return error.Pipe;
     }
+    return ends;
+}
 
-    pub fn notify(pipe: Pipe) void {
-        const byte = [1]u8{1};
-        if (windows) {
-            _ = crt._write(pipe.write_end, &byte, 1);
-        } else {
-            while (std.c.write(pipe.write_end, &byte, 1) < 0) {
-                if (std.c.errno(-1) != .INTR) break;
-            }
+/// Writes a byte to a pipe, which wakes whoever reads it.
+pub fn ring(write_end: c_int) void {
+    const byte = [1]u8{1};
+    if (windows) {
+        _ = crt._write(write_end, &byte, 1);
+    } else {
+        while (std.c.write(write_end, &byte, 1) < 0) {
+            if (std.c.errno(-1) != .INTR) break;
         }
     }
-
-    /// Closes the writing end, which ends TypeScript's stream; the reading end belongs to TypeScript.
-    pub fn closeWriteEnd(pipe: Pipe) void {
-        if (windows) _ = crt._close(pipe.write_end) else _ = std.c.close(pipe.write_end);
-    }
-};
+}
 
 /// Pins the calling thread to one logical CPU; systems without such a call ignore it.
 pub fn pinThread(cpu: u32) bool {

@@ -39,20 +39,29 @@ export fn tinyai_packed_bytes(format: u32, rows: u32, columns: u32, out: *[2]u64
     return 1;
 }
 
-/// Makes an engine; null on failure, with a `program.Failure` in `failure`. `read_end` gets the file descriptor to listen to.
-export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, failure: *u32, read_end: *i32) ?*Engine {
+/// A pipe for engines to ring: the reading and the writing end. 0: the system refused one.
+export fn tinyai_pipe_open(ends: *[2]c_int) u32 {
+    ends.* = system.openPipe() catch return 0;
+    return 1;
+}
+
+/// 1 once the engine thread has ended after `tinyai_engine_stop`; it rings then.
+export fn tinyai_engine_ended(engine: *Engine) u32 {
+    return engine.ended.load(.acquire);
+}
+
+/// Makes an engine; null on failure, with a `program.Failure` in `failure`.
+export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, failure: *u32) ?*Engine {
     const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_path) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,
             error.Open => .open,
-            error.Pipe => .pipe,
             error.Threads => .threads,
         }));
         return null;
     };
     failure.* = 0;
-    read_end.* = engine.pipe.read_end;
     // After the engine's threads have started, which would inherit it.
     system.preferShortTurns();
     return engine;

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import { OptionError } from "../errors.ts";
+import { OptionError, TinyAIError } from "../errors.ts";
 import type { GenerateOptions } from "../generate/options.ts";
 import { type LoadOptions, loadModel, type Model } from "../load.ts";
 import { interruption } from "./interrupt.ts";
@@ -117,7 +117,7 @@ export function readText(path: string): string {
   try {
     text = readFileSync(path === "-" ? 0 : path, "utf8");
   } catch (cause) {
-    throw new OptionError("--file", `${path} cannot be read: ${(cause as Error).message}`, { cause });
+    throw new TinyAIError("file", `${path}: cannot be read: ${(cause as Error).message}`, { cause });
   }
   if (text === "") throw new OptionError("--file", `${path} is empty; give a text of at least one character`);
   return text;

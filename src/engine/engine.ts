@@ -2,10 +2,10 @@
 // thread's pipe; every wake-up drains all records that are there and hands them to their requests. It knows tokens, not
 // text.
 
-import { closeSync, read } from "node:fs";
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
+import { Bell } from "./bell.ts";
 import type { Library, Pointer } from "./library.ts";
 
 export interface EngineOptions {
@@ -100,7 +100,9 @@ export class Engine {
   readonly threadCount: number;
   readonly #library: Library;
   readonly #handle: Pointer;
-  readonly #readEnd: number;
+  readonly #bell: Bell;
+  readonly #ring = () => this.#rung();
+  readonly #sourcePath: string;
   readonly #records = new Uint8Array(recordsPerDrain * layout.Record.size);
   readonly #recordView = new DataView(this.#records.buffer);
   readonly #events = new Uint8Array(eventsPerDrain * layout.Event.size);
@@ -108,21 +110,20 @@ export class Engine {
   readonly #waiting: Live[] = [];
   readonly #freeSlots = Array.from({ length: layout.slotsMax }, (_, index) => layout.slotsMax - 1 - index);
   #nextId = 1;
-  readonly #bytes = new Uint8Array(64);
-  #pumping = false;
-  #pumped: Promise<void> = Promise.resolve();
+  #onEnd: (() => void) | undefined;
   #closed = false;
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
   #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
 
-  private constructor(library: Library, plan: Plan, threadCount: number, handle: Pointer, readEnd: number) {
+  private constructor(library: Library, plan: Plan, options: EngineOptions, handle: Pointer, bell: Bell) {
     this.#library = library;
     this.plan = plan;
-    this.threadCount = threadCount;
+    this.threadCount = options.threadCount;
+    this.#sourcePath = options.sourcePath;
     this.#handle = handle;
-    this.#readEnd = readEnd;
+    this.#bell = bell;
   }
 
   /**
@@ -130,6 +131,7 @@ export class Engine {
    * @throws {EngineError} if memory is refused, a thread cannot start, or the model file cannot be read or was cut short.
    */
   static async create(library: Library, plan: Plan, options: EngineOptions): Promise<Engine> {
+    const bell = Bell.of(library);
     const config = new Uint8Array(layout.Config.size);
     layout.Config.write(new DataView(config.buffer), 0, {
       thread_count: options.threadCount,
@@ -138,17 +140,17 @@ export class Engine {
       spin_us: spinUs,
       event_capacity: eventCapacity,
       events_enabled: options.events ? 1 : 0,
+      notify_fd: bell.writeEnd,
       affinity: options.affinity ?? [],
     });
     const failure = new Uint32Array(1);
-    const readEnd = new Int32Array(1);
     const path = Buffer.from(`${options.sourcePath}\0`, "utf8");
     const { program } = plan;
-    const handle = library.symbols.tinyai_engine_create(program, program.length, config, path, failure, readEnd);
+    const handle = library.symbols.tinyai_engine_create(program, program.length, config, path, failure);
     if (!handle) throw failed(failure[0] ?? 0, plan, options.sourcePath);
     if (typeof handle === "bigint") throw new EngineError("the engine's address is beyond 2^53");
 
-    const engine = new Engine(library, plan, options.threadCount, handle, readEnd[0] ?? -1);
+    const engine = new Engine(library, plan, options, handle, bell);
     const { onLoadProgress, signal } = options;
     const abort = () => library.symbols.tinyai_engine_stop(handle);
     let thrown: { readonly error: unknown } | undefined;
@@ -164,7 +166,7 @@ export class Engine {
     const timer = onLoadProgress ? setInterval(report, 50) : undefined;
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      await engine.#awaitLoad(options.sourcePath);
+      await engine.#awaitLoad();
       signal?.throwIfAborted();
       if (thrown) throw thrown.error;
       onLoadProgress?.(plan.sourceBytes, plan.sourceBytes);
@@ -196,7 +198,7 @@ export class Engine {
     this.#live.set(live.id, live);
     this.#waiting.push(live);
     this.#fillSlots();
-    this.#pump();
+    this.#bell.add(this.#ring);
     return { cancel: () => this.#cancel(live) };
   }
 
@@ -239,10 +241,13 @@ export class Engine {
     this.#closed = true;
     symbols.tinyai_engine_stop(this.#handle);
     this.#ended = (async () => {
-      // The engine thread closes its end of the pipe when it is done, so nothing here blocks the event loop.
-      while (this.#pumping || (await this.#wake())) await this.#pumped;
+      // The engine thread rings when it has ended, so joining it does not hold the event loop up.
+      await new Promise<void>((resolve) => {
+        this.#onEnd = resolve;
+        this.#bell.remove(this.#ring);
+        this.#bell.add(this.#ring);
+      });
       symbols.tinyai_engine_destroy(this.#handle);
-      closeSync(this.#readEnd);
       const error = new EngineError("the model was closed while a request was running");
       for (const live of this.#live.values()) live.listener.onError(error);
       this.#live.clear();
@@ -250,11 +255,11 @@ export class Engine {
     return this.#ended;
   }
 
-  async #awaitLoad(path: string): Promise<void> {
+  #awaitLoad(): Promise<void> {
     const loaded = new Promise<void>((resolve, reject) => {
       this.#loaded = { resolve, reject };
     });
-    this.#pump(path);
+    this.#bell.add(this.#ring);
     return loaded;
   }
 
@@ -314,51 +319,38 @@ export class Engine {
     }
   }
 
-  /** Listens while anything is under way; between requests nothing is pending, so that a script can end. */
-  #pump(path = ""): void {
-    if (this.#pumping) return;
-    this.#pumping = true;
-    this.#pumped = (async () => {
-      try {
-        while ((this.#live.size > 0 || this.#loaded) && !this.#closed) {
-          const open = await this.#wake();
-          if (this.#closed) break;
-          this.#drainRecords(path);
-          if (!open) break;
-        }
-      } finally {
-        this.#pumping = false;
-      }
-    })();
+  /** Something may have happened. Between requests nobody listens, so that a script can end. */
+  #rung(): void {
+    if (this.#closed) {
+      if (!this.#onEnd || this.#library.symbols.tinyai_engine_ended(this.#handle) !== 1) return;
+      this.#bell.remove(this.#ring);
+      this.#onEnd();
+      this.#onEnd = undefined;
+      return;
+    }
+    this.#drainRecords();
+    if (this.#live.size === 0 && !this.#loaded && !this.#closed) this.#bell.remove(this.#ring);
   }
 
-  /** Waits for the engine's next byte; false once it has closed the pipe. */
-  #wake(): Promise<boolean> {
-    // Reads, and not a stream of the descriptor: a stream keeps the process alive even when nobody waits for it.
-    return new Promise((resolve) => {
-      read(this.#readEnd, this.#bytes, 0, this.#bytes.length, null, (error, count) => resolve(!error && count > 0));
-    });
-  }
-
-  #drainRecords(path: string): void {
+  #drainRecords(): void {
     const { symbols } = this.#library;
     for (;;) {
       const count = symbols.tinyai_engine_drain_records(this.#handle, this.#records, recordsPerDrain);
-      for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size, path);
+      for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size);
       if (this.#closed || count < recordsPerDrain) break;
     }
     this.drainEvents();
     this.#fillSlots();
   }
 
-  #dispatch(base: number, path: string): void {
+  #dispatch(base: number): void {
     const { recordKinds } = layout;
     const kind = this.#u32(base, "kind");
     if (kind === recordKinds.loaded || kind === recordKinds.loadFailed) {
       const waiting = this.#loaded;
       this.#loaded = undefined;
       if (kind === recordKinds.loaded) waiting?.resolve();
-      else waiting?.reject(failed(this.#u32(base, "value"), this.plan, path));
+      else waiting?.reject(failed(this.#u32(base, "value"), this.plan, this.#sourcePath));
       return;
     }
     const live = this.#live.get(this.#u32(base, "request"));
@@ -437,8 +429,6 @@ function failed(failure: number, plan: Plan, path: string): EngineError {
       return new EngineError(
         "a thread could not be started: the system's limit is reached; use fewer threads (threads.count)",
       );
-    case "pipe":
-      return new EngineError("no pipe could be opened: the process has too many open files (ulimit -n)");
     default:
       return new EngineError(
         `the engine refused its program (failure ${failure}): this is a bug in TinyAI; please report it with the model's name`,

@@ -1,7 +1,9 @@
 // Opens the native library: the only file that imports bun:ffi, and the one list of the symbols in it (zig/tinyai.zig). It
 // checks that the library was built from the same structs. It interprets nothing.
 
+/// <reference path="./native-files.d.ts" />
 import { CString, dlopen, FFIType, type Pointer } from "bun:ffi";
+import { resolve } from "node:path";
 import { LibraryError } from "../errors.ts";
 import { layoutHash } from "../plan/layout.ts";
 
@@ -14,7 +16,9 @@ const symbolTable = {
   tinyai_level_name: { args: [u32], returns: ptr },
   tinyai_level_supported: { args: [u32], returns: u32 },
   tinyai_packed_bytes: { args: [u32, u32, u32, ptr], returns: u32 },
-  tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr, ptr], returns: ptr },
+  tinyai_pipe_open: { args: [ptr], returns: u32 },
+  tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr], returns: ptr },
+  tinyai_engine_ended: { args: [ptr], returns: u32 },
   tinyai_engine_stop: { args: [ptr], returns: FFIType.void },
   tinyai_engine_destroy: { args: [ptr], returns: FFIType.void },
   tinyai_engine_packed_bytes: { args: [ptr], returns: u64 },
@@ -87,22 +91,26 @@ export async function openLibrary(): Promise<Library> {
 async function findLibrary(): Promise<string> {
   const named = process.env["TINYAI_LIBRARY"];
   if (named) return named;
-  // The specifiers are literals so that `bun build --compile` finds and embeds whichever was built.
-  const attempts = {
-    linux: () => import("../../zig-out/lib/libtinyai.so", { with: { type: "file" } }),
-    darwin: () => import("../../zig-out/lib/libtinyai.dylib", { with: { type: "file" } }),
-    win32: () => import("../../zig-out/bin/tinyai.dll", { with: { type: "file" } }),
-  };
-  const attempt = Object.hasOwn(attempts, process.platform)
-    ? attempts[process.platform as keyof typeof attempts]
-    : undefined;
-  if (!attempt)
-    throw new LibraryError(`there is no library for ${process.platform}; Linux, macOS and Windows have one`);
+  const { platform } = process;
+  let path: string;
   try {
-    return (await attempt()).default;
+    // The specifiers are literals, and inside this `try`, so that `bun build --compile` embeds whichever was built and
+    // leaves the others out.
+    if (platform === "linux") {
+      path = (await import("../../zig-out/lib/libtinyai.so", { with: { type: "file" } })).default;
+    } else if (platform === "darwin") {
+      path = (await import("../../zig-out/lib/libtinyai.dylib", { with: { type: "file" } })).default;
+    } else if (platform === "win32") {
+      path = (await import("../../zig-out/bin/tinyai.dll", { with: { type: "file" } })).default;
+    } else {
+      throw new LibraryError(`there is no library for ${platform}; Linux, macOS and Windows have one`);
+    }
   } catch (cause) {
+    if (cause instanceof LibraryError) throw cause;
     throw new LibraryError("the native library is not built: run `bun run build`, or name one with TINYAI_LIBRARY", {
       cause,
     });
   }
+  // In a bundle the path is relative to the bundle, wherever the program was started.
+  return resolve(import.meta.dir, path);
 }

@@ -175,6 +175,7 @@ export const Config = new Struct("Config", [
   ["spin_us", "u32"],
   ["event_capacity", "u32"],
   ["events_enabled", "u32"],
+  ["notify_fd", "i32"],
   ["affinity", "u32", 64],
 ]);
 
@@ -251,7 +252,7 @@ export const recordKinds = {
 } as const;
 export const requestKinds = { generate: 0, score: 1 } as const;
 export const finishes = ["stop_token", "length", "cancelled", "scored"] as const;
-export const failures = ["none", "out_of_memory", "open", "read", "cut_short", "threads", "program", "pipe"] as const;
+export const failures = ["none", "out_of_memory", "open", "read", "cut_short", "threads", "program"] as const;
 
 /** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */
 export function layoutHash(): bigint {

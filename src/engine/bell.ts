@@ -1,0 +1,65 @@
+// How engine threads wake Bun's event loop: one pipe for all engines of this JavaScript thread, and one read of it that is
+// pending only while an engine has something under way. A stream of the descriptor would keep the process alive when nobody
+// waits; a read for each engine would take the few threads of Bun's pool from every other file of the program.
+
+import { read } from "node:fs";
+import { EngineError } from "../errors.ts";
+import type { Library } from "./library.ts";
+
+/** Called when an engine has rung, perhaps another one. */
+export type BellListener = () => void;
+
+export class Bell {
+  /** The descriptor that engines write to. */
+  readonly writeEnd: number;
+  readonly #readEnd: number;
+  readonly #bytes = new Uint8Array(256);
+  readonly #listeners = new Set<BellListener>();
+  #reading = false;
+
+  private constructor(readEnd: number, writeEnd: number) {
+    this.#readEnd = readEnd;
+    this.writeEnd = writeEnd;
+  }
+
+  static #shared: Bell | undefined;
+
+  /** This thread's bell. @throws {EngineError} if no pipe can be opened. */
+  static of(library: Library): Bell {
+    if (!Bell.#shared) {
+      const ends = new Int32Array(2);
+      if (library.symbols.tinyai_pipe_open(ends) !== 1) {
+        throw new EngineError("no pipe could be opened: the process has too many open files (ulimit -n)");
+      }
+      Bell.#shared = new Bell(ends[0] ?? -1, ends[1] ?? -1);
+    }
+    return Bell.#shared;
+  }
+
+  /** Calls `listener` at every ring until it is removed, and once soon: what was rung before may have gone unheard. */
+  add(listener: BellListener): void {
+    if (this.#listeners.has(listener)) return;
+    this.#listeners.add(listener);
+    queueMicrotask(() => {
+      if (this.#listeners.has(listener)) listener();
+    });
+    this.#listen();
+  }
+
+  remove(listener: BellListener): void {
+    this.#listeners.delete(listener);
+  }
+
+  #listen(): void {
+    if (this.#reading || this.#listeners.size === 0) return;
+    this.#reading = true;
+    read(this.#readEnd, this.#bytes, 0, this.#bytes.length, null, () => {
+      this.#reading = false;
+      try {
+        for (const listener of [...this.#listeners]) listener();
+      } finally {
+        this.#listen();
+      }
+    });
+  }
+}
