@@ -397,7 +397,13 @@ function availableMemory(): number {
     if (line) available = Number(line[1]) * 1024;
     const limit = Number(readFileSync("/sys/fs/cgroup/memory.max", "utf8"));
     const used = Number(readFileSync("/sys/fs/cgroup/memory.current", "utf8"));
-    if (Number.isFinite(limit) && Number.isFinite(used)) available = Math.min(available, limit - used);
+    // Cached files count as used but make room when memory is asked for.
+    const statistics = readFileSync("/sys/fs/cgroup/memory.stat", "utf8");
+    const cached = ["active_file", "inactive_file"].map((name) =>
+      Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0),
+    );
+    const free = limit - used + cached.reduce((sum, bytes) => sum + bytes, 0);
+    if (Number.isFinite(free)) available = Math.min(available, free);
   } catch {
     // Not Linux, or no control group: the system's figure stands.
   }
@@ -412,14 +418,19 @@ function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof ch
   const available = availableMemory();
   let contextMax = checked.contextLength ?? graph.contextLength;
   for (;;) {
-    const plan = planProgram(graph, {
-      contextMax,
-      batchMax: checked.batchSize,
-      rowsMax: Math.max(stepRows, checked.batchSize),
-      logitsRowsMax: Math.max(scoreRows, checked.batchSize),
-      chunkPositions: stepRows,
-      kvBytesMax: available / 2,
-    });
+    const planFor = (kvBytesMax: number) =>
+      planProgram(graph, {
+        contextMax,
+        batchMax: checked.batchSize,
+        rowsMax: Math.max(stepRows, checked.batchSize),
+        logitsRowsMax: Math.max(scoreRows, checked.batchSize),
+        chunkPositions: stepRows,
+        kvBytesMax,
+      });
+    const roomy = planFor(available / 2);
+    // What the weights leave; one sequence always has its pages.
+    const left = available - roomy.weightsBytes - roomy.constantsBytes - roomy.arenaBytes;
+    const plan = left < available / 2 ? planFor(Math.max(0, left)) : roomy;
     const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
     if (needed <= available) return plan;
     if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum)

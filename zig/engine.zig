@@ -268,6 +268,7 @@ pub const Engine = struct {
         if (slot.load() != .free) return false;
         const total = @as(u64, tokens.len) + request.generate_max;
         if (tokens.len == 0 or total > header.context_max) return false;
+        if (request.kind == .generate and request.generate_max == 0) return false;
         if (request.stop_token_count > p.stop_tokens_max or request.top_count > p.top_max) return false;
         if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.score)) return false;
         for (tokens) |token| if (token >= header.vocabulary) return false;
@@ -604,9 +605,9 @@ pub const Engine = struct {
         step.sequence_count += 1;
     }
 
-    fn setDraw(_: *Engine, slot: *Slot, draw: *executor_.Draw, position: u32) void {
+    fn setDraw(engine: *Engine, slot: *Slot, draw: *executor_.Draw, position: u32) void {
         const request = &slot.request;
-        draw.top_count = request.top_count;
+        draw.top_count = @min(request.top_count, engine.view.header.vocabulary);
         draw.target = p.none;
         draw.sampling = null;
         draw.recent = &.{};
@@ -648,6 +649,10 @@ pub const Engine = struct {
             for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
             for (slot.step_first_logits..slot.step_first_logits + slot.step_logits) |index| {
                 const draw = &step.draws[index];
+                if (!std.math.isFinite(draw.logprob)) {
+                    engine.finish(slot, .not_finite);
+                    break;
+                }
                 const position = step.rows[step.logits_rows[index]].position + 1;
                 for (draw.top[0..draw.top_count]) |candidate| {
                     engine.write(.{ .kind = .candidate, .request = slot.request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });
@@ -655,6 +660,7 @@ pub const Engine = struct {
                 if (slot.request.kind == .generate) slot.tokens[slot.token_count] = draw.token;
                 engine.write(.{ .kind = .token, .request = slot.request.id, .token = draw.token, .logprob = draw.logprob, .position = position, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
             }
+            if (slot.load() != .running) continue;
             if (slot.request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
             engine.advance(slot, now_ns);
         }

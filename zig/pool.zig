@@ -1,6 +1,6 @@
 //! Worker threads. Worker 0 is the engine thread itself; the others join the jobs it publishes. A job's work is claimed in
-//! units by atomic counters, and waiting is for units to be done, never for threads to arrive: a thread that the system has
-//! not scheduled holds nobody up unless it is in the middle of a unit, and finds nothing left to do when it comes back.
+//! units by atomic counters, and waiting between ops is for units to be done, not for threads to arrive: a thread that the
+//! system has not scheduled holds an op up only in the middle of a unit. A job's end waits for the threads that entered it.
 //!
 //! Threads spin for a bounded time, because the next op is usually microseconds away, then offer their CPU to whoever wants
 //! it, and at last sleep on a futex. Sleeping comes late on purpose: on a virtual machine waking takes longer than most ops.
@@ -108,11 +108,11 @@ pub const Pool = struct {
         if (pool.sleepers.load(.seq_cst) != 0) system.wakeAll(address);
     }
 
-    /// Returns when `address` holds `wanted`.
+    /// Returns when `address` holds `wanted`. All loads are seq_cst: `run` closes a job and looks at `active` in that order.
     fn await(pool: *Pool, address: *const std.atomic.Value(u32), wanted: u32) void {
-        if (address.load(.acquire) == wanted) return;
+        if (address.load(.seq_cst) == wanted) return;
         const begin = clock.ticks();
-        while (pool.patient(begin)) if (address.load(.acquire) == wanted) return;
+        while (pool.patient(begin)) if (address.load(.seq_cst) == wanted) return;
         _ = pool.sleepers.fetchAdd(1, .seq_cst);
         while (true) {
             const value = address.load(.seq_cst);

@@ -203,7 +203,8 @@ pub const RecordKind = enum(u32) {
     logits = 6,
 };
 
-pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3 };
+/// `not_finite`: the logits held a value that is not a number, or none that is finite: the weights are damaged.
+pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4 };
 
 pub const Failure = enum(u32) { none = 0, out_of_memory = 1, open = 2, read = 3, cut_short = 4, threads = 5, program = 6 };
 

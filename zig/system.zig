@@ -198,6 +198,8 @@ pub fn preferShortTurns() void {
     if (linux.errno(linux.syscall4(.sched_getattr, 0, @intFromPtr(&attributes), @sizeOf(Attributes), 0)) != .SUCCESS) return;
     if (attributes.policy != ordinary) return; // Somebody has made a choice of their own.
     attributes.size = @sizeOf(Attributes);
+    const reset_on_fork = 1; // Threads and processes started later have none of it.
+    attributes.flags |= reset_on_fork;
     attributes.runtime_ns = 100 * std.time.ns_per_us;
     _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attributes), 0);
 }

@@ -45,6 +45,11 @@ export fn tinyai_pipe_open(ends: *[2]c_int) u32 {
     return 1;
 }
 
+/// Rings as an engine does.
+export fn tinyai_pipe_ring(write_end: c_int) void {
+    system.ring(write_end);
+}
+
 /// 1 once the engine thread has ended after `tinyai_engine_stop`; it rings then.
 export fn tinyai_engine_ended(engine: *Engine) u32 {
     return engine.ended.load(.acquire);

@@ -107,3 +107,5 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => process.exit(report(error)));
 }
 process.exitCode = await run(process.argv.slice(2));
+// A read of standard input may still be pending, which would keep the program waiting.
+if (interruptedExitCode() !== 0) process.exit();

@@ -1,6 +1,6 @@
 // What the verbs that run a model share: the flags that load one, their values as numbers, and progress while it loads.
 
-import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { OptionError, TinyAIError } from "../errors.ts";
 import type { GenerateOptions } from "../generate/options.ts";
@@ -111,11 +111,15 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
   return model;
 }
 
-/** The text of a file. Bytes that are not UTF-8 become U+FFFD. `-` is standard input. */
-export function readText(path: string): string {
+/** The text of a file. Bytes that are not UTF-8 become U+FFFD. `-` is standard input, which Ctrl-C ends as well. */
+export async function readText(path: string): Promise<string> {
+  const interrupted = new Promise<never>((_, reject) => {
+    const signal = interruption();
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
   let text: string;
   try {
-    text = readFileSync(path === "-" ? 0 : path, "utf8");
+    text = await Promise.race([path === "-" ? Bun.stdin.text() : readFile(path, "utf8"), interrupted]);
   } catch (cause) {
     throw new TinyAIError("file", `${path}: cannot be read: ${(cause as Error).message}`, { cause });
   }

@@ -20,7 +20,7 @@ const contextDefault = 512;
 export function registerPerplexity(program: Command): void {
   addModelFlags(program.command("perplexity").description("how well a model predicts a text"))
     .requiredOption("--file <path>", "the text; - for standard input")
-    .option("--chunks <count>", "chunks of --context tokens (default: all that the text fills)")
+    .option("--chunks <count>", "chunks of --context tokens at most (default: all that the text fills)")
     .option("--json", "print perplexity, chunks and tokens as one JSON document")
     .addHelpText(
       "after",
@@ -36,16 +36,16 @@ async function run(flags: Flags): Promise<void> {
   const context = checkInteger("--context", numberFlag("context", flags.context) ?? contextDefault, 16, 1 << 24);
   const wanted = numberFlag("chunks", flags.chunks);
   if (wanted !== undefined) checkInteger("--chunks", wanted, 1, 1 << 24);
-  const text = readText(flags.file);
+  const text = await readText(flags.file);
   await using model = await loadFromFlags({ ...flags, context: String(context) });
   const { tokenizer } = model;
   const tokens = tokenizer.encode(text, { addSpecial: true });
   const available = Math.floor(tokens.length / context);
   const count = Math.min(wanted ?? available, available);
-  if (count === 0 || (wanted !== undefined && wanted > available)) {
+  if (count === 0) {
     throw new OptionError(
-      "--chunks",
-      `the text has ${tokens.length} tokens, enough for ${available} chunks of ${context}; give a longer text, a smaller --context or fewer chunks`,
+      "--context",
+      `is ${context}, but the text has only ${tokens.length} tokens; give a longer text or a smaller --context`,
     );
   }
   const progress = startProgress({ label: `scoring ${count} chunks of ${context} tokens`, unit: "seconds" });

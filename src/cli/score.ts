@@ -42,11 +42,11 @@ async function run(flags: Flags): Promise<void> {
   const top = checkInteger("--top", numberFlag("top", flags.top) ?? 0, 0, 256);
   const maxTokens = numberFlag("max-tokens", flags.maxTokens);
   if (maxTokens !== undefined) checkInteger("--max-tokens", maxTokens, 1, 1 << 24);
-  const text = readText(flags.file);
+  const text = await readText(flags.file);
   await using model = await loadFromFlags(flags);
   const tokens = model.tokenizer.encode(text, { addSpecial: true }).slice(0, maxTokens);
-  const progress = startProgress({ label: `scoring ${tokens.length} tokens`, unit: "seconds" });
   const dump = flags.dumpLogits === undefined ? undefined : new Dump(flags.dumpLogits);
+  const progress = startProgress({ label: `scoring ${tokens.length} tokens`, unit: "seconds" });
   try {
     const result = await model.score(tokens, {
       top,
@@ -83,13 +83,15 @@ class Dump {
   readonly #temporary: string;
   readonly #handle: number;
   #error: EngineError | undefined;
+  #closed = false;
 
   constructor(path: string) {
     this.#path = path;
-    const existing = statSync(path, { throwIfNoEntry: false });
-    this.#inPlace = existing !== undefined && (existing.isFIFO() || existing.isCharacterDevice());
-    this.#temporary = this.#inPlace ? path : `${path}.${process.pid}.tmp`;
     try {
+      const existing = statSync(path, { throwIfNoEntry: false });
+      if (path === "" || existing?.isDirectory()) throw new Error("it is a folder or has no name");
+      this.#inPlace = existing !== undefined && (existing.isFIFO() || existing.isCharacterDevice());
+      this.#temporary = this.#inPlace ? path : `${path}.${process.pid}.tmp`;
       this.#handle = openSync(this.#temporary, "w");
     } catch (cause) {
       throw new EngineError(`${path}: cannot be written: ${(cause as Error).message}`, { cause });
@@ -108,13 +110,23 @@ class Dump {
 
   finish(): void {
     if (this.#error) throw this.#error;
-    if (!this.#inPlace) fsyncSync(this.#handle);
-    closeSync(this.#handle);
-    if (!this.#inPlace) renameSync(this.#temporary, this.#path);
+    try {
+      if (!this.#inPlace) fsyncSync(this.#handle);
+      this.#close();
+      if (!this.#inPlace) renameSync(this.#temporary, this.#path);
+    } catch (cause) {
+      throw new EngineError(`${this.#path}: cannot be written: ${(cause as Error).message}`, { cause });
+    }
   }
 
   discard(): void {
-    closeSync(this.#handle);
+    this.#close();
     if (!this.#inPlace) rmSync(this.#temporary, { force: true });
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#handle);
   }
 }

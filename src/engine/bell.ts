@@ -17,7 +17,10 @@ export class Bell {
   readonly #listeners = new Set<BellListener>();
   #reading = false;
 
-  private constructor(readEnd: number, writeEnd: number) {
+  readonly #library: Library;
+
+  private constructor(library: Library, readEnd: number, writeEnd: number) {
+    this.#library = library;
     this.#readEnd = readEnd;
     this.writeEnd = writeEnd;
   }
@@ -31,7 +34,7 @@ export class Bell {
       if (library.symbols.tinyai_pipe_open(ends) !== 1) {
         throw new EngineError("no pipe could be opened: the process has too many open files (ulimit -n)");
       }
-      Bell.#shared = new Bell(ends[0] ?? -1, ends[1] ?? -1);
+      Bell.#shared = new Bell(library, ends[0] ?? -1, ends[1] ?? -1);
     }
     return Bell.#shared;
   }
@@ -40,14 +43,17 @@ export class Bell {
   add(listener: BellListener): void {
     if (this.#listeners.has(listener)) return;
     this.#listeners.add(listener);
+    // Only then is it known whether there is anything to wait for.
     queueMicrotask(() => {
-      if (this.#listeners.has(listener)) listener();
+      if (this.#listeners.has(listener)) this.#call(listener);
+      this.#listen();
     });
-    this.#listen();
   }
 
   remove(listener: BellListener): void {
     this.#listeners.delete(listener);
+    // A read that nobody waits for any more would keep the process alive.
+    if (this.#listeners.size === 0 && this.#reading) this.#library.symbols.tinyai_pipe_ring(this.writeEnd);
   }
 
   #listen(): void {
@@ -55,11 +61,19 @@ export class Bell {
     this.#reading = true;
     read(this.#readEnd, this.#bytes, 0, this.#bytes.length, null, () => {
       this.#reading = false;
-      try {
-        for (const listener of [...this.#listeners]) listener();
-      } finally {
-        this.#listen();
-      }
+      for (const listener of [...this.#listeners]) this.#call(listener);
+      this.#listen();
     });
+  }
+
+  /** One listener's failure is told as its own, and keeps nothing from the others. */
+  #call(listener: BellListener): void {
+    try {
+      listener();
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 }

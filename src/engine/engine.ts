@@ -62,7 +62,7 @@ export interface EngineToken extends Candidate {
   readonly top: readonly Candidate[];
 }
 
-export type Finish = (typeof layout.finishes)[number];
+export type Finish = Exclude<(typeof layout.finishes)[number], "not_finite">;
 
 /** How a request's owner hears of it. `onFinish` or `onError` is the last call. */
 export interface RequestListener {
@@ -165,11 +165,12 @@ export class Engine {
     };
     const timer = onLoadProgress ? setInterval(report, 50) : undefined;
     signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) abort();
     try {
       await engine.#awaitLoad();
-      signal?.throwIfAborted();
-      if (thrown) throw thrown.error;
       onLoadProgress?.(plan.sourceBytes, plan.sourceBytes);
+      if (thrown) throw thrown.error;
+      signal?.throwIfAborted();
     } catch (error) {
       await engine.close();
       throw error;
@@ -384,7 +385,7 @@ export class Engine {
       case recordKinds.finished:
         this.#live.delete(live.id);
         this.#freeSlots.push(live.slot);
-        live.listener.onFinish(layout.finishes[this.#u32(base, "value")] ?? "cancelled");
+        this.#finish(live, layout.finishes[this.#u32(base, "value")]);
         break;
     }
   }
@@ -395,6 +396,15 @@ export class Engine {
     const rows = new Float32Array(rowCount * this.plan.vocabulary);
     this.#library.symbols.tinyai_engine_read_logits(this.#handle, firstRow, rowCount, rows, 1);
     live.listener.onLogits?.(rows, rowCount);
+  }
+
+  #finish(live: Live, finish: (typeof layout.finishes)[number] | undefined): void {
+    if (finish !== undefined && finish !== "not_finite") {
+      live.listener.onFinish(finish);
+      return;
+    }
+    const problem = "the model's output is not a finite number: its weights are damaged; get the file again";
+    live.listener.onError(new EngineError(`${this.#sourcePath}: ${problem}`));
   }
 
   #u32(base: number, field: Parameters<typeof layout.Record.offset>[0]): number {

@@ -17,6 +17,7 @@ const symbolTable = {
   tinyai_level_supported: { args: [u32], returns: u32 },
   tinyai_packed_bytes: { args: [u32, u32, u32, ptr], returns: u32 },
   tinyai_pipe_open: { args: [ptr], returns: u32 },
+  tinyai_pipe_ring: { args: [FFIType.i32], returns: FFIType.void },
   tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr], returns: ptr },
   tinyai_engine_ended: { args: [ptr], returns: u32 },
   tinyai_engine_stop: { args: [ptr], returns: FFIType.void },

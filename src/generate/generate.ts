@@ -77,7 +77,7 @@ export async function encodePrompt(
   if (rest < 1) {
     throw new OptionError(
       option,
-      `has ${tokens.length} tokens and the context ${contextLength} positions, of which one must be left; shorten it or load with a larger context`,
+      `has ${tokens.length} tokens and the context ${contextLength} positions, of which one must be left; shorten it`,
     );
   }
   const maxLength = options.maxLength ?? Math.min(defaultMaxLength, rest);
@@ -97,12 +97,13 @@ async function promptTokens(
   option: string,
 ): Promise<Uint32Array> {
   if (prompt instanceof Uint32Array) {
-    for (const token of prompt) {
+    const copy = new Uint32Array(prompt);
+    for (const token of copy) {
       if (token >= tokenizer.vocabularySize) {
         throw new OptionError(option, `has token ${token}; the vocabulary has ${tokenizer.vocabularySize}`);
       }
     }
-    return prompt.slice();
+    return copy;
   }
   if (typeof prompt === "string") {
     if (prompt.length === 0) throw new OptionError(option, "is empty; give a text of at least one character");

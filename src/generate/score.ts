@@ -60,14 +60,11 @@ export async function scoreTokens(
 ): Promise<ScoreResult> {
   const { engine, contextLength, tokenizer } = generator;
   // It may wait for its turn, and the caller may change what is theirs meanwhile.
-  const tokens = input.slice();
+  const tokens = new Uint32Array(input);
   const checked = checkScoreOptions(options);
   if (tokens.length === 0) throw new OptionError("text", "has no tokens; give at least one");
   if (tokens.length > contextLength) {
-    throw new OptionError(
-      "text",
-      `has ${tokens.length} tokens and the context ${contextLength} positions; shorten it or load with a larger context`,
-    );
+    throw new OptionError("text", `has ${tokens.length} tokens and the context ${contextLength} positions; shorten it`);
   }
   const outside = tokens.find((token) => token >= tokenizer.vocabularySize);
   if (outside !== undefined) {

@@ -251,7 +251,7 @@ export const recordKinds = {
   logits: 6,
 } as const;
 export const requestKinds = { generate: 0, score: 1 } as const;
-export const finishes = ["stop_token", "length", "cancelled", "scored"] as const;
+export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite"] as const;
 export const failures = ["none", "out_of_memory", "open", "read", "cut_short", "threads", "program"] as const;
 
 /** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */

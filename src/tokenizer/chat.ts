@@ -21,6 +21,9 @@ export interface ChatOptions {
   readonly eosToken?: string;
 }
 
+/** Numbers that `range` gives to a template: real ones count messages, tools and words. */
+const rangeMax = 100_000;
+
 /** The largest template, in UTF-16 units: the longest of known models have some 20,000. */
 const templateLengthMax = 1_000_000;
 
@@ -51,6 +54,7 @@ export async function renderChat(
       add_generation_prompt: addGenerationPrompt,
       bos_token: bosToken,
       eos_token: eosToken,
+      bounded_range: boundedRange(),
     });
   } catch (cause) {
     // Templates say by an exception of their own that they do not take these messages.
@@ -61,10 +65,37 @@ export async function renderChat(
 async function parseTemplate(source: string): Promise<Template> {
   const { Template } = await import("@huggingface/jinja");
   try {
-    return new Template(source);
+    const template = new Template(source);
+    renameRange(template.parsed);
+    return template;
   } catch (cause) {
     throw new OptionError("chatTemplate", `is not valid Jinja: ${messageOf(cause)}`, { cause });
   }
+}
+
+/**
+ * Jinja's `range`, which gives at most `rangeMax` numbers to one rendering: a hostile template could otherwise hold the
+ * program for ever.
+ */
+function boundedRange(): (...bounds: unknown[]) => number[] {
+  let left = rangeMax;
+  return (...bounds) => {
+    const numbers = bounds.filter((bound) => typeof bound === "number");
+    const [start, stop, step = 1] = numbers.length === 1 ? [0, numbers[0]] : numbers;
+    if (start === undefined || stop === undefined || step === 0) throw new Error("range takes one to three numbers");
+    const count = Math.max(0, Math.ceil((stop - start) / step));
+    left -= count;
+    if (!(left >= 0)) throw new Error(`its loops ask for more than ${rangeMax} numbers`);
+    return Array.from({ length: count }, (_, index) => start + index * step);
+  };
+}
+
+/** Lets a parsed template call `bounded_range` where it says `range`; the library's own cannot be replaced. */
+function renameRange(node: unknown): void {
+  if (typeof node !== "object" || node === null) return;
+  const named = node as { type?: unknown; value?: unknown };
+  if (named.type === "Identifier" && named.value === "range") named.value = "bounded_range";
+  for (const child of Object.values(node)) renameRange(child);
 }
 
 function checkMessages(messages: readonly ChatMessage[]): void {

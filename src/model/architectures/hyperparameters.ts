@@ -1,7 +1,7 @@
 // The metadata that decoder families share, read and checked once: sizes, norms, and the angles of rotary positions.
 
 import { type Graph, GraphBuilder, type Rope } from "../../graph/graph.ts";
-import { arrayLength, type ModelFile } from "../file.ts";
+import { arrayLength, type ModelFile, printable } from "../file.ts";
 import { Weights } from "../weights.ts";
 
 /** Sizes of a decoder, from the metadata under its architecture's name. */
@@ -118,6 +118,9 @@ function uniform(file: ModelFile, key: string, layers: number, maximum: number):
   return first;
 }
 
+/** Angles a position beyond this are no model's: real ones are at most 1. */
+const frequencyMax = 1e6;
+
 /** What `rope` may be told beside the metadata. */
 export interface RopeOptions {
   readonly style: Rope["style"];
@@ -138,9 +141,9 @@ export function rope(source: Source, architecture: string, options: RopeOptions)
   const dimensions = metadata.integer(key("dimension_count"), { minimum: 2, maximum: h.headWidth }, h.headWidth);
   if (dimensions % 2 !== 0)
     throw metadata.error(key("dimension_count"), `is ${dimensions}; an even number is expected`);
-  const base = options.base ?? metadata.number(key("freq_base"), 10_000);
-  if (!(base > 0) || !Number.isFinite(base))
-    throw metadata.error(key("freq_base"), `is ${base}; a positive number is expected`);
+  const baseKey = key(options.base === undefined ? "freq_base" : "freq_base_swa");
+  const base = options.base ?? metadata.number(baseKey, 10_000);
+  if (!(base > 0) || !Number.isFinite(base)) throw metadata.error(baseKey, `is ${base}; a positive number is expected`);
 
   const pairs = dimensions / 2;
   const scaling = options.unscaled ? 1 : linearScaling(source, architecture);
@@ -150,7 +153,10 @@ export function rope(source: Source, architecture: string, options: RopeOptions)
     const factor = factors?.[pair] ?? 1;
     if (!(factor > 0))
       throw metadata.error("tensor rope_freqs.weight", `holds ${factor}; positive factors are expected`);
-    frequencies[pair] = base ** (-(2 * pair) / dimensions) / (scaling * factor);
+    const frequency = base ** (-(2 * pair) / dimensions) / (scaling * factor);
+    if (!(Math.abs(frequency) < frequencyMax))
+      throw metadata.error(baseKey, `gives the angle ${frequency} a position; the file is damaged`);
+    frequencies[pair] = frequency;
   }
   return { style: options.style, frequencies, scale: 1 };
 }
@@ -164,7 +170,7 @@ function linearScaling(source: Source, architecture: string): number {
   const type = metadata.string(typeKey, metadata.has(factorKey) || metadata.has(oldKey) ? "linear" : "none");
   if (type === "none") return 1;
   if (type !== "linear") {
-    throw metadata.error(typeKey, `is ${JSON.stringify(type)}; "linear" and "none" are supported`);
+    throw metadata.error(typeKey, `is "${printable(type)}"; "linear" and "none" are supported`);
   }
   const factor = metadata.number(metadata.has(factorKey) ? factorKey : oldKey, 1);
   if (!Number.isFinite(factor) || factor < 0)

@@ -2,7 +2,7 @@
 // in the table.
 
 import type { Graph } from "../../graph/graph.ts";
-import type { ModelFile } from "../file.ts";
+import { type ModelFile, printable } from "../file.ts";
 import { gemma3 } from "./gemma3.ts";
 import { type Architecture, openSource } from "./hyperparameters.ts";
 import { llama } from "./llama.ts";
@@ -24,7 +24,7 @@ export function buildGraph(file: ModelFile): Graph {
     const known = Object.keys(architectures).join(", ");
     throw metadata.error(
       "general.architecture",
-      `is ${JSON.stringify(name)}, which is not supported; supported are ${known}`,
+      `is "${printable(name)}", which is not supported; supported are ${known}`,
     );
   }
   const source = openSource(file, name);
