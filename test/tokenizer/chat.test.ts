@@ -53,4 +53,13 @@ describe("a chat template", () => {
     await expect(renderChat(turns, wrong)).rejects.toThrow("messages[1].content: is undefined; a string is expected");
     await expect(renderChat(turns, [null] as unknown as readonly ChatMessage[])).rejects.toThrow("messages[0].role");
   });
+
+  test("counts with range, but not without end", async () => {
+    const counting = "{% for i in range(3) %}{{ i }}{% endfor %} {% for i in range(5, 0, -2) %}{{ i }}{% endfor %}";
+    expect(await renderChat(counting, messages)).toBe("012 531");
+    const endless = "{% for i in range(1000000000) %}{% endfor %}";
+    expect(renderChat(endless, messages)).rejects.toThrow("its loops ask for more than");
+    const nested = "{% for i in range(1000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}";
+    expect(renderChat(nested, messages)).rejects.toThrow("its loops ask for more than");
+  });
 });
