@@ -6,13 +6,11 @@
 
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
-import { openLibrary } from "../src/engine/library.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
+import { openMeter } from "./meter.ts";
 import { chooseModel } from "./model.ts";
 import { type Summary, show, spread, summarise } from "./statistics.ts";
 
-/** What is read must be far larger than any cache, or the caches are measured. */
-const bandwidthBytes = 1 << 30;
 const promptTokens = 512;
 /** Long enough that a round's figure does not hang on single steps; short enough that depth stays near 0. */
 const generatedTokens = 64;
@@ -35,17 +33,6 @@ function whole(name: string, text: string, minimum: number, maximum: number): nu
   process.exit(1);
 }
 
-/** Reads `bandwidthBytes` once; GB/s. */
-async function openMeter(): Promise<{ measure(): number; close(): void }> {
-  const { symbols } = await openLibrary();
-  const meter = symbols.tinyai_bandwidth_create(bandwidthBytes, threads);
-  if (!meter) throw new Error(`no ${bandwidthBytes / 2 ** 30} GiB of memory to measure its bandwidth with; free some`);
-  return {
-    measure: () => bandwidthBytes / Number(symbols.tinyai_bandwidth_measure(meter)),
-    close: () => symbols.tinyai_bandwidth_destroy(meter),
-  };
-}
-
 /** Any tokens do: the time does not depend on which. The same ones every round. */
 function promptOf(model: Model, length: number): Uint32Array {
   const { vocabularySize, bosToken } = model.tokenizer;
@@ -55,7 +42,7 @@ function promptOf(model: Model, length: number): Uint32Array {
 }
 
 async function measure(model: Model) {
-  const meter = await openMeter();
+  const meter = await openMeter(threads);
   const prompt: number[] = [];
   const generation: number[] = [];
   const bandwidth: number[] = [];

@@ -1,0 +1,444 @@
+// `bun run bench:peers`: TinyAI beside llama.cpp built for this CPU, and beside node-llama-cpp under Bun, on the same files. All run
+// in turns in one run, and the memory's bandwidth is read between them, so that a busy or throttled machine is so for all.
+// What is faster is said only where the rounds carry it. Figures of two machines, or of two runs, are not to be compared.
+//
+//   bun run bench:peers [--quick] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+
+import { copyFileSync, mkdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
+import { dirname, join } from "node:path";
+import { parseArgs } from "node:util";
+import { startProgress } from "../src/cli/progress.ts";
+import { cpu } from "../src/engine/cpu.ts";
+import { openGguf } from "../src/model/gguf.ts";
+import { ensureLibrary } from "../src/setup/build.ts";
+import { root, runSetup, SetupError } from "../src/setup/checkout.ts";
+import { runProgram } from "../src/setup/python.ts";
+import { zigVersion } from "../src/setup/toolchain.ts";
+import { type Meter, openMeter } from "./meter.ts";
+import { ensureLlama, ensureNodeLlama, type PeerNode, type PeerPython } from "./peers/install.ts";
+import { ensureModel, modelNames, quickModelNames } from "./peers/models.ts";
+import { compare, geometricMean, type Ratio, showRatio } from "./peers/ratio.ts";
+import { type Command, launch, Worker } from "./peers/worker.ts";
+import { type Summary, show, spread, summarise } from "./statistics.ts";
+
+const usage = `usage: bun run bench:peers [--quick] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+models: ${modelNames.join(", ")}`;
+
+const promptTokens = 512;
+const depth = 4096;
+const batches = [1, 4, 8, 16] as const;
+/** The first token is that of a prompt of so many tokens, in a context of so many positions; memory is that of the same run. */
+const firstPromptTokens = 32;
+const firstContext = 2048;
+const firstGenerated = 32;
+
+/** A figure that is measured in every round, by key. */
+interface Figure {
+  readonly label: string;
+  readonly better: "more" | "less";
+  readonly unit: string;
+  readonly digits: number;
+}
+
+const rate = { better: "more", unit: "tokens/s", digits: 1 } as const;
+const figures: Readonly<Record<string, Figure>> = {
+  [`prompt_${promptTokens}`]: { label: `prompt of ${promptTokens}`, ...rate },
+  depth_0: { label: "generation at depth 0", ...rate },
+  [`depth_${depth}`]: { label: `generation at depth ${depth}`, ...rate },
+  ...Object.fromEntries(
+    batches.map((count) => [`batch_${count}`, { label: `${count} sequence${count > 1 ? "s together" : ""}`, ...rate }]),
+  ),
+  first_token: { label: "start to first token", better: "less", unit: "s", digits: 3 },
+  peak_memory: { label: "peak resident memory", better: "less", unit: "MB", digits: 0 },
+};
+
+/** Values of the rounds that count, by figure. */
+type Values = Record<string, number[]>;
+
+function put(values: Values, key: string, value: number): void {
+  values[key] ??= [];
+  values[key].push(value);
+}
+
+interface Settings {
+  readonly threads: number;
+  readonly rounds: number;
+  /** Tokens that are generated for one figure: alone, at the depth, and by each sequence of a batch. */
+  readonly tokens: number;
+  readonly deepTokens: number;
+  readonly batchTokens: number;
+}
+
+interface Peers {
+  readonly python: PeerPython;
+  readonly node: PeerNode;
+}
+
+const here = join(import.meta.dir, "peers");
+const nodeScript = "node_llama_worker.mjs";
+
+/** The three programs with the arguments given; those of the Python one are named otherwise. */
+function commands(
+  peers: Peers,
+  python: readonly string[],
+  others: readonly string[],
+): readonly [Command, Command, Command] {
+  return [
+    { name: "TinyAI", command: [process.execPath, join(here, "tinyai_worker.ts"), ...others] },
+    {
+      name: "llama.cpp",
+      command: [...peers.python.command, join(here, "llama_worker.py"), ...python],
+      environment: peers.python.environment,
+    },
+    { name: "node-llama-cpp", command: [process.execPath, nodeScript, ...others], folder: peers.node.folder },
+  ];
+}
+
+async function measure(path: string, peers: Peers, meter: Meter, settings: Settings) {
+  const threads = String(settings.threads);
+  const staying = commands(peers, [path, "--threads", threads, "--depth", String(depth)], [path, threads]);
+  await using tinyai = new Worker({ ...staying[0], command: [...staying[0].command, String(depth)] });
+  await using llama = new Worker(staying[1]);
+  await using node = new Worker(staying[2]);
+  const about = await tinyai.ask({ do: "about", promptTokens: firstPromptTokens });
+  const text = String(about["text"]);
+  const starting = commands(
+    peers,
+    [
+      path,
+      "--threads",
+      threads,
+      "--first",
+      text,
+      "--tokens",
+      String(firstGenerated),
+      "--context",
+      String(firstContext),
+    ],
+    [path, threads, text, String(firstGenerated), String(firstContext)],
+  );
+  const own: Values = {};
+  const flashOn: Values = {};
+  const flashOff: Values = {};
+  const nodes: Values = {};
+  const runtimes: Values = {};
+  const bandwidth: Values = {};
+  const prompts: Values = {};
+  let counted = false;
+  let backwards = false;
+
+  /** Takes each turn, in the round's order. */
+  const inTurn = async (turns: readonly (() => Promise<void>)[]) => {
+    for (const turn of backwards ? [...turns].reverse() : turns) await turn();
+  };
+  const keep = (values: Values, key: string, value: unknown) => {
+    if (typeof value !== "number" || !(value > 0)) throw new Error(`${key}: ${JSON.stringify(value)} is no figure`);
+    if (counted) put(values, key, value);
+  };
+  const ask = async (key: string, question: Readonly<Record<string, unknown>>, withNode = false) => {
+    const turns = [
+      async () => keep(own, key, (await tinyai.ask(question))["rate"]),
+      async () => {
+        const answer = await llama.ask(question);
+        keep(flashOn, key, answer["flash_on"]);
+        keep(flashOff, key, answer["flash_off"]);
+      },
+    ];
+    if (withNode) turns.push(async () => keep(nodes, key, (await node.ask(question))["rate"]));
+    await inTurn(turns);
+    // One read takes a twentieth of a second, in which anything can come between.
+    keep(bandwidth, key, summarise([meter.measure(), meter.measure(), meter.measure()]).median);
+  };
+
+  // The first round warms up and is not counted.
+  for (let round = -1; round < settings.rounds; round++) {
+    counted = round >= 0;
+    backwards = round % 2 !== 0;
+    await ask(`prompt_${promptTokens}`, { do: "prompt", tokens: promptTokens });
+    await ask("depth_0", { do: "generate", tokens: settings.tokens, depth: 0 }, true);
+    await ask(`depth_${depth}`, { do: "generate", tokens: settings.deepTokens, depth });
+    for (const sequences of batches) {
+      await ask(`batch_${sequences}`, { do: "batch", sequences, tokens: settings.batchTokens });
+    }
+    const values = [own, flashOn, nodes];
+    await inTurn(
+      starting.map((command, index) => async () => {
+        const { firstByte_s, runtime_s, peakBytes, promptTokens: read } = await launch(command);
+        const into = values[index] ?? {};
+        keep(into, "first_token", firstByte_s);
+        keep(into, "peak_memory", peakBytes / 1e6);
+        keep(runtimes, command.name, runtime_s);
+        keep(prompts, command.name, read);
+      }),
+    );
+  }
+  return { own, flashOn, flashOff, nodes, runtimes, bandwidth, prompts, about };
+}
+
+type Measured = Awaited<ReturnType<typeof measure>>;
+
+/** One line of the table. */
+interface Row extends Figure {
+  readonly key: string;
+  readonly tinyai: Described;
+  readonly peer: Described;
+  readonly peerName: string;
+  /** How the peer was set where it was tried both ways: the way whose median is better. */
+  readonly setting?: string;
+  readonly ratio: Ratio;
+}
+
+type Described = Summary & { readonly rounds: readonly number[] };
+
+function describe(values: readonly number[]): Described {
+  return { ...summarise(values), rounds: values };
+}
+
+function rowsOf({ own, flashOn, flashOff, nodes }: Measured): Row[] {
+  const rows: Row[] = [];
+  for (const [key, figure] of Object.entries(figures)) {
+    const tinyai = own[key] ?? [];
+    const [on = [], off] = [flashOn[key], flashOff[key]];
+    const offIsBetter = off !== undefined && summarise(off).median > summarise(on).median;
+    const llama = offIsBetter ? off : on;
+    rows.push({
+      key,
+      ...figure,
+      tinyai: describe(tinyai),
+      peer: describe(llama),
+      peerName: "llama.cpp",
+      ...(off === undefined ? {} : { setting: `flash attention ${offIsBetter ? "off" : "on"}` }),
+      ratio: compare(tinyai, llama, figure.better),
+    });
+    const node = nodes[key];
+    if (node === undefined) continue;
+    const ratio = compare(tinyai, node, figure.better);
+    rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(node), peerName: "node-llama-cpp", ratio });
+  }
+  return rows;
+}
+
+/** Bytes of the file that one generated token reads: all, but of an embedding that is not the head as well only a row. */
+function weightBytesPerToken(path: string): number {
+  const { tensors } = openGguf(path);
+  const separate = tensors.has("output.weight");
+  return [...tensors.values()].reduce((sum, { name, byteLength, shape }) => {
+    return sum + (separate && name === "token_embd.weight" ? byteLength / (shape[1] ?? 1) : byteLength);
+  }, 0);
+}
+
+/** How much of the memory's bandwidth generation reaches, round by round. */
+function reached({ own, bandwidth, about }: Measured, weights: number): Readonly<Record<string, Described>> {
+  const at = (key: string, bytes: number) =>
+    describe((own[key] ?? []).map((value, round) => (value * bytes) / 1e9 / (bandwidth[key]?.[round] ?? Number.NaN)));
+  const kv = Number(about["kv_bytes_per_token"]);
+  return { depth_0: at("depth_0", weights), [`depth_${depth}`]: at(`depth_${depth}`, weights + kv) };
+}
+
+function resultOf(name: string, path: string, measured: Measured) {
+  const { bandwidth, runtimes, prompts, about } = measured;
+  const rows = rowsOf(measured);
+  const restless = rows.filter(({ tinyai, peer }) => spread(tinyai) > 0.1 || spread(peer) > 0.1);
+  const warnings: string[] = [];
+  if (restless.length > 0) {
+    const list = restless.map(({ label, peerName }) => `${label} (${peerName})`).join(", ");
+    warnings.push(`the machine was not quiet: spreads above 10 % in ${list}`);
+  }
+  const read = Object.values(prompts).flat();
+  if (new Set(read).size > 1)
+    warnings.push(`the prompt of the first token had ${[...new Set(read)].join(" or ")} tokens`);
+  const weights = weightBytesPerToken(path);
+  return {
+    model: name,
+    file_bytes: statSync(path).size,
+    level: String(about["level"]),
+    first_prompt_tokens: read[0] ?? 0,
+    weight_bytes_per_token: weights,
+    kv_bytes_per_token: Number(about["kv_bytes_per_token"]),
+    rows,
+    bandwidth_gb_per_s: describe(Object.values(bandwidth).flat()),
+    reached_of_bandwidth: reached(measured, weights),
+    /** How long each program's language and libraries took of the time to the first token. */
+    runtime_s: Object.fromEntries(Object.entries(runtimes).map(([program, values]) => [program, describe(values)])),
+    warnings,
+  };
+}
+
+type Result = ReturnType<typeof resultOf>;
+
+function print({ model, file_bytes, level, rows, warnings, ...rest }: Result): void {
+  console.log(`\n${model} (${(file_bytes / 1e6).toFixed(0)} MB), TinyAI at ${level}`);
+  const cells = rows.map((row) => [
+    row.label,
+    row.unit,
+    show(row.tinyai, row.digits),
+    show(row.peer, row.digits),
+    [row.peerName, row.setting?.replace("flash attention", "flash")].filter(Boolean).join(", "),
+    showRatio(row.ratio),
+  ]);
+  const lines = [["", "", "TinyAI", "peer", "", "TinyAI ÷ peer"], ...cells];
+  const widths = lines[0]?.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0))) ?? [];
+  for (const line of lines)
+    console.log(
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    );
+  console.log(`memory reads ${show(rest.bandwidth_gb_per_s, 1)} GB/s over 1 GiB`);
+  for (const [key, { median, minimum, maximum }] of Object.entries(rest.reached_of_bandwidth)) {
+    const [middle, least, most] = [median, minimum, maximum].map((share) => (share * 100).toFixed(0));
+    console.log(`TinyAI reaches ${middle} % of it (${least} to ${most}) in ${figures[key]?.label ?? key}`);
+  }
+  const runtimes = Object.entries(rest.runtime_s).map(([program, { median }]) => `${program} ${median.toFixed(3)} s`);
+  console.log(`of the start, before the model is opened: ${runtimes.join(", ")}`);
+  for (const warning of warnings) console.log(warning);
+}
+
+/** The geometric mean over models of each figure's ratio to llama.cpp. */
+function overall(results: readonly Result[]): Record<string, number> {
+  return Object.fromEntries(
+    Object.keys(figures).map((key) => {
+      const rows = results.flatMap(({ rows }) => rows).filter((row) => row.key === key && row.peerName === "llama.cpp");
+      return [key, geometricMean(rows.map(({ ratio }) => ratio.ratio))];
+    }),
+  );
+}
+
+/** The commit that was measured, and whether the checkout was exactly that. */
+async function commit(): Promise<string> {
+  const head = await runProgram(["git", "rev-parse", "--short=12", "HEAD"], { cwd: root });
+  if (head.status !== 0) return "unknown";
+  const changes = await runProgram(["git", "status", "--porcelain", "--untracked-files=no"], { cwd: root });
+  return head.stdout.trim() + (changes.stdout === "" ? "" : " with changes");
+}
+
+/** Writes a file that is whole or not there. */
+function writeWhole(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  const temporary = `${path}.${process.pid}.tmp`;
+  writeFileSync(temporary, text);
+  renameSync(temporary, path);
+}
+
+function whole(name: string, text: string, maximum: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= maximum) return value;
+  throw new SetupError(`--${name} is ${text}; a whole number from 1 to ${maximum} is expected`);
+}
+
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        quick: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+        models: { type: "string" },
+        rounds: { type: "string" },
+        threads: { type: "string" },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new SetupError(`${(error as Error).message}\n${usage}`);
+  }
+}
+
+await runSetup(async () => {
+  const flags = readArguments();
+  if (flags.help) {
+    console.log(usage);
+    return 0;
+  }
+  const settings: Settings = {
+    threads: flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, cpu.cores),
+    rounds: whole("rounds", flags.rounds ?? (flags.quick ? "3" : "5"), 100),
+    ...(flags.quick
+      ? { tokens: 48, deepTokens: 24, batchTokens: 16 }
+      : { tokens: 64, deepTokens: 32, batchTokens: 32 }),
+  };
+  const names = flags.models?.split(",") ?? (flags.quick ? quickModelNames : modelNames);
+  const unknown = names.filter((name) => !modelNames.includes(name));
+  if (unknown.length > 0) throw new SetupError(`there is no model ${unknown.join(", ")}\n${usage}`);
+  if (process.platform !== "linux")
+    throw new SetupError("bench:peers reads peak memory from /proc and runs on Linux only");
+
+  await ensureLibrary();
+  const peers = { python: await ensureLlama(), node: await ensureNodeLlama() };
+  copyFileSync(join(here, nodeScript), join(peers.node.folder, nodeScript));
+  const measuredCommit = await commit();
+  const loadBefore = loadavg()[0] ?? 0;
+  const versions = {
+    bun: Bun.version,
+    zig: zigVersion,
+    python: peers.python.pythonVersion,
+    "llama-cpp-python": peers.python.llamaVersion,
+    "node-llama-cpp": peers.node.version,
+  };
+  if (!flags.json) {
+    console.log(`${cpu.model}, ${settings.threads} threads; commit ${measuredCommit}`);
+    console.log(
+      Object.entries(versions)
+        .map((pair) => pair.join(" "))
+        .join(", "),
+    );
+    console.log(
+      `medians of ${settings.rounds} rounds (least to most); ratios with the 95 % interval of their geometric mean`,
+    );
+  }
+  const results: Result[] = [];
+  const failures: { readonly model: string; readonly problem: string }[] = [];
+  const meter = await openMeter(settings.threads);
+  try {
+    for (const name of names) {
+      const path = await ensureModel(name, peers.python);
+      const progress = startProgress({ label: `measuring ${name}`, unit: "seconds" });
+      try {
+        const result = resultOf(name, path, await measure(path, peers, meter, settings));
+        progress.done();
+        results.push(result);
+        if (!flags.json) print(result);
+      } catch (error) {
+        progress.failed();
+        failures.push({ model: name, problem: (error as Error).message });
+      }
+    }
+  } finally {
+    meter.close();
+  }
+
+  const document = {
+    measured_at: new Date().toISOString(),
+    commit: measuredCommit,
+    cpu: cpu.model,
+    cpus: cpu.cores,
+    load_average_before: loadBefore,
+    versions,
+    quick: flags.quick,
+    ...settings,
+    models: results,
+    overall_ratio_to_llama_cpp: results.length === 0 ? {} : overall(results),
+    failures,
+  };
+  const json = `${JSON.stringify(document, null, 2)}\n`;
+  const path = join(root, "bench", "results", "peers.json");
+  writeWhole(path, json);
+  if (loadBefore > 0.5 * cpu.cores) {
+    const load = `the load was ${loadBefore.toFixed(1)} on ${cpu.cores} CPUs before the first measurement`;
+    process.stderr.write(
+      `${load}: other programs ran, and took more from some than from others; do not rely on the ratios\n`,
+    );
+  }
+  for (const { model, problem } of failures) process.stderr.write(`${model}: ${problem}\n`);
+  if (flags.json) process.stdout.write(json);
+  else {
+    if (results.length > 1) {
+      const means = Object.entries(document.overall_ratio_to_llama_cpp);
+      console.log("\nTinyAI ÷ llama.cpp, geometric mean over the models");
+      for (const [key, ratio] of means) console.log(`${(figures[key]?.label ?? key).padEnd(28)}${ratio.toFixed(2)}`);
+    }
+    console.log(`\n${path}`);
+  }
+  return failures.length === 0 ? 0 : 1;
+});

@@ -1,0 +1,105 @@
+// Measures TinyAI on one model, through its public entry, in a process of its own like the peers': a question a line on stdin,
+// an answer a line on stdout, as llama_worker.py beside it. Unlike there, sampling and the way of every token to JavaScript are
+// in the tokens/s, for that is all a user gets.
+//
+//   bun tinyai_worker.ts MODEL.gguf THREADS DEPTH
+//     the questions of llama_worker.py are answered by {"rate": tokens/s}; {"do": "about"} by what is said of the model once
+//   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT
+//     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr
+
+import { readFileSync, writeSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { loadModel, type Model } from "../../src/index.ts";
+
+const importedAt = Date.now();
+
+/** The questions. */
+type Asked =
+  | { readonly do: "about"; readonly promptTokens: number }
+  | { readonly do: "prompt"; readonly tokens: number }
+  | { readonly do: "generate"; readonly tokens: number; readonly depth: number }
+  | { readonly do: "batch"; readonly sequences: number; readonly tokens: number };
+
+/** Any tokens do: the time does not depend on which. */
+function promptOf(model: Model, length: number, step = 7919): Uint32Array {
+  const { vocabularySize } = model.tokenizer;
+  return Uint32Array.from({ length }, (_, index) => (index * step + 17) % vocabularySize);
+}
+
+/** A text of words that the model reads as at most `count` tokens, begin token included, and as near to it as words allow. */
+function textOf(model: Model, count: number): string {
+  const words = "the river runs past the old mill and down to the sea where small boats wait for morning".split(" ");
+  let text = words[0] ?? "";
+  for (let next = 1; ; next++) {
+    const longer = `${text} ${words[next % words.length]}`;
+    if (model.tokenizer.encode(longer, { addSpecial: true }).length > count) return text;
+    text = longer;
+  }
+}
+
+async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" }>): Promise<number> {
+  const greedy = { temperature: 0, ignoreEos: true } as const;
+  switch (asked.do) {
+    case "prompt": {
+      const { timings } = await model.generate(promptOf(model, asked.tokens), { ...greedy, maxLength: 1 });
+      return timings.promptTokensPerSecond;
+    }
+    case "generate": {
+      const prompt = promptOf(model, Math.max(asked.depth, 1));
+      const { timings } = await model.generate(prompt, { ...greedy, maxLength: asked.tokens + 1 });
+      return timings.generatedTokensPerSecond;
+    }
+    case "batch": {
+      // Different sequences: each begins with another token.
+      const prompts = Array.from({ length: asked.sequences }, (_, index) => promptOf(model, index + 1, 31).slice(-1));
+      const options = { ...greedy, maxLength: asked.tokens + 1, batchSize: asked.sequences };
+      const results = await model.generate(prompts, options);
+      const first = Math.min(...results.map(({ timings }) => timings.firstTokenMs));
+      const last = Math.max(...results.map(({ timings }) => timings.wallMs));
+      return (asked.sequences * asked.tokens * 1000) / (last - first);
+    }
+  }
+}
+
+/** Bytes of keys and values that one token reads and writes after `depth` positions. */
+function kvBytesPerToken({ plan }: Model, depth: number): number {
+  const windowOf = new Map(plan.kvGroups.flatMap(({ layers, window }) => layers.map((layer) => [layer, window])));
+  return plan.ops.reduce((sum, { layer, bytesPerPosition }) => {
+    const window = windowOf.get(layer) || depth;
+    return sum + Math.min(depth, window) * bytesPerPosition;
+  }, 0);
+}
+
+const [path = "", threads = "1", ...rest] = process.argv.slice(2);
+if (rest.length === 1) {
+  const depth = Number(rest[0]);
+  await using model = await loadModel(path, {
+    threads: { count: Number(threads) },
+    contextLength: Math.min(depth + 1024, 8192),
+  });
+  for await (const line of createInterface({ input: process.stdin })) {
+    const asked = JSON.parse(line) as Asked;
+    const answer =
+      asked.do === "about"
+        ? {
+            level: model.simdLevel.name,
+            text: textOf(model, asked.promptTokens),
+            kv_bytes_per_token: kvBytesPerToken(model, depth),
+          }
+        : { rate: await rateOf(model, asked) };
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+  }
+} else {
+  const [text = "", tokens = "1", context = "2048"] = rest;
+  await using model = await loadModel(path, {
+    threads: { count: Number(threads) },
+    contextLength: Number(context),
+    batchSize: 1,
+  });
+  const stream = model.stream(text, { temperature: 0, ignoreEos: true, maxLength: Number(tokens) });
+  for await (const piece of stream) writeSync(1, `${piece.text}\n`);
+  const peak = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync("/proc/self/status", "utf8"));
+  const promptTokens = model.tokenizer.encode(text, { addSpecial: true }).length;
+  const left = { prompt_tokens: promptTokens, peak_bytes: Number(peak?.[1]) * 1024, runtime_ready_ms: importedAt };
+  writeSync(2, `${JSON.stringify(left)}\n`);
+}
