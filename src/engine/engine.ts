@@ -1,6 +1,5 @@
-// The engine as TypeScript sees it: a program goes in, requests go in, records come out. One reader listens to the engine
-// thread's pipe; every wake-up drains all records that are there and hands them to their requests. It knows tokens, not
-// text.
+// The engine as TypeScript sees it: a program goes in, requests go in, records come out. Whenever an engine thread rings the
+// bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";

@@ -24,9 +24,11 @@ describe("a model whose output is not a number", () => {
   test("ends generating and scoring with an error that names the file", async () => {
     const path = damaged();
     await using model = await loadModel(path, { batchSize: 2 });
-    expect(model.generate("a", { maxLength: 3 })).rejects.toThrow(`${path}: the model's output is not a finite number`);
-    expect(model.generate("a", { maxLength: 3, temperature: 0 })).rejects.toThrow("not a finite number");
-    expect(model.score("some text")).rejects.toThrow("not a finite number");
+    await expect(model.generate("a", { maxLength: 3 })).rejects.toThrow(
+      `${path}: the model's output is not a finite number`,
+    );
+    await expect(model.generate("a", { maxLength: 3, temperature: 0 })).rejects.toThrow("not a finite number");
+    await expect(model.score("some text")).rejects.toThrow("not a finite number");
     // Both again at once: the slots were given back.
     const again = await Promise.allSettled([model.generate("a", { maxLength: 3 }), model.score("text")]);
     expect(again.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
