@@ -80,7 +80,7 @@ export interface LayerRow extends CostRow {
 
 /** Steps of one phase. A duration is a step's own time. */
 export interface PhaseRow extends TimeRow {
-  /** `prompt`: steps with more rows than sequences, so at least one sequence fed prompt; `generation`: a row a sequence. */
+  /** `prompt`: steps where at least one sequence fed several rows of its prompt; `generation`: all others. */
   readonly phase: "prompt" | "generation";
   /** Rows (tokens) that went through these steps; in generation, the tokens generated. */
   readonly rows: number;
@@ -581,7 +581,9 @@ export class Profiler {
   }
 
   /** A step's own event has come, so the engine thread's timeline of it is whole: cut the step's time into its pieces. */
-  #time(slot: number, step: number, stepStart: number, stepEnd: number, rows: number, sequences: number): void {
+  #time(slot: number, step: number, stepStart: number, stepEnd: number, rows: number, aux: number): void {
+    const sequences = aux & 0xffff;
+    const guessed = aux >>> 16;
     this.#lastTimedStep = step;
     const length = step === this.#timelineStep ? this.#timelineLength : 0;
     this.#timelineLength = 0;
@@ -609,7 +611,7 @@ export class Profiler {
     const stepNs = stepEnd - stepStart;
     this.#unattributed.record(stepNs - covered);
     this.#steps.record(stepNs);
-    const phase = rows > sequences ? "prompt" : "generation";
+    const phase = rows - guessed > sequences ? "prompt" : "generation";
     (phase === "prompt" ? this.#promptSteps : this.#generationSteps).record(stepNs);
     this.#phaseRows[phase] += rows;
     this.#phaseSequences[phase] += sequences;

@@ -11,6 +11,7 @@ const clock = @import("clock.zig");
 const cpu = @import("cpu.zig");
 const events = @import("events.zig");
 const executor_ = @import("executor.zig");
+const lookup = @import("lookup.zig");
 const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
@@ -43,6 +44,9 @@ const Slot = struct {
     step_first_row: u32 = 0,
     step_first_logits: u32 = 0,
     step_logits: u32 = 0,
+    /// Guessed tokens in the step; they stand in `tokens` from `token_count` on.
+    drafted: u32 = 0,
+    pace: lookup.Pace = .{},
     reserved_pages: [p.kv_groups_max]u32 = @splat(0),
 
     fn load(slot: *const Slot) SlotState {
@@ -270,6 +274,7 @@ pub const Engine = struct {
         if (tokens.len == 0 or total > header.context_max) return false;
         if (request.kind == .generate and request.generate_max == 0) return false;
         if (request.stop_token_count > p.stop_tokens_max or request.top_count > p.top_max) return false;
+        if (request.draft_max > p.step_rows_max) return false;
         if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.score)) return false;
         for (tokens) |token| if (token >= header.vocabulary) return false;
         if (!engine.everFits(@intCast(total))) return false;
@@ -278,6 +283,8 @@ pub const Engine = struct {
         slot.token_count = @intCast(tokens.len);
         slot.generated = 0;
         slot.computed = 0;
+        slot.drafted = 0;
+        slot.pace = .{};
         slot.order = engine.order_next;
         engine.order_next += 1;
         slot.cancelled.store(0, .monotonic);
@@ -485,11 +492,11 @@ pub const Engine = struct {
             .start = begin,
             .end = clock.ticks(),
             .step = step.id,
-            .rows = step.row_count,
+            .rows = step.row_count - (step.drafted - step.accepted),
             .op = p.event_no_op,
             .kind = kind,
             .thread = 0,
-            .aux = step.sequence_count,
+            .aux = step.sequence_count | step.accepted << 16,
         });
     }
 
@@ -545,18 +552,27 @@ pub const Engine = struct {
         engine.write(.{ .kind = .finished, .request = request, .position = slot.computed, .step = engine.executor.step.id, .value = @intFromEnum(reason) });
     }
 
-    /// Fills the executor's step: one row for every sequence that generates, then prompt rows in order of submission until
-    /// the step is full. Rows of one sequence are neighbours. False: nothing to run.
+    /// Fills the executor's step: one row for every sequence that generates and one for each token it guesses, then prompt
+    /// rows in order of submission until the step is full. Rows of one sequence are neighbours. False: nothing to run.
     fn formStep(engine: *Engine) bool {
         const header = engine.view.header;
         const step = &engine.executor.step;
         step.row_count = 0;
         step.logits_count = 0;
         step.sequence_count = 0;
+        step.drafted = 0;
+        step.accepted = 0;
         step.position_max = 0;
+        // Guesses leave every running sequence a row of logits.
+        var room = header.logits_rows_max;
+        for (engine.sequence_used[0..header.batch_max]) |used| room -= @intFromBool(used);
         for (&engine.slots) |*slot| {
             slot.step_rows = 0;
-            if (slot.load() == .running and slot.generated > 0) engine.addRows(slot, 1);
+            if (slot.load() != .running or slot.generated == 0) continue;
+            slot.drafted = draft(slot, room);
+            room -= slot.drafted;
+            step.drafted += slot.drafted;
+            engine.addRows(slot, 1 + slot.drafted);
         }
         var after: ?u64 = null;
         while (step.row_count < header.rows_max and step.logits_count < header.logits_rows_max) {
@@ -582,6 +598,14 @@ pub const Engine = struct {
         return true;
     }
 
+    /// Writes guesses behind the slot's tokens; how many. All of them may come true, and one token is drawn after them.
+    fn draft(slot: *Slot, room: u32) u32 {
+        const request = &slot.request;
+        if (request.draft_max == 0) return 0;
+        const wanted = @min(request.draft_max, room, request.generate_max - slot.generated - 1);
+        return lookup.draft(slot.tokens, slot.token_count, request.match_min, slot.pace.next(wanted));
+    }
+
     fn addRows(engine: *Engine, slot: *Slot, rows: u32) void {
         const step = &engine.executor.step;
         assert(rows > 0 and step.row_count + rows <= engine.view.header.rows_max);
@@ -594,7 +618,7 @@ pub const Engine = struct {
             step.rows[step.row_count] = .{ .sequence = slot.sequence, .position = position };
             step.tokens[step.row_count] = slot.tokens[position];
             step.position_max = @max(step.position_max, position);
-            if (slot.request.kind == .score or position + 1 == slot.token_count) {
+            if (slot.request.kind == .score or position + 1 >= slot.token_count) {
                 step.logits_rows[step.logits_count] = step.row_count;
                 engine.setDraw(slot, &step.draws[step.logits_count], position);
                 step.logits_count += 1;
@@ -617,15 +641,17 @@ pub const Engine = struct {
             if (position + 1 < slot.token_count) draw.target = slot.tokens[position + 1];
             return;
         }
-        const recent_count = @min(request.repeat_last, slot.token_count);
-        draw.recent = slot.tokens[slot.token_count - recent_count .. slot.token_count];
+        // A row of a guess draws as if the guesses up to it had been drawn, and counts only if they are.
+        const drawn_count = position + 1;
+        const recent_count = @min(request.repeat_last, drawn_count);
+        draw.recent = slot.tokens[drawn_count - recent_count .. drawn_count];
         draw.sampling = .{
             .temperature = request.temperature,
             .top_p = request.top_p,
             .min_p = request.min_p,
             .repeat_penalty = request.repeat_penalty,
             .top_k = request.top_k,
-            .uniform = uniform(request.seed, slot.generated),
+            .uniform = uniform(request.seed, slot.generated + (drawn_count - slot.token_count)),
         };
     }
 
@@ -645,43 +671,56 @@ pub const Engine = struct {
         const now_ns = system.monotonicNs();
         for (&engine.slots) |*slot| {
             if (slot.step_rows == 0 or slot.load() != .running) continue;
-            slot.computed += slot.step_rows;
+            const prompt = slot.generated == 0;
+            slot.computed += slot.step_rows - slot.drafted;
+            const reason = engine.takeDraws(slot, now_ns);
             for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
-            for (slot.step_first_logits..slot.step_first_logits + slot.step_logits) |index| {
-                const draw = &step.draws[index];
-                if (!std.math.isFinite(draw.logprob)) {
-                    engine.finish(slot, .not_finite);
-                    break;
-                }
-                const position = step.rows[step.logits_rows[index]].position + 1;
-                for (draw.top[0..draw.top_count]) |candidate| {
-                    engine.write(.{ .kind = .candidate, .request = slot.request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });
-                }
-                if (slot.request.kind == .generate) slot.tokens[slot.token_count] = draw.token;
-                engine.write(.{ .kind = .token, .request = slot.request.id, .token = draw.token, .logprob = draw.logprob, .position = position, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+            if (prompt and reason != .not_finite) {
+                engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
             }
-            if (slot.load() != .running) continue;
-            if (slot.request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
-            engine.advance(slot, now_ns);
+            if (reason) |known| engine.finish(slot, known);
         }
     }
 
-    /// Decides what becomes of a slot after its step.
-    fn advance(engine: *Engine, slot: *Slot, now_ns: u64) void {
+    /// Writes records of what was drawn or scored in the slot's rows, and goes through guesses that came true. Why the
+    /// request ends, if it does.
+    fn takeDraws(engine: *Engine, slot: *Slot, now_ns: u64) ?p.Finish {
         const step = &engine.executor.step;
-        const prompt_done = slot.computed == slot.token_count;
-        if (slot.generated == 0) {
-            engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+        const request = &slot.request;
+        for (slot.step_first_logits..slot.step_first_logits + slot.step_logits, 0..) |index, ahead| {
+            const drawn = &step.draws[index];
+            if (!std.math.isFinite(drawn.logprob)) return .not_finite;
+            const position = step.rows[step.logits_rows[index]].position + 1;
+            for (drawn.top[0..drawn.top_count]) |candidate| {
+                engine.write(.{ .kind = .candidate, .request = request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });
+            }
+            const drafted = if (ahead == 0) slot.drafted else 0;
+            engine.write(.{ .kind = .token, .request = request.id, .token = drawn.token, .logprob = drawn.logprob, .position = position, .value = drafted, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+            if (request.kind == .score) continue;
+            const came_true = ahead < slot.drafted and slot.tokens[slot.token_count] == drawn.token;
+            if (takeToken(slot, drawn.token)) |reason| return reason;
+            if (!came_true) {
+                if (slot.drafted > 0) slot.pace.learn(slot.drafted, @intCast(ahead));
+                break;
+            }
+            slot.computed += 1;
+            step.accepted += 1;
         }
-        if (!prompt_done) return;
-        if (slot.request.kind == .score) return engine.finish(slot, .scored);
-        const token = slot.tokens[slot.token_count];
+        if (request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
+        return if (request.kind == .score and slot.computed == slot.token_count) .scored else null;
+    }
+
+    /// Appends a drawn token to the slot's. Why the request ends with it, if it does.
+    fn takeToken(slot: *Slot, token: u32) ?p.Finish {
+        const request = &slot.request;
+        slot.tokens[slot.token_count] = token;
         slot.generated += 1;
-        for (slot.request.stop_tokens[0..slot.request.stop_token_count]) |stop_token| {
-            if (token == stop_token) return engine.finish(slot, .stop_token);
+        for (request.stop_tokens[0..request.stop_token_count]) |stop_token| {
+            if (token == stop_token) return .stop_token;
         }
-        if (slot.generated == slot.request.generate_max) return engine.finish(slot, .length);
+        if (slot.generated == request.generate_max) return .length;
         slot.token_count += 1;
+        return null;
     }
 
     fn awaitLogitsRead(engine: *Engine, slot: *Slot, step_id: u32) void {

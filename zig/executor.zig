@@ -45,6 +45,9 @@ pub const Step = struct {
     row_count: u32 = 0,
     logits_count: u32 = 0,
     sequence_count: u32 = 0,
+    /// Rows of guessed tokens, and, once the step is finished, how many of them came true.
+    drafted: u32 = 0,
+    accepted: u32 = 0,
     position_max: u32 = 0,
     rows: [p.step_rows_max]table.Row = undefined,
     tokens: [p.step_rows_max]u32 = undefined,

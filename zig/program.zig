@@ -184,6 +184,10 @@ pub const Request = extern struct {
     /// 1: logits rows are kept for reading (`score`): the request pauses after each step until TypeScript has read them.
     dump_logits: u32,
     stop_tokens: [stop_tokens_max]u32,
+    /// Tokens guessed by lookup in a step at most; 0: none. They change no token and no log-probability.
+    draft_max: u32,
+    /// Tokens that must agree for a guess.
+    match_min: u32,
 };
 
 pub const RecordKind = enum(u32) {
@@ -192,6 +196,8 @@ pub const RecordKind = enum(u32) {
     /// Loading failed. value: a `Failure`.
     load_failed = 1,
     /// A token was drawn (generate) or scored (score: `token` is the prompt's next token; the last position has none).
+    /// value: tokens that the step guessed behind it, told with its first token alone. A step whose guesses came true has
+    /// several token records.
     token = 2,
     /// A candidate of the token record that follows. `token`, `logprob`.
     candidate = 3,
@@ -230,7 +236,8 @@ pub const Event = extern struct {
     start: u64,
     end: u64,
     step: u32,
-    /// What the op's cost is counted by: rows of the step; for attention, positions that all rows look at together.
+    /// What the op's cost is counted by: rows of the step; for attention, positions that all rows look at together. A step's
+    /// own event leaves out guessed tokens that did not come true.
     rows: u32,
     op: u16,
     kind: EventKind,

@@ -134,6 +134,7 @@ test {
     _ = bandwidth;
     _ = @import("clock.zig");
     _ = @import("events.zig");
+    _ = @import("lookup.zig");
     _ = @import("memory.zig");
     _ = @import("pool.zig");
     _ = @import("program.zig");

@@ -85,6 +85,7 @@ async function run(flags: Flags): Promise<void> {
         generated_tokens_per_s: timings.generatedTokensPerSecond,
         wall_ms: timings.wallMs,
       },
+      ...(result.speculation ? { speculation: result.speculation } : {}),
       ...(profile ? { profile } : {}),
     });
     return;

@@ -28,6 +28,7 @@ export interface GenerationFlags {
   readonly seed?: string;
   readonly stop?: string[];
   readonly ignoreEos?: boolean;
+  readonly speculate?: boolean;
 }
 
 /** Loading that takes longer than this shows how far it is. */
@@ -53,7 +54,8 @@ export function addGenerationFlags(command: Command): Command {
     .option("--repeat-last <tokens>", "tokens that the penalty looks at (default: 64)")
     .option("--seed <number>", "the same seed gives the same text (default: random)")
     .option("--stop <text...>", "texts that end the generation")
-    .option("--ignore-eos", "go on when the model would end");
+    .option("--ignore-eos", "go on when the model would end")
+    .option("--speculate", "guess tokens from the text so far: the same text, sooner where it repeats");
 }
 
 /** The number that a flag holds. Ranges are checked where the option is used. */
@@ -76,6 +78,7 @@ export function generationOptions(flags: GenerationFlags): GenerateOptions {
     seed: seedFlag(flags.seed),
     stop: flags.stop,
     ignoreEos: flags.ignoreEos,
+    speculation: flags.speculate ? "lookup" : undefined,
   };
 }
 

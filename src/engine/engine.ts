@@ -41,6 +41,15 @@ export interface EngineRequest {
   readonly chunkRows: number;
   /** Whether `onLogits` is called with every row of logits (score only). */
   readonly dumpLogits: boolean;
+  /** Guessing by lookup, without effect on what is drawn. */
+  readonly speculation?: Lookup | undefined;
+}
+
+export interface Lookup {
+  /** Tokens guessed in a step at most. */
+  readonly maxDraft: number;
+  /** Tokens that must agree for a guess. */
+  readonly minMatch: number;
 }
 
 export interface Candidate {
@@ -59,6 +68,8 @@ export interface EngineToken extends Candidate {
   readonly timeNs: number;
   /** Best first; empty unless asked for. */
   readonly top: readonly Candidate[];
+  /** Tokens that the step guessed; told with the first of the tokens that it gave. */
+  readonly drafted: number;
 }
 
 export type Finish = Exclude<(typeof layout.finishes)[number], "not_finite">;
@@ -294,6 +305,8 @@ export class Engine {
         stop_token_count: request.stopTokens.length,
         dump_logits: request.dumpLogits ? 1 : 0,
         stop_tokens: request.stopTokens,
+        draft_max: request.speculation?.maxDraft ?? 0,
+        match_min: request.speculation?.minMatch ?? 0,
       });
       const { symbols } = this.#library;
       if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
@@ -372,6 +385,7 @@ export class Engine {
           sequences: this.#u32(base, "sequences"),
           timeNs: this.#timeNs(base),
           top,
+          drafted: this.#u32(base, "value"),
         });
         break;
       }

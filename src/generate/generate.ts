@@ -38,6 +38,14 @@ export interface Timings {
   readonly wallMs: number;
 }
 
+/** What guessing came to. The tokens and their log-probabilities do not depend on it. */
+export interface Speculation {
+  /** Tokens that were guessed. */
+  readonly drafted: number;
+  /** Guesses that were drawn as well, and so cost no step of their own. */
+  readonly accepted: number;
+}
+
 export interface GenerateResult {
   readonly text: string;
   /** Ids of the generated tokens, an end token included. */
@@ -49,6 +57,8 @@ export interface GenerateResult {
   /** `eos`: the model ended. `stop`: a stop text was reached. `length`: maxLength was. */
   readonly finish: "eos" | "stop" | "length";
   readonly seed: bigint;
+  /** What guessing came to, if `speculation` was asked for. */
+  readonly speculation?: Speculation;
   readonly timings: Timings;
 }
 
@@ -145,6 +155,7 @@ export async function* streamTokens(
       topCount: options.topLogprobs,
       chunkRows: 0,
       dumpLogits: false,
+      speculation: options.speculation,
     },
     inbox,
   );
@@ -158,6 +169,9 @@ export async function* streamTokens(
   let text = "";
   let finish: GenerateResult["finish"] | undefined;
   let firstMs = 0;
+  let drafted = 0;
+  let accepted = 0;
+  let step: number | undefined;
   try {
     while (finish === undefined) {
       const next = await inbox.next();
@@ -167,6 +181,9 @@ export async function* streamTokens(
       tokens.push(next.token);
       logprobs.push(next.logprob);
       if (options.topLogprobs > 0) top.push(next.top);
+      drafted += next.drafted;
+      if (next.step === step) accepted++;
+      step = next.step;
       const ended = eos.has(next.token);
       const { text: piece, stopped } = stops.push(ended ? decoder.finish() : decoder.push(next.token));
       text += piece;
@@ -193,6 +210,7 @@ export async function* streamTokens(
     promptTokens: prompt.tokens.length,
     finish: finish ?? "length",
     seed: options.seed,
+    ...(options.speculation ? { speculation: { drafted, accepted } } : {}),
     timings: {
       firstTokenMs: firstMs - startedMs,
       promptTokensPerSecond: (prompt.tokens.length * 1000) / (firstMs - startedMs),

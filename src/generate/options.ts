@@ -1,6 +1,7 @@
 // What can be asked of a generation, its defaults and its bounds.
 
 import { checkBoolean, checkInteger, checkKeys, checkNumber, describe } from "../check.ts";
+import type { Lookup } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { sequencesMax, topMax } from "../plan/layout.ts";
 
@@ -32,7 +33,20 @@ export interface GenerateOptions {
   readonly topLogprobs?: number | undefined;
   /** Whether `<bos>` and the like in the prompt are tokens instead of characters. Default false; chat templates always are. */
   readonly parseSpecial?: boolean | undefined;
+  /**
+   * Guesses tokens and checks several of them in one step, which reads the weights once. The result is the same, bit for bit;
+   * text that repeats some of its prompt or of itself comes sooner, other text hardly later. Default none.
+   */
+  readonly speculation?: "lookup" | LookupOptions | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** Guessing by prompt lookup: where the last tokens stood before, what followed them is taken to follow again. */
+export interface LookupOptions {
+  /** Tokens guessed in a step at most. 1 to 31, default 8. How many they are follows how many came true. */
+  readonly maxDraft?: number | undefined;
+  /** Last tokens that must have stood before. 1 to 16, default 2. */
+  readonly minMatch?: number | undefined;
 }
 
 /** Options with their defaults and within their bounds. */
@@ -50,6 +64,7 @@ export interface CheckedOptions {
   readonly batchSize: number;
   readonly topLogprobs: number;
   readonly parseSpecial: boolean;
+  readonly speculation: Lookup | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -67,6 +82,7 @@ const known = [
   "batchSize",
   "topLogprobs",
   "parseSpecial",
+  "speculation",
   "signal",
 ] as const;
 
@@ -112,7 +128,23 @@ export function checkGenerateOptions(options: GenerateOptions, batchMax: number)
     batchSize: checkInteger("batchSize", batchSize, 1, Math.min(batchMax, sequencesMax)),
     topLogprobs: checkInteger("topLogprobs", topLogprobs, 0, topMax),
     parseSpecial: checkBoolean("parseSpecial", parseSpecial),
+    speculation: checkSpeculation(options.speculation),
     signal,
+  };
+}
+
+function checkSpeculation(speculation: GenerateOptions["speculation"]): Lookup | undefined {
+  if (speculation === undefined) return undefined;
+  const lookup = speculation === "lookup" ? {} : speculation;
+  if (typeof lookup !== "object" || lookup === null) {
+    const problem = `is ${describe(lookup)}; "lookup" or an object with maxDraft and minMatch is expected`;
+    throw new OptionError("speculation", problem);
+  }
+  checkKeys("speculation", lookup, ["maxDraft", "minMatch"]);
+  const { maxDraft = 8, minMatch = 2 } = lookup;
+  return {
+    maxDraft: checkInteger("speculation.maxDraft", maxDraft, 1, 31),
+    minMatch: checkInteger("speculation.minMatch", minMatch, 1, 16),
   };
 }
 

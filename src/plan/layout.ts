@@ -196,6 +196,8 @@ export const Request = new Struct("Request", [
   ["stop_token_count", "u32"],
   ["dump_logits", "u32"],
   ["stop_tokens", "u32", 16],
+  ["draft_max", "u32"],
+  ["match_min", "u32"],
 ]);
 
 export const Record = new Struct("Record", [

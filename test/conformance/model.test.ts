@@ -81,9 +81,10 @@ async function continuation(path: string, prompt: string, count: number): Promis
     ...["score", "--model", path, "--file", file, "--max-tokens", "512", "--top", "1"],
   );
   rmSync(file);
-  const { tokens } = await tinyaiJson<{ readonly tokens: readonly number[] }>(
-    ...["generate", "--model", path, "--prompt", prompt, "--max-length", String(count), "--temperature", "0"],
-  );
+  const generate = ["generate", "--model", path, "--prompt", prompt, "--max-length", `${count}`, "--temperature", "0"];
+  const { tokens, logprobs } = await tinyaiJson<Score>(...generate);
+  const guessed = await tinyaiJson<Score>(...generate, "--speculate");
+  expect([guessed.tokens, guessed.logprobs]).toEqual([tokens, logprobs]);
   expect(tokens.length).toBeGreaterThan(0);
   return { tokens: [...promptTokens, ...tokens], promptCount: promptTokens.length };
 }

@@ -30,6 +30,7 @@ function randomRequest(random: Random): EngineRequest {
     topCount: random.pick([0, 0, 3]),
     chunkRows: random.pick([0, 0, 0, 7]),
     dumpLogits: scores && random.below(2) === 0,
+    ...random.pick([{}, { speculation: { maxDraft: 8, minMatch: 1 } }]),
   };
 }
 

@@ -125,6 +125,27 @@ describe("an option of generating", () => {
     }
   });
 
+  test("speculation: takes its name, or how many tokens to guess and to compare", () => {
+    const checked = (speculation: unknown) =>
+      checkGenerateOptions({ speculation } as GenerateOptions, batchMax).speculation;
+    expect(checked(undefined)).toBeUndefined();
+    expect(checked("lookup")).toEqual({ maxDraft: 8, minMatch: 2 });
+    expect(checked({ maxDraft: 31 })).toEqual({ maxDraft: 31, minMatch: 2 });
+    expect(checked({ maxDraft: 1, minMatch: 16 })).toEqual({ maxDraft: 1, minMatch: 16 });
+    const wrong: [unknown, string][] = [
+      ["draft", "speculation"],
+      [true, "speculation"],
+      [null, "speculation"],
+      [[], "speculation"],
+      [{ draft: 3 }, "speculation.draft"],
+      [{ maxDraft: 0 }, "speculation.maxDraft"],
+      [{ maxDraft: 32 }, "speculation.maxDraft"],
+      [{ minMatch: 0 }, "speculation.minMatch"],
+      [{ minMatch: 1.5 }, "speculation.minMatch"],
+    ];
+    for (const [speculation, option] of wrong) expect(refusal(() => checked(speculation)).option).toBe(option);
+  });
+
   test("signal: takes an AbortSignal alone", () => {
     expect(refusal(() => checkGenerateOptions({ signal: {} } as GenerateOptions, batchMax)).option).toBe("signal");
   });
