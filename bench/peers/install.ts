@@ -63,7 +63,7 @@ export async function ensureLlama(): Promise<PeerPython> {
   const python = { command, environment: { ...process.env, PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" } };
   if (!existsSync(folder)) {
     requireBuildTools();
-    await install(folder, `llama.cpp ${llamaVersion}, built for this CPU`, (packages, temporary) => {
+    await install(folder, `llama.cpp ${llamaVersion}, built for this CPU`, (packages, temporary, signal) => {
       // pip's cache knows nothing of the CPU and the flags that a package was built for.
       const pip = [
         "-m",
@@ -82,7 +82,7 @@ export async function ensureLlama(): Promise<PeerPython> {
         CMAKE_ARGS: cmakeArguments,
         CMAKE_BUILD_PARALLEL_LEVEL: String(cpu.cores),
       };
-      return runProgram([...command, ...pip, ...wanted], { env });
+      return runProgram([...command, ...pip, ...wanted], { env, signal });
     });
   }
   return { ...python, ...(await askVersions(python, `remove ${folder} and run this again; `)) };
@@ -128,30 +128,37 @@ export async function ensureNodeLlama(): Promise<PeerNode> {
     throw new SetupError(`node-llama-cpp: no prebuilt library for ${process.platform} ${process.arch}`);
   const folder = join(peersFolder, `node-llama-cpp-${nodeLlamaVersion}-${system}`);
   if (!existsSync(folder)) {
-    await install(folder, `node-llama-cpp ${nodeLlamaVersion}`, (packages) => {
+    await install(folder, `node-llama-cpp ${nodeLlamaVersion}`, (packages, _, signal) => {
       mkdirSync(packages);
       const dependencies = { "node-llama-cpp": nodeLlamaVersion, [`@node-llama-cpp/${system}`]: nodeLlamaVersion };
       writeFileSync(join(packages, "package.json"), JSON.stringify({ private: true, dependencies }));
       // The optional packages are the libraries for other systems and for GPUs: 600 MB that are of no use here.
-      return runProgram([process.execPath, "install", "--ignore-scripts", "--omit=optional"], { cwd: packages });
+      return runProgram([process.execPath, "install", "--ignore-scripts", "--omit=optional"], {
+        cwd: packages,
+        signal,
+      });
     });
   }
   return { folder, version: nodeLlamaVersion };
 }
 
-/** Installs into a temporary folder that gets its name when it is whole. */
+/** Installs into a temporary folder that gets its name when it is whole, and is removed when it fails or is interrupted. */
 async function install(
   folder: string,
   label: string,
-  work: (packages: string, temporary: string) => Promise<Finished>,
+  work: (packages: string, temporary: string, signal: AbortSignal) => Promise<Finished>,
 ): Promise<void> {
   const temporary = `${folder}.${process.pid}.tmp`;
   removeAbandoned();
   const progress = startProgress({ label, unit: "seconds" });
+  const interruption = new AbortController();
+  const interrupt = () => interruption.abort();
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, interrupt);
   try {
     mkdirSync(temporary, { recursive: true });
     const packages = join(temporary, "packages");
-    const finished = await work(packages, temporary);
+    const finished = await work(packages, temporary, interruption.signal);
+    if (interruption.signal.aborted) throw new SetupError(`${label}: interrupted; nothing is left of it`);
     if (finished.status !== 0) throw new SetupError(`${label}: ${pipProblem(finished)}`);
     renameSync(packages, folder);
     progress.done();
@@ -159,7 +166,9 @@ async function install(
     progress.failed();
     throw error;
   } finally {
-    rmSync(temporary, { recursive: true, force: true });
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, interrupt);
+    // What pip has started may write a moment longer.
+    rmSync(temporary, { recursive: true, force: true, maxRetries: 20 });
   }
 }
 
