@@ -2,9 +2,12 @@
 // in turns in one run, and the memory's bandwidth is read between them, so that a busy or throttled machine is so for all.
 // What is faster is said only where the rounds carry it. Figures of two machines, or of two runs, are not to be compared.
 //
-//   bun run bench:peers [--quick] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+// The results file is written after every model; --resume goes on with it, so that a long list can be measured in pieces.
+//
+//   bun run bench:peers [--quick] [--resume] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+//   bun run bench:peers --table
 
-import { copyFileSync, mkdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -16,13 +19,32 @@ import { root, runSetup, SetupError } from "../src/setup/checkout.ts";
 import { runProgram } from "../src/setup/python.ts";
 import { zigVersion } from "../src/setup/toolchain.ts";
 import { type Meter, openMeter } from "./meter.ts";
+import { barsOf, barsOfAll, showBar } from "./peers/bars.ts";
 import { ensureLlama, ensureNodeLlama, type PeerNode, type PeerPython } from "./peers/install.ts";
 import { ensureModel, modelNames, quickModelNames } from "./peers/models.ts";
-import { compare, geometricMean, type Ratio, showRatio } from "./peers/ratio.ts";
+import { compare, showRatio } from "./peers/ratio.ts";
+import {
+  type Conditions,
+  continueFrom,
+  type Described,
+  type Failure,
+  type Figure,
+  noResults,
+  parseResults,
+  type Result,
+  type Results,
+  type Row,
+  stillToMeasure,
+  withModel,
+} from "./peers/results.ts";
+import { tableOf } from "./peers/table.ts";
 import { type Command, launch, Worker } from "./peers/worker.ts";
-import { type Summary, show, spread, summarise } from "./statistics.ts";
+import { show, spread, summarise } from "./statistics.ts";
 
-const usage = `usage: bun run bench:peers [--quick] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+const usage = `usage: bun run bench:peers [--quick] [--resume] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
+       bun run bench:peers --table
+  --resume  keep what bench/results/peers.json holds; measure the models that it lacks, or has of another commit
+  --table   print that file as Markdown, and measure nothing
 models: ${modelNames.join(", ")}`;
 
 const promptTokens = 512;
@@ -33,14 +55,6 @@ const firstPromptTokens = 32;
 const firstContext = 2048;
 const firstGenerated = 32;
 
-/** A figure that is measured in every round, by key. */
-interface Figure {
-  readonly label: string;
-  readonly better: "more" | "less";
-  readonly unit: string;
-  readonly digits: number;
-}
-
 const rate = { better: "more", unit: "tokens/s", digits: 1 } as const;
 const figures: Readonly<Record<string, Figure>> = {
   [`prompt_${promptTokens}`]: { label: `prompt of ${promptTokens}`, ...rate },
@@ -49,6 +63,7 @@ const figures: Readonly<Record<string, Figure>> = {
   ...Object.fromEntries(
     batches.map((count) => [`batch_${count}`, { label: `${count} sequence${count > 1 ? "s together" : ""}`, ...rate }]),
   ),
+  lookup: { label: "guessing by prompt lookup", ...rate },
   first_token: { label: "start to first token", better: "less", unit: "s", digits: 3 },
   peak_memory: { label: "peak resident memory", better: "less", unit: "MB", digits: 0 },
 };
@@ -122,6 +137,8 @@ async function measure(path: string, peers: Peers, meter: Meter, settings: Setti
   const flashOn: Values = {};
   const flashOff: Values = {};
   const nodes: Values = {};
+  /** TinyAI without what is an option. */
+  const plain: Values = {};
   const runtimes: Values = {};
   const bandwidth: Values = {};
   const prompts: Values = {};
@@ -161,6 +178,14 @@ async function measure(path: string, peers: Peers, meter: Meter, settings: Setti
     for (const sequences of batches) {
       await ask(`batch_${sequences}`, { do: "batch", sequences, tokens: settings.batchTokens });
     }
+    const texts: string[] = [];
+    const repeat = (lookup: boolean, values: Values) => async () => {
+      const { rate, tokens } = await tinyai.ask({ do: "repeat", tokens: settings.tokens, lookup });
+      keep(values, "lookup", rate);
+      texts.push(JSON.stringify(tokens));
+    };
+    await inTurn([repeat(true, own), repeat(false, plain)]);
+    if (texts[0] !== texts[1]) throw new Error("guessing by prompt lookup changes the tokens");
     const values = [own, flashOn, nodes];
     await inTurn(
       starting.map((command, index) => async () => {
@@ -173,32 +198,25 @@ async function measure(path: string, peers: Peers, meter: Meter, settings: Setti
       }),
     );
   }
-  return { own, flashOn, flashOff, nodes, runtimes, bandwidth, prompts, about };
+  return { own, flashOn, flashOff, nodes, plain, runtimes, bandwidth, prompts, about };
 }
 
 type Measured = Awaited<ReturnType<typeof measure>>;
-
-/** One line of the table. */
-interface Row extends Figure {
-  readonly key: string;
-  readonly tinyai: Described;
-  readonly peer: Described;
-  readonly peerName: string;
-  /** How the peer was set where it was tried both ways: the way whose median is better. */
-  readonly setting?: string;
-  readonly ratio: Ratio;
-}
-
-type Described = Summary & { readonly rounds: readonly number[] };
 
 function describe(values: readonly number[]): Described {
   return { ...summarise(values), rounds: values };
 }
 
-function rowsOf({ own, flashOn, flashOff, nodes }: Measured): Row[] {
+function rowsOf({ own, flashOn, flashOff, nodes, plain }: Measured): Row[] {
   const rows: Row[] = [];
   for (const [key, figure] of Object.entries(figures)) {
     const tinyai = own[key] ?? [];
+    const without = plain[key];
+    if (without !== undefined) {
+      const ratio = compare(tinyai, without, figure.better);
+      rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(without), peerName: "without", ratio });
+      continue;
+    }
     const [on = [], off] = [flashOn[key], flashOff[key]];
     const offIsBetter = off !== undefined && summarise(off).median > summarise(on).median;
     const llama = offIsBetter ? off : on;
@@ -236,11 +254,20 @@ function reached({ own, bandwidth, about }: Measured, weights: number): Readonly
   return { depth_0: at("depth_0", weights), [`depth_${depth}`]: at(`depth_${depth}`, weights + kv) };
 }
 
-function resultOf(name: string, path: string, measured: Measured) {
+/** What is known of a model's measuring beside its figures. */
+type Circumstances = Pick<Result, "measured_at" | "commit" | "took_s" | "load_average_before">;
+
+function resultOf(name: string, path: string, measured: Measured, circumstances: Circumstances): Result {
   const { bandwidth, runtimes, prompts, about } = measured;
   const rows = rowsOf(measured);
   const restless = rows.filter(({ tinyai, peer }) => spread(tinyai) > 0.1 || spread(peer) > 0.1);
   const warnings: string[] = [];
+  if (circumstances.load_average_before > 0.5 * cpu.cores) {
+    // The first model's load is that of others; a later one's may be that of the model before.
+    warnings.push(
+      `the load was ${circumstances.load_average_before.toFixed(1)} on ${cpu.cores} CPUs before the first round`,
+    );
+  }
   if (restless.length > 0) {
     const list = restless.map(({ label, peerName }) => `${label} (${peerName})`).join(", ");
     warnings.push(`the machine was not quiet: spreads above 10 % in ${list}`);
@@ -251,6 +278,7 @@ function resultOf(name: string, path: string, measured: Measured) {
   const weights = weightBytesPerToken(path);
   return {
     model: name,
+    ...circumstances,
     file_bytes: statSync(path).size,
     level: String(about["level"]),
     first_prompt_tokens: read[0] ?? 0,
@@ -265,9 +293,8 @@ function resultOf(name: string, path: string, measured: Measured) {
   };
 }
 
-type Result = ReturnType<typeof resultOf>;
-
-function print({ model, file_bytes, level, rows, warnings, ...rest }: Result): void {
+function print(result: Result): void {
+  const { model, file_bytes, level, rows, warnings, ...rest } = result;
   console.log(`\n${model} (${(file_bytes / 1e6).toFixed(0)} MB), TinyAI at ${level}`);
   const cells = rows.map((row) => [
     row.label,
@@ -293,24 +320,19 @@ function print({ model, file_bytes, level, rows, warnings, ...rest }: Result): v
   }
   const runtimes = Object.entries(rest.runtime_s).map(([program, { median }]) => `${program} ${median.toFixed(3)} s`);
   console.log(`of the start, before the model is opened: ${runtimes.join(", ")}`);
+  for (const bar of barsOf(result)) console.log(`${bar.what}: ${showBar(bar)}`);
   for (const warning of warnings) console.log(warning);
-}
-
-/** The geometric mean over models of each figure's ratio to llama.cpp. */
-function overall(results: readonly Result[]): Record<string, number> {
-  return Object.fromEntries(
-    Object.keys(figures).map((key) => {
-      const rows = results.flatMap(({ rows }) => rows).filter((row) => row.key === key && row.peerName === "llama.cpp");
-      return [key, geometricMean(rows.map(({ ratio }) => ratio.ratio))];
-    }),
-  );
 }
 
 /** The commit that was measured, and whether the checkout was exactly that. */
 async function commit(): Promise<string> {
   const head = await runProgram(["git", "rev-parse", "--short=12", "HEAD"], { cwd: root });
   if (head.status !== 0) return "unknown";
-  const changes = await runProgram(["git", "status", "--porcelain", "--untracked-files=no"], { cwd: root });
+  // The results themselves change with every model that is measured.
+  const measured = [".", ":(exclude)bench/results"];
+  const changes = await runProgram(["git", "status", "--porcelain", "--untracked-files=no", "--", ...measured], {
+    cwd: root,
+  });
   return head.stdout.trim() + (changes.stdout === "" ? "" : " with changes");
 }
 
@@ -320,6 +342,18 @@ function writeWhole(path: string, text: string): void {
   const temporary = `${path}.${process.pid}.tmp`;
   writeFileSync(temporary, text);
   renameSync(temporary, path);
+}
+
+const resultsPath = join(root, "bench", "results", "peers.json");
+
+/** @throws {SetupError} if the results file is not there, or `parse` does not take it. */
+function readResults(parse: (text: string) => Results): Results {
+  try {
+    return parse(readFileSync(resultsPath, "utf8"));
+  } catch (error) {
+    const what = (error as Error).message;
+    throw new SetupError(`${resultsPath}: ${what}; run bench:peers without --resume and --table to begin a new one`);
+  }
 }
 
 function whole(name: string, text: string, maximum: number): number {
@@ -334,6 +368,8 @@ function readArguments() {
       options: {
         quick: { type: "boolean", default: false },
         json: { type: "boolean", default: false },
+        resume: { type: "boolean", default: false },
+        table: { type: "boolean", default: false },
         models: { type: "string" },
         rounds: { type: "string" },
         threads: { type: "string" },
@@ -349,6 +385,10 @@ await runSetup(async () => {
   const flags = readArguments();
   if (flags.help) {
     console.log(usage);
+    return 0;
+  }
+  if (flags.table) {
+    console.log(tableOf(readResults(parseResults)));
     return 0;
   }
   const settings: Settings = {
@@ -368,77 +408,70 @@ await runSetup(async () => {
   const peers = { python: await ensureLlama(), node: await ensureNodeLlama() };
   copyFileSync(join(here, nodeScript), join(peers.node.folder, nodeScript));
   const measuredCommit = await commit();
-  const loadBefore = loadavg()[0] ?? 0;
-  const versions = {
-    bun: Bun.version,
-    zig: zigVersion,
-    python: peers.python.pythonVersion,
-    "llama-cpp-python": peers.python.llamaVersion,
-    "node-llama-cpp": peers.node.version,
+  const conditions: Conditions = {
+    cpu: cpu.model,
+    cpus: cpu.cores,
+    versions: {
+      bun: Bun.version,
+      zig: zigVersion,
+      python: peers.python.pythonVersion,
+      "llama-cpp-python": peers.python.llamaVersion,
+      "node-llama-cpp": peers.node.version,
+    },
+    settings: { quick: flags.quick, ...settings },
   };
+  const earlier = flags.resume && existsSync(resultsPath);
+  let results = earlier ? readResults((text) => continueFrom(text, conditions)) : noResults(conditions);
+  const wanted = stillToMeasure(results, names, measuredCommit);
   if (!flags.json) {
     console.log(`${cpu.model}, ${settings.threads} threads; commit ${measuredCommit}`);
-    console.log(
-      Object.entries(versions)
-        .map((pair) => pair.join(" "))
-        .join(", "),
-    );
+    const versions = Object.entries(conditions.versions).map((pair) => pair.join(" "));
+    console.log(versions.join(", "));
     console.log(
       `medians of ${settings.rounds} rounds (least to most); ratios with the 95 % interval of their geometric mean`,
     );
+    if (wanted.length < names.length) console.log(`${names.length - wanted.length} models are measured already`);
   }
-  const results: Result[] = [];
-  const failures: { readonly model: string; readonly problem: string }[] = [];
   const meter = await openMeter(settings.threads);
   try {
-    for (const name of names) {
+    for (const name of wanted) {
       const path = await ensureModel(name, peers.python);
+      const load = loadavg()[0] ?? 0;
       const progress = startProgress({ label: `measuring ${name}`, unit: "seconds" });
+      const begin = performance.now();
+      const circumstances = {
+        measured_at: new Date().toISOString(),
+        commit: measuredCommit,
+        load_average_before: load,
+      };
+      let learned: Result | Failure;
       try {
-        const result = resultOf(name, path, await measure(path, peers, meter, settings));
+        const measured = await measure(path, peers, meter, settings);
+        const took_s = Math.round((performance.now() - begin) / 1000);
+        learned = resultOf(name, path, measured, { ...circumstances, took_s });
         progress.done();
-        results.push(result);
-        if (!flags.json) print(result);
+        if (!flags.json) print(learned);
       } catch (error) {
         progress.failed();
-        failures.push({ model: name, problem: (error as Error).message });
+        learned = { model: name, problem: (error as Error).message };
+        process.stderr.write(`${name}: ${learned.problem}\n`);
       }
+      results = withModel(results, learned, modelNames);
+      writeWhole(resultsPath, `${JSON.stringify(results, null, 2)}\n`);
     }
   } finally {
     meter.close();
   }
 
-  const document = {
-    measured_at: new Date().toISOString(),
-    commit: measuredCommit,
-    cpu: cpu.model,
-    cpus: cpu.cores,
-    load_average_before: loadBefore,
-    versions,
-    quick: flags.quick,
-    ...settings,
-    models: results,
-    overall_ratio_to_llama_cpp: results.length === 0 ? {} : overall(results),
-    failures,
-  };
-  const json = `${JSON.stringify(document, null, 2)}\n`;
-  const path = join(root, "bench", "results", "peers.json");
-  writeWhole(path, json);
-  if (loadBefore > 0.5 * cpu.cores) {
-    const load = `the load was ${loadBefore.toFixed(1)} on ${cpu.cores} CPUs before the first measurement`;
-    process.stderr.write(
-      `${load}: other programs ran, and took more from some than from others; do not rely on the ratios\n`,
-    );
-  }
-  for (const { model, problem } of failures) process.stderr.write(`${model}: ${problem}\n`);
-  if (flags.json) process.stdout.write(json);
+  if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
   else {
-    if (results.length > 1) {
-      const means = Object.entries(document.overall_ratio_to_llama_cpp);
+    if (results.models.length > 1) {
+      const means = Object.entries(results.overall_ratio_to_llama_cpp);
       console.log("\nTinyAI ÷ llama.cpp, geometric mean over the models");
       for (const [key, ratio] of means) console.log(`${(figures[key]?.label ?? key).padEnd(28)}${ratio.toFixed(2)}`);
+      for (const bar of barsOfAll(results.models)) console.log(`${bar.what}: ${showBar(bar)}`);
     }
-    console.log(`\n${path}`);
+    console.log(`\n${resultsPath}`);
   }
-  return failures.length === 0 ? 0 : 1;
+  return results.failures.some(({ model }) => names.includes(model)) ? 1 : 0;
 });

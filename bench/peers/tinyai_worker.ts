@@ -18,6 +18,7 @@ type Asked =
   | { readonly do: "about"; readonly promptTokens: number }
   | { readonly do: "prompt"; readonly tokens: number }
   | { readonly do: "generate"; readonly tokens: number; readonly depth: number }
+  | { readonly do: "repeat"; readonly tokens: number; readonly lookup: boolean }
   | { readonly do: "batch"; readonly sequences: number; readonly tokens: number };
 
 /** Any tokens do: the time does not depend on which. */
@@ -37,7 +38,17 @@ function textOf(model: Model, count: number): string {
   }
 }
 
-async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" }>): Promise<number> {
+/** Greedy generation after a prompt that repeats itself, which is what guessing by prompt lookup is for. */
+async function repeat(model: Model, asked: Extract<Asked, { do: "repeat" }>) {
+  const phrase = Array.from(promptOf(model, 32));
+  const prompt = Uint32Array.from([...phrase, ...phrase, ...phrase, ...phrase]);
+  const speculation = asked.lookup ? ({ speculation: "lookup" } as const) : {};
+  const options = { temperature: 0, ignoreEos: true, maxLength: asked.tokens + 1, ...speculation };
+  const { timings, tokens } = await model.generate(prompt, options);
+  return { rate: timings.generatedTokensPerSecond, tokens };
+}
+
+async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" | "repeat" }>): Promise<number> {
   const greedy = { temperature: 0, ignoreEos: true } as const;
   switch (asked.do) {
     case "prompt": {
@@ -86,7 +97,9 @@ if (rest.length === 1) {
             text: textOf(model, asked.promptTokens),
             kv_bytes_per_token: kvBytesPerToken(model, depth),
           }
-        : { rate: await rateOf(model, asked) };
+        : asked.do === "repeat"
+          ? await repeat(model, asked)
+          : { rate: await rateOf(model, asked) };
     process.stdout.write(`${JSON.stringify(answer)}\n`);
   }
 } else {
