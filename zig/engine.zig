@@ -404,7 +404,7 @@ pub const Engine = struct {
             if (tensor.source_bytes == 0) continue;
             if (engine.stopping()) return .none;
             engine.load_tensor = @intCast(index);
-            engine.executor.work[0].reset();
+            engine.executor.work[0].reset(engine.pool.thread_count);
             engine.pool.run(packThread);
             const failure: p.Failure = @enumFromInt(engine.load_failure.load(.acquire));
             if (failure != .none) return failure;
@@ -424,9 +424,9 @@ pub const Engine = struct {
         const work = &engine.executor.work[0];
         const buffer = engine.executor.scratch[thread];
         while (engine.load_failure.load(.monotonic) == 0 and !engine.stopping()) {
-            const first = (work.claim(piece_groups, groups) orelse return).begin;
-            const row_first = first * table.group_rows;
-            const row_count = @min(piece_groups * table.group_rows, tensor.rows - row_first);
+            const range = work.claim(thread, engine.pool.thread_count, piece_groups, groups) orelse return;
+            const row_first = range.begin * table.group_rows;
+            const row_count = @min(range.end * table.group_rows, tensor.rows) - row_first;
             const bytes = row_count * row_bytes;
             const piece = if (bytes <= buffer.len) buffer[0..@intCast(bytes)] else {
                 engine.load_failure.store(@intFromEnum(p.Failure.program), .release);
@@ -446,8 +446,8 @@ pub const Engine = struct {
                 .rows = row_count,
                 .columns = tensor.columns,
                 .source = piece.ptr,
-                .weight = resolved.base + group_sizes.weight * first,
-                .scales = resolved.scales + group_sizes.scales * first,
+                .weight = resolved.base + group_sizes.weight * range.begin,
+                .scales = resolved.scales + group_sizes.scales * range.begin,
             };
             engine.executor.kernels.pack(&arguments, 0, std.math.divCeil(u32, row_count, table.group_rows) catch unreachable);
             _ = engine.packed_bytes.fetchAdd(bytes, .monotonic);

@@ -108,7 +108,7 @@ pub const Executor = struct {
     /// Runs the step that the engine has formed. Called on the engine thread.
     pub fn run(executor: *Executor) void {
         assert(executor.step.row_count > 0);
-        for (executor.work) |*work| work.reset();
+        for (executor.work) |*work| work.reset(executor.pool.thread_count);
         executor.pool.run(runThread);
         if (executor.step.traced) _ = executor.event(0, .barrier, p.event_no_op, 0, 0, executor.own_part_end);
     }
@@ -200,13 +200,13 @@ pub const Executor = struct {
     }
 
     /// Claims units until none is left; returns how many this thread ran.
-    fn share(executor: *Executor, op: *const p.Op, index: usize, arguments: anytype, kernel: anytype, extra: anytype) u32 {
+    fn share(executor: *Executor, op: *const p.Op, index: usize, thread: u32, arguments: anytype, kernel: anytype, extra: anytype) u32 {
         const unit_count = executor.unitCount(op);
         // Eight claims a thread: late threads lose at most an eighth of their part, and claims stay rare beside the work.
         const chunk = @max(1, unit_count / (executor.pool.thread_count * 8));
         const work = &executor.work[index];
         var done: u32 = 0;
-        while (work.claim(chunk, unit_count)) |range| {
+        while (work.claim(thread, executor.pool.thread_count, chunk, unit_count)) |range| {
             @call(.auto, kernel, .{ arguments, range.begin, range.end } ++ extra);
             executor.pool.finish(work, range.end - range.begin);
             done += range.end - range.begin;
@@ -242,7 +242,7 @@ pub const Executor = struct {
                     .out_stride = out.floatStride(),
                     .scale = op.f[0],
                 };
-                return executor.share(op, index, &arguments, kernels.embed, .{});
+                return executor.share(op, index, thread, &arguments, kernels.embed, .{});
             },
             .norm => {
                 const out = executor.at(op, 0);
@@ -263,7 +263,7 @@ pub const Executor = struct {
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
-                return executor.share(op, index, &arguments, kernels.norm, .{});
+                return executor.share(op, index, thread, &arguments, kernels.norm, .{});
             },
             .add => {
                 const x = executor.at(op, 0).?;
@@ -276,7 +276,7 @@ pub const Executor = struct {
                     .y = y.floats(),
                     .y_stride = y.floatStride(),
                 };
-                return executor.share(op, index, &arguments, kernels.add, .{});
+                return executor.share(op, index, thread, &arguments, kernels.add, .{});
             },
             .quantize => {
                 const out = executor.at(op, 0).?;
@@ -289,7 +289,7 @@ pub const Executor = struct {
                     .out = out.base,
                     .out_stride = out.stride,
                 };
-                return executor.share(op, index, &arguments, kernels.quantize, .{});
+                return executor.share(op, index, thread, &arguments, kernels.quantize, .{});
             },
             .matmul => {
                 const y = executor.at(op, 0).?;
@@ -310,7 +310,7 @@ pub const Executor = struct {
                     .accumulate = op.u[0],
                     .soft_cap = op.f[0],
                 };
-                return executor.share(op, index, &arguments, kernels.matmul, .{scratch});
+                return executor.share(op, index, thread, &arguments, kernels.matmul, .{scratch});
             },
             .glu => {
                 const out = executor.at(op, 0);
@@ -330,7 +330,7 @@ pub const Executor = struct {
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
-                return executor.share(op, index, &arguments, kernels.glu, .{});
+                return executor.share(op, index, thread, &arguments, kernels.glu, .{});
             },
             .rope_table => {
                 const out = executor.at(op, 0).?;
@@ -344,7 +344,7 @@ pub const Executor = struct {
                     .out = out.floats(),
                     .out_stride = out.floatStride(),
                 };
-                return executor.share(op, index, &arguments, kernels.rope_table, .{});
+                return executor.share(op, index, thread, &arguments, kernels.rope_table, .{});
             },
             .rope_store => {
                 const q = executor.at(op, 0).?;
@@ -372,21 +372,21 @@ pub const Executor = struct {
                     .rows = &executor.step.rows,
                     .kv = executor.kvView(op.u[5]),
                 };
-                return executor.share(op, index, &arguments, kernels.rope_store, .{});
+                return executor.share(op, index, thread, &arguments, kernels.rope_store, .{});
             },
             .attention => {
                 const arguments = executor.attentionArguments(op, rows);
-                return executor.share(op, index, &arguments, kernels.attention, .{scratch});
+                return executor.share(op, index, thread, &arguments, kernels.attention, .{scratch});
             },
             .attention_merge => {
                 const arguments = executor.attentionArguments(op, rows);
-                return executor.share(op, index, &arguments, kernels.attention_merge, .{scratch});
+                return executor.share(op, index, thread, &arguments, kernels.attention_merge, .{scratch});
             },
             .gather => {
                 const out = executor.at(op, 0).?;
                 const x = executor.at(op, 1).?;
                 const work = &executor.work[index];
-                if (work.claim(1, 1) == null) return 0;
+                if (work.claim(thread, executor.pool.thread_count, 1, 1) == null) return 0;
                 for (executor.step.logits_rows[0..rows], 0..) |row, slot| {
                     const from = x.floats() + row * x.floatStride();
                     const to = out.floats() + slot * out.floatStride();
@@ -448,7 +448,7 @@ pub const Executor = struct {
         var done: u32 = 0;
         // A single draw is the engine thread's, so that its time is seen where it is spent.
         if (thread != 0 and executor.step.logits_count == 1) return 0;
-        while (work.claim(1, executor.step.logits_count)) |range| : (done += 1) {
+        while (work.claim(thread, executor.pool.thread_count, 1, executor.step.logits_count)) |range| : (done += 1) {
             executor.draw(&executor.step.draws[range.begin], range.begin, executor.candidates[thread]);
         }
         return done;

@@ -115,6 +115,12 @@ pub inline fn prefetch(pointer: [*]const u8, comptime offset_bytes: comptime_int
     @prefetch(address, .{ .rw = .read, .locality = 3, .cache = .data });
 }
 
+/// The same, into the second-level cache and not the first.
+pub inline fn prefetchFar(pointer: [*]const u8, comptime offset_bytes: comptime_int) void {
+    const address: [*]const u8 = @ptrFromInt(@intFromPtr(pointer) +% offset_bytes);
+    @prefetch(address, .{ .rw = .read, .locality = 2, .cache = .data });
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Float32 arithmetic.
 
