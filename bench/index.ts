@@ -88,7 +88,7 @@ function warn(figures: Record<string, Summary>): string[] {
 
 const chosen = chooseModel(flags.model);
 try {
-  await using model = await loadModel(chosen.path, { threads: { count: threads } });
+  await using model = await loadModel(chosen.path, { threads: { count: threads }, prefixCache: false });
   const { prompt, generation, bandwidth, reached, promptLength } = await measure(model);
   const bytes = bytesPerToken(model);
   const warnings = warn({ prompt, generation, bandwidth });

@@ -29,6 +29,7 @@ const options = {
   logitsRowsMax: 32,
   chunkPositions: 256,
   kvBytesMax: 1e9,
+  keptBytesMax: 0,
 };
 const plan = planProgram(graph, options);
 const tokenizer = createTokenizer(file.metadata);

@@ -51,12 +51,21 @@ export interface LoadOptions {
   readonly contextLength?: number | undefined;
   /** Sequences that run in one step at most, 1 to 64. Default 16. */
   readonly batchSize?: number | undefined;
+  /**
+   * Whether prompts that begin with tokens which another sequence has computed start from its keys and values, also after
+   * that sequence has ended: the result is the same, its first token comes sooner. What ended sequences leave is kept in
+   * memory that no running one needs, up to `maxBytes`; the longest unused gives way. Default true, with 256 MiB.
+   */
+  readonly prefixCache?: boolean | { readonly maxBytes?: number | undefined } | undefined;
   /** Called while the model is being loaded, with bytes done and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 const batchSizeDefault = 16;
+const keptBytesDefault = 256 * 2 ** 20;
+/** Kept keys and values take at most this part of what memory is free. */
+const keptPart = 1 / 8;
 /** Where memory is short, a context is not halved below this many positions. */
 const contextMinimum = 512;
 /** Rows of a step: enough that each weight read from memory is used many times, few enough that others wait at most for one. */
@@ -116,6 +125,7 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     level,
     contextLength,
     batchSize: checked.batchSize,
+    prefixCache: checked.keptBytesMax > 0,
     loadMs: performance.now() - startedMs,
   });
 }
@@ -135,6 +145,7 @@ interface ModelParts {
   readonly level: ChosenLevel;
   readonly contextLength: number;
   readonly batchSize: number;
+  readonly prefixCache: boolean;
   readonly loadMs: number;
 }
 
@@ -316,7 +327,7 @@ function describeOps(plan: Plan, level: string): OpInfo[] {
   });
 }
 
-const loadKeys = ["threads", "simd", "contextLength", "batchSize", "onProgress", "signal"] as const;
+const loadKeys = ["threads", "simd", "contextLength", "batchSize", "prefixCache", "onProgress", "signal"] as const;
 
 function checkLoadOptions(model: unknown, options: LoadOptions) {
   if (typeof model !== "string" || model.length === 0 || model.includes("\0")) {
@@ -352,7 +363,18 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
         ? undefined
         : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
     batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
+    keptBytesMax: checkPrefixCache(options.prefixCache),
   };
+}
+
+/** Bytes that may be kept; 0: nothing is. */
+function checkPrefixCache(option: LoadOptions["prefixCache"] = true): number {
+  if (typeof option === "boolean") return option ? keptBytesDefault : 0;
+  if (typeof option !== "object" || option === null) {
+    throw new OptionError("prefixCache", `is ${describe(option)}; true, false or an object with maxBytes is expected`);
+  }
+  checkKeys("prefixCache", option, ["maxBytes"]);
+  return checkInteger("prefixCache.maxBytes", option.maxBytes ?? keptBytesDefault, 1, 2 ** 44);
 }
 
 function checkAffinity(affinity: unknown): readonly number[] | undefined {
@@ -426,6 +448,7 @@ function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof ch
         logitsRowsMax: Math.max(scoreRows, checked.batchSize),
         chunkPositions: stepRows,
         kvBytesMax,
+        keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
       });
     const roomy = planFor(available / 2);
     // What the weights leave; one sequence always has its pages.

@@ -15,6 +15,7 @@ const lookup = @import("lookup.zig");
 const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
+const prefix = @import("prefix.zig");
 const system = @import("system.zig");
 const format = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
@@ -47,6 +48,7 @@ const Slot = struct {
     /// Guessed tokens in the step; they stand in `tokens` from `token_count` on.
     drafted: u32 = 0,
     pace: lookup.Pace = .{},
+    published: prefix.Published = .{},
     reserved_pages: [p.kv_groups_max]u32 = @splat(0),
 
     fn load(slot: *const Slot) SlotState {
@@ -285,6 +287,7 @@ pub const Engine = struct {
         slot.computed = 0;
         slot.drafted = 0;
         slot.pace = .{};
+        slot.published = .{};
         slot.order = engine.order_next;
         engine.order_next += 1;
         slot.cancelled.store(0, .monotonic);
@@ -295,7 +298,7 @@ pub const Engine = struct {
 
     fn everFits(engine: *const Engine, positions: u32) bool {
         for (engine.executor.kv_groups) |*group| {
-            if (group.pagesNeeded(positions, engine.view.header.rows_max) > group.free.len) return false;
+            if (group.pagesNeeded(positions, engine.view.header.rows_max) > group.pages.len) return false;
         }
         return true;
     }
@@ -527,7 +530,7 @@ pub const Engine = struct {
         } else return false;
         const positions = slot.token_count + slot.request.generate_max;
         for (engine.executor.kv_groups) |*group| {
-            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.free.len) return false;
+            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.pages.len) return false;
         }
         for (engine.executor.kv_groups, 0..) |*group, index| {
             slot.reserved_pages[index] = group.pagesNeeded(positions, header.rows_max);
@@ -584,9 +587,10 @@ pub const Engine = struct {
             }
             const slot = first orelse break;
             after = slot.order;
-            // Prompts are cut at fixed positions, so that what a chunk holds does not depend on what runs beside it.
-            const boundary = (slot.computed / header.chunk_positions + 1) * header.chunk_positions;
-            var rows = @min(slot.token_count, boundary) - slot.computed;
+            if (slot.computed == 0) engine.takePrefix(slot);
+            // Prompts are cut at fixed positions; what is left of one is not cut once more.
+            var rows = slot.token_count - slot.computed;
+            if (rows > header.chunk_positions) rows = header.chunk_positions - slot.computed % header.chunk_positions;
             if (slot.request.chunk_rows > 0) rows = @min(rows, slot.request.chunk_rows);
             rows = @min(rows, header.rows_max - step.row_count);
             if (slot.request.kind == .score) rows = @min(rows, header.logits_rows_max - step.logits_count);
@@ -596,6 +600,15 @@ pub const Engine = struct {
         if (step.row_count == 0) return false;
         step.id += 1;
         return true;
+    }
+
+    /// Begins with what others have computed of the slot's prompt. It is looked for when the prompt's turn comes, not when it is
+    /// admitted: prompts that came together then find what the first of them computed. A score wants every row's logits.
+    fn takePrefix(engine: *Engine, slot: *Slot) void {
+        if (slot.request.shares_prefix == 0 or slot.request.kind == .score) return;
+        slot.published = prefix.start(engine.executor.kv_groups, slot.sequence, slot.tokens[0..slot.token_count]);
+        slot.computed = slot.published.positions;
+        if (slot.computed > 0) engine.write(.{ .kind = .reused, .request = slot.request.id, .value = slot.computed });
     }
 
     /// Writes guesses behind the slot's tokens; how many. All of them may come true, and one token is drawn after them.
@@ -674,6 +687,9 @@ pub const Engine = struct {
             const prompt = slot.generated == 0;
             slot.computed += slot.step_rows - slot.drafted;
             const reason = engine.takeDraws(slot, now_ns);
+            if (slot.request.shares_prefix != 0) {
+                prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
+            }
             for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
             if (prompt and reason != .not_finite) {
                 engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });

@@ -1,5 +1,7 @@
-//! The KV cache's pages: per group of layers a pool of equal pages, a free list, and a page table per running sequence.
-//! Pages cost memory when they are first written. Everything is set aside when the program is loaded.
+//! The KV cache's pages: per group of layers a pool of equal pages and a page table per running sequence. A page may be held
+//! by several sequences that begin alike, and keeps what it holds after the last of them until it is needed for something
+//! else (prefix.zig finds it again). Pages cost memory when they are first written. Everything is set aside when the program
+//! is loaded.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -9,13 +11,44 @@ const table = @import("kernels/table.zig");
 
 pub const page_positions = table.page_positions;
 
+/// All tokens before a page, in 128 bits. Keys and values at a position depend on the tokens up to it and on nothing else.
+pub const Digest = u128;
+
+const none = std.math.maxInt(u32);
+
+/// What is known of a page. All zero: nobody holds it and nothing is in it.
+const Page = struct {
+    /// What stands in the page: `count` tokens, the first of which follows the tokens of `before`. 0: nothing that others may
+    /// use; only otherwise is the page in its bucket.
+    before: Digest,
+    tokens: [page_positions]u32,
+    count: u32,
+    /// Sequences that hold it.
+    holders: u32,
+    bucket: Link,
+    /// Its place among the kept pages: those with something in them that nobody holds.
+    kept: Link,
+};
+
+const Link = struct { previous: u32, next: u32 };
+
 pub const KvGroup = struct {
     window: u32,
     page_bytes: u64,
     base: []align(4096) u8,
-    /// Stack of free pages; the pages of low numbers come first, so that a short run touches little memory.
-    free: []u32,
-    free_count: u32,
+    page_memory: []align(4096) u8,
+    pages: []Page,
+    /// Stack of pages with nothing in them; low numbers come first, so that a short run touches little memory.
+    empty: []u32,
+    empty_count: u32,
+    /// Kept pages, longest kept to last.
+    kept_first: u32 = none,
+    kept_last: u32 = none,
+    kept_count: u32 = 0,
+    /// Pages are kept up to this many, so that memory once touched has a bound.
+    kept_max: u32,
+    /// First page of each list of pages that begin alike, by `Page.before`.
+    buckets: []u32,
     /// Pages promised to running sequences, so that a running one never finds the pool empty.
     reserved: u32 = 0,
     /// page_table[sequence · table_stride + position / 64].
@@ -26,20 +59,30 @@ pub const KvGroup = struct {
     allocated: [program.sequences_max]u32 = @splat(0),
 
     pub fn init(allocator: std.mem.Allocator, descriptor: program.KvGroup, batch_max: u32, context_max: u32) error{OutOfMemory}!KvGroup {
+        const page_count = descriptor.page_count;
         const stride = std.math.divCeil(u32, context_max, page_positions) catch unreachable;
-        const base = try system.map(descriptor.page_bytes * descriptor.page_count, true);
+        const base = try system.map(descriptor.page_bytes * page_count, true);
         errdefer system.unmap(base);
-        const free = try allocator.alloc(u32, descriptor.page_count);
-        errdefer allocator.free(free);
-        for (free, 0..) |*page, index| page.* = descriptor.page_count - 1 - @as(u32, @intCast(index));
+        const page_memory = try system.map(@as(u64, page_count) * @sizeOf(Page), true);
+        errdefer system.unmap(page_memory);
+        const empty = try allocator.alloc(u32, page_count);
+        errdefer allocator.free(empty);
+        for (empty, 0..) |*page, index| page.* = page_count - 1 - @as(u32, @intCast(index));
+        const buckets = try allocator.alloc(u32, std.math.ceilPowerOfTwoAssert(u32, page_count));
+        errdefer allocator.free(buckets);
+        @memset(buckets, none);
         const page_table = try allocator.alloc(u32, @as(usize, batch_max) * stride);
         @memset(page_table, 0);
         return .{
             .window = descriptor.window,
             .page_bytes = descriptor.page_bytes,
             .base = base,
-            .free = free,
-            .free_count = descriptor.page_count,
+            .page_memory = page_memory,
+            .pages = @as([*]Page, @ptrCast(page_memory.ptr))[0..page_count],
+            .empty = empty,
+            .empty_count = page_count,
+            .kept_max = descriptor.kept_max,
+            .buckets = buckets,
             .page_table = page_table,
             .table_stride = stride,
         };
@@ -47,7 +90,9 @@ pub const KvGroup = struct {
 
     pub fn deinit(group: *KvGroup, allocator: std.mem.Allocator) void {
         allocator.free(group.page_table);
-        allocator.free(group.free);
+        allocator.free(group.buckets);
+        allocator.free(group.empty);
+        system.unmap(group.page_memory);
         system.unmap(group.base);
     }
 
@@ -59,55 +104,176 @@ pub const KvGroup = struct {
         return @min(all, (group.window + step_rows) / page_positions + 2);
     }
 
+    /// The first page that positions from `next` on look at.
+    pub fn firstNeeded(group: *const KvGroup, next: u32) u32 {
+        if (group.window == 0 or next + 1 <= group.window) return 0;
+        return (next + 1 - group.window) / page_positions;
+    }
+
+    /// A sequence's entry for its page number `block`.
+    pub fn entry(group: *const KvGroup, sequence: u32, block: u32) *u32 {
+        assert(block < group.table_stride);
+        return &group.page_table[sequence * group.table_stride + block];
+    }
+
+    pub fn bytes(group: *const KvGroup, page: u32) []align(64) u8 {
+        const first: usize = @intCast(page * group.page_bytes);
+        return @alignCast(group.base[first..][0..@intCast(group.page_bytes)]);
+    }
+
     /// Makes sure that positions below `end` of `sequence` have pages.
     pub fn ensure(group: *KvGroup, sequence: u32, end: u32) void {
         const needed = std.math.divCeil(u32, end, page_positions) catch unreachable;
         while (group.allocated[sequence] < needed) : (group.allocated[sequence] += 1) {
-            assert(group.free_count > 0); // Admission reserved it.
-            group.free_count -= 1;
-            group.page_table[sequence * group.table_stride + group.allocated[sequence]] = group.free[group.free_count];
+            group.entry(sequence, group.allocated[sequence]).* = group.take();
         }
     }
 
     /// Gives back pages that positions from `next` on no longer look at.
     pub fn releaseBehind(group: *KvGroup, sequence: u32, next: u32) void {
-        if (group.window == 0 or next + 1 <= group.window) return;
-        group.releaseBelow(sequence, @min((next + 1 - group.window) / page_positions, group.allocated[sequence]));
+        const end = @min(group.firstNeeded(next), group.allocated[sequence]);
+        while (group.released[sequence] < end) : (group.released[sequence] += 1) {
+            group.release(group.entry(sequence, group.released[sequence]).*);
+        }
     }
 
     pub fn releaseAll(group: *KvGroup, sequence: u32) void {
-        group.releaseBelow(sequence, group.allocated[sequence]);
+        // The last first: what comes after a page is of no use without it.
+        var block = group.allocated[sequence];
+        while (block > group.released[sequence]) {
+            block -= 1;
+            group.release(group.entry(sequence, block).*);
+        }
         group.allocated[sequence] = 0;
         group.released[sequence] = 0;
     }
 
-    fn releaseBelow(group: *KvGroup, sequence: u32, end: u32) void {
-        while (group.released[sequence] < end) : (group.released[sequence] += 1) {
-            const page = group.page_table[sequence * group.table_stride + group.released[sequence]];
-            assert(group.free_count < group.free.len);
-            group.free[group.free_count] = page;
-            group.free_count += 1;
+    pub const Match = struct { page: u32 = none, length: u32 = 0 };
+
+    /// The page behind the tokens of `before` that agrees longest with `tokens`, and how many of them it has.
+    pub fn find(group: *const KvGroup, before: Digest, tokens: []const u32) Match {
+        var best: Match = .{};
+        var index = group.bucket(before).*;
+        while (index != none and best.length < tokens.len) : (index = group.pages[index].bucket.next) {
+            const page = &group.pages[index];
+            if (page.before != before) continue;
+            const most = @min(page.count, tokens.len);
+            const length: u32 = @intCast(std.mem.findDiff(u32, page.tokens[0..most], tokens[0..most]) orelse most);
+            if (length > best.length) best = .{ .page = index, .length = length };
         }
+        return best;
+    }
+
+    /// Makes a whole page of others the next page of `sequence`.
+    pub fn share(group: *KvGroup, sequence: u32, index: u32) void {
+        const page = &group.pages[index];
+        assert(page.count == page_positions);
+        if (page.holders == 0) group.unlinkKept(page);
+        page.holders += 1;
+        group.entry(sequence, group.allocated[sequence]).* = index;
+        group.allocated[sequence] += 1;
+    }
+
+    /// Copies a page whose first positions `sequence` shares with others into its next page.
+    pub fn copy(group: *KvGroup, sequence: u32, from: u32) void {
+        const to = group.take();
+        // A kept page may have been the one to give way; what it holds is still there.
+        if (to != from) @memcpy(group.bytes(to), group.bytes(from));
+        group.entry(sequence, group.allocated[sequence]).* = to;
+        group.allocated[sequence] += 1;
+    }
+
+    /// Tells that page `block` of `sequence` holds the keys and values of `tokens`, which follow those of `before`.
+    pub fn publish(group: *KvGroup, sequence: u32, block: u32, before: Digest, tokens: []const u32) void {
+        assert(block >= group.released[sequence] and block < group.allocated[sequence]);
+        const index = group.entry(sequence, block).*;
+        const page = &group.pages[index];
+        assert(page.holders == 1 and page.count <= tokens.len);
+        if (page.count == 0) group.link(index, before);
+        @memcpy(page.tokens[page.count..tokens.len], tokens[page.count..]);
+        page.count = @intCast(tokens.len);
+    }
+
+    /// A page for a sequence to write, that nobody else sees.
+    fn take(group: *KvGroup) u32 {
+        if (group.empty_count == 0) group.forget(group.kept_first);
+        assert(group.empty_count > 0); // Admission reserved it.
+        group.empty_count -= 1;
+        const index = group.empty[group.empty_count];
+        group.pages[index].holders = 1;
+        return index;
+    }
+
+    fn release(group: *KvGroup, index: u32) void {
+        const page = &group.pages[index];
+        assert(page.holders > 0);
+        page.holders -= 1;
+        if (page.holders > 0) return;
+        group.linkKept(index);
+        if (page.count == 0) group.forget(index) else if (group.kept_count > group.kept_max) group.forget(group.kept_first);
+    }
+
+    /// Makes a kept page an empty one.
+    fn forget(group: *KvGroup, index: u32) void {
+        const page = &group.pages[index];
+        assert(page.holders == 0);
+        group.unlinkKept(page);
+        if (page.count > 0) group.unlink(page);
+        page.count = 0;
+        group.empty[group.empty_count] = index;
+        group.empty_count += 1;
+    }
+
+    fn bucket(group: *const KvGroup, before: Digest) *u32 {
+        return &group.buckets[@as(u32, @truncate(before)) & @as(u32, @intCast(group.buckets.len - 1))];
+    }
+
+    fn link(group: *KvGroup, index: u32, before: Digest) void {
+        const first = group.bucket(before);
+        group.pages[index].before = before;
+        group.pages[index].bucket = .{ .previous = none, .next = first.* };
+        if (first.* != none) group.pages[first.*].bucket.previous = index;
+        first.* = index;
+    }
+
+    fn unlink(group: *KvGroup, page: *Page) void {
+        const at = page.bucket;
+        if (at.next != none) group.pages[at.next].bucket.previous = at.previous;
+        if (at.previous != none) group.pages[at.previous].bucket.next = at.next else group.bucket(page.before).* = at.next;
+    }
+
+    fn linkKept(group: *KvGroup, index: u32) void {
+        group.pages[index].kept = .{ .previous = group.kept_last, .next = none };
+        if (group.kept_last != none) group.pages[group.kept_last].kept.next = index else group.kept_first = index;
+        group.kept_last = index;
+        group.kept_count += 1;
+    }
+
+    fn unlinkKept(group: *KvGroup, page: *Page) void {
+        const at = page.kept;
+        if (at.next != none) group.pages[at.next].kept.previous = at.previous else group.kept_last = at.previous;
+        if (at.previous != none) group.pages[at.previous].kept.next = at.next else group.kept_first = at.next;
+        group.kept_count -= 1;
     }
 };
 
 test "a windowed group holds few pages however long the sequence" {
     const allocator = std.testing.allocator;
-    var group = try KvGroup.init(allocator, .{ .window = 128, .page_count = 6, .page_bytes = 4096 }, 2, 4096);
+    var group = try KvGroup.init(allocator, .{ .window = 128, .page_count = 6, .page_bytes = 4096, .kept_max = 0 }, 2, 4096);
     defer group.deinit(allocator);
     var next: u32 = 0;
     while (next < 4096) : (next += 64) {
         group.ensure(1, next + 64);
         group.releaseBehind(1, next + 64);
-        try std.testing.expect(group.free.len - group.free_count <= group.pagesNeeded(4096, 64));
+        try std.testing.expect(group.pages.len - group.empty_count <= group.pagesNeeded(4096, 64));
     }
     group.releaseAll(1);
-    try std.testing.expectEqual(6, group.free_count);
+    try std.testing.expectEqual(6, group.empty_count);
 }
 
 test "pages of two sequences differ" {
     const allocator = std.testing.allocator;
-    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 8, .page_bytes = 4096 }, 2, 256);
+    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 8, .page_bytes = 4096, .kept_max = 8 }, 2, 256);
     defer group.deinit(allocator);
     group.ensure(0, 200);
     group.ensure(1, 256);
@@ -117,4 +283,25 @@ test "pages of two sequences differ" {
         try std.testing.expect(!seen[number]);
         seen[number] = true;
     };
+}
+
+test "kept pages have a bound, and the longest kept give way" {
+    const allocator = std.testing.allocator;
+    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 8, .page_bytes = 4096, .kept_max = 3 }, 1, 256);
+    defer group.deinit(allocator);
+    var tokens: [page_positions]u32 = @splat(0);
+    for (0..5) |round| {
+        tokens[0] = @intCast(round);
+        group.ensure(0, 64);
+        group.publish(0, 0, 0, &tokens);
+        group.releaseAll(0);
+        try std.testing.expectEqual(@min(round + 1, 3), group.kept_count);
+    }
+    for (0..5) |round| {
+        tokens[0] = @intCast(round);
+        try std.testing.expectEqual(@as(u32, if (round < 2) 0 else 64), group.find(0, &tokens).length);
+    }
+    group.ensure(0, 256);
+    group.releaseAll(0);
+    try std.testing.expectEqual(3, group.kept_count);
 }

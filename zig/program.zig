@@ -135,6 +135,9 @@ pub const KvGroup = extern struct {
     /// Pages in the pool.
     page_count: u32,
     page_bytes: u64,
+    /// Pages that nobody holds keep what they hold, up to this many, for prompts that begin alike.
+    kept_max: u32,
+    reserved: u32 = 0,
 };
 
 /// What the engine is made with, beside the program.
@@ -188,6 +191,8 @@ pub const Request = extern struct {
     draft_max: u32,
     /// Tokens that must agree for a guess.
     match_min: u32,
+    /// 1: it may begin with keys and values that others computed, and others with those that it computes.
+    shares_prefix: u32,
 };
 
 pub const RecordKind = enum(u32) {
@@ -207,6 +212,8 @@ pub const RecordKind = enum(u32) {
     progress = 5,
     /// Rows of logits can be read. value: row count; token: the first one's place among the step's rows of logits.
     logits = 6,
+    /// The prompt's first positions need not be computed: keys and values of them were there. value: how many.
+    reused = 7,
 };
 
 /// `not_finite`: the logits held a value that is not a number, or none that is finite: the weights are damaged.
@@ -339,6 +346,6 @@ pub const View = struct {
             if (kv_layer) |layer| if (layer >= header.kv_layer_count) return error.Program;
         }
         for (view.kv_layers) |layer| if (layer.group >= header.kv_group_count) return error.Program;
-        for (view.kv_groups) |group| if (group.page_count == 0 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
+        for (view.kv_groups) |group| if (group.page_count == 0 or group.page_count > 1 << 31 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
     }
 };

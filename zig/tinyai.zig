@@ -137,6 +137,7 @@ test {
     _ = @import("lookup.zig");
     _ = @import("memory.zig");
     _ = @import("pool.zig");
+    _ = @import("prefix.zig");
     _ = @import("program.zig");
     _ = engine_;
 }

@@ -86,6 +86,7 @@ if (rest.length === 1) {
   const depth = Number(rest[0]);
   await using model = await loadModel(path, {
     threads: { count: Number(threads) },
+    prefixCache: false,
     contextLength: Math.min(depth + 1024, 8192),
   });
   for await (const line of createInterface({ input: process.stdin })) {
@@ -106,6 +107,7 @@ if (rest.length === 1) {
   const [text = "", tokens = "1", context = "2048"] = rest;
   await using model = await loadModel(path, {
     threads: { count: Number(threads) },
+    prefixCache: false,
     contextLength: Number(context),
     batchSize: 1,
   });

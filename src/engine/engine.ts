@@ -43,6 +43,8 @@ export interface EngineRequest {
   readonly dumpLogits: boolean;
   /** Guessing by lookup, without effect on what is drawn. */
   readonly speculation?: Lookup | undefined;
+  /** Whether it may begin with keys and values that others computed, and others with its own; without effect on what is drawn. */
+  readonly sharesPrefix: boolean;
 }
 
 export interface Lookup {
@@ -77,6 +79,8 @@ export type Finish = Exclude<(typeof layout.finishes)[number], "not_finite">;
 /** How a request's owner hears of it. `onFinish` or `onError` is the last call. */
 export interface RequestListener {
   onToken(token: EngineToken): void;
+  /** The prompt's first positions, which need not be computed: before any progress, and only if there are some. */
+  onReused?(positions: number): void;
   /** Positions of the prompt computed so far. */
   onProgress?(positions: number, timeNs: number): void;
   onLogits?(rows: Float32Array, rowCount: number): void;
@@ -307,6 +311,7 @@ export class Engine {
         stop_tokens: request.stopTokens,
         draft_max: request.speculation?.maxDraft ?? 0,
         match_min: request.speculation?.minMatch ?? 0,
+        shares_prefix: request.sharesPrefix ? 1 : 0,
       });
       const { symbols } = this.#library;
       if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
@@ -391,6 +396,9 @@ export class Engine {
       }
       case recordKinds.progress:
         live.listener.onProgress?.(this.#u32(base, "position"), this.#timeNs(base));
+        break;
+      case recordKinds.reused:
+        live.listener.onReused?.(this.#u32(base, "value"));
         break;
       case recordKinds.logits:
         this.#readLogits(live, token, this.#u32(base, "value"));

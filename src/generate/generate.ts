@@ -30,7 +30,7 @@ export interface Piece extends Partial<GeneratedToken> {
 export interface Timings {
   /** From the call to the first token. */
   readonly firstTokenMs: number;
-  /** Tokens of the prompt over the time to the first token. */
+  /** Tokens of the prompt that were computed, over the time to the first token. */
   readonly promptTokensPerSecond: number;
   /** Tokens after the first over the time after the first; 0 with fewer than two. */
   readonly generatedTokensPerSecond: number;
@@ -54,6 +54,8 @@ export interface GenerateResult {
   /** The most likely tokens at each place, where `topLogprobs` asked for them. */
   readonly top: readonly (readonly Candidate[])[];
   readonly promptTokens: number;
+  /** The prompt's first tokens whose keys and values were there from another sequence, and were not computed again. */
+  readonly reusedTokens: number;
   /** `eos`: the model ended. `stop`: a stop text was reached. `length`: maxLength was. */
   readonly finish: "eos" | "stop" | "length";
   readonly seed: bigint;
@@ -67,6 +69,8 @@ export interface Generator {
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly contextLength: number;
+  /** Whether sequences may begin with each other's keys and values. */
+  readonly prefixCache: boolean;
 }
 
 const defaultMaxLength = 128;
@@ -156,6 +160,7 @@ export async function* streamTokens(
       chunkRows: 0,
       dumpLogits: false,
       speculation: options.speculation,
+      sharesPrefix: generator.prefixCache && options.cachePrompt,
     },
     inbox,
   );
@@ -208,12 +213,13 @@ export async function* streamTokens(
     logprobs,
     top,
     promptTokens: prompt.tokens.length,
+    reusedTokens: inbox.reused,
     finish: finish ?? "length",
     seed: options.seed,
     ...(options.speculation ? { speculation: { drafted, accepted } } : {}),
     timings: {
       firstTokenMs: firstMs - startedMs,
-      promptTokensPerSecond: (prompt.tokens.length * 1000) / (firstMs - startedMs),
+      promptTokensPerSecond: ((prompt.tokens.length - inbox.reused) * 1000) / (firstMs - startedMs),
       generatedTokensPerSecond: tokens.length > 1 ? ((tokens.length - 1) * 1000) / (inbox.lastMs - firstMs) : 0,
       wallMs: endMs - startedMs,
     },
@@ -234,6 +240,8 @@ class Inbox {
   #wake: (() => void) | undefined;
   #error: Error | undefined;
   ended = false;
+  /** Positions of the prompt that were there. */
+  reused = 0;
   /** When the last token came. */
   lastMs = 0;
 
@@ -241,6 +249,10 @@ class Inbox {
     this.lastMs = performance.now();
     this.#tokens.push(token);
     this.#wake?.();
+  }
+
+  onReused(positions: number): void {
+    this.reused = positions;
   }
 
   onFinish(_finish: Finish): void {

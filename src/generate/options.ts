@@ -38,6 +38,11 @@ export interface GenerateOptions {
    * text that repeats some of its prompt or of itself comes sooner, other text hardly later. Default none.
    */
   readonly speculation?: "lookup" | LookupOptions | undefined;
+  /**
+   * Whether the prompt may begin with keys and values that another sequence computed for the same first tokens, and others
+   * with its own. The result is the same, bit for bit; its first token comes sooner. Default: as the model was loaded (true).
+   */
+  readonly cachePrompt?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -65,6 +70,7 @@ export interface CheckedOptions {
   readonly topLogprobs: number;
   readonly parseSpecial: boolean;
   readonly speculation: Lookup | undefined;
+  readonly cachePrompt: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -83,6 +89,7 @@ const known = [
   "topLogprobs",
   "parseSpecial",
   "speculation",
+  "cachePrompt",
   "signal",
 ] as const;
 
@@ -108,6 +115,7 @@ export function checkGenerateOptions(options: GenerateOptions, batchMax: number)
     batchSize = batchMax,
     topLogprobs = 0,
     parseSpecial = false,
+    cachePrompt = true,
     signal,
   } = options;
   if (topP === 0) throw new OptionError("topP", "is 0, which leaves no token; a number above 0 up to 1 is expected");
@@ -129,6 +137,7 @@ export function checkGenerateOptions(options: GenerateOptions, batchMax: number)
     topLogprobs: checkInteger("topLogprobs", topLogprobs, 0, topMax),
     parseSpecial: checkBoolean("parseSpecial", parseSpecial),
     speculation: checkSpeculation(options.speculation),
+    cachePrompt: checkBoolean("cachePrompt", cachePrompt),
     signal,
   };
 }

@@ -99,6 +99,7 @@ export async function scoreTokens(
       topCount: checked.top,
       chunkRows: checked.oneByOne ? 1 : 0,
       dumpLogits: checked.onLogits !== undefined,
+      sharesPrefix: generator.prefixCache,
     },
     {
       onToken(token) {

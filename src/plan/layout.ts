@@ -166,6 +166,8 @@ export const KvGroup = new Struct("KvGroup", [
   ["window", "u32"],
   ["page_count", "u32"],
   ["page_bytes", "u64"],
+  ["kept_max", "u32"],
+  ["reserved", "u32"],
 ]);
 
 export const Config = new Struct("Config", [
@@ -198,6 +200,7 @@ export const Request = new Struct("Request", [
   ["stop_tokens", "u32", 16],
   ["draft_max", "u32"],
   ["match_min", "u32"],
+  ["shares_prefix", "u32"],
 ]);
 
 export const Record = new Struct("Record", [
@@ -251,6 +254,7 @@ export const recordKinds = {
   finished: 4,
   progress: 5,
   logits: 6,
+  reused: 7,
 } as const;
 export const requestKinds = { generate: 0, score: 1 } as const;
 export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite"] as const;

@@ -21,6 +21,8 @@ export interface PlanOptions {
   readonly chunkPositions: number;
   /** Bytes that KV pages may take when all are written; at least one sequence of `contextMax` is always planned. */
   readonly kvBytesMax: number;
+  /** Bytes of pages that keep what finished sequences left in them, for prompts that begin alike; 0: none are kept. */
+  readonly keptBytesMax: number;
 }
 
 /** One op as the profiler and a reader of the plan see it. */
@@ -48,6 +50,8 @@ export interface KvGroupPlan {
   readonly layers: readonly number[];
   readonly pageBytes: number;
   readonly pageCount: number;
+  /** Pages that nobody holds keep what they hold, up to this many. */
+  readonly keptMax: number;
 }
 
 export interface Plan {
@@ -67,6 +71,8 @@ export interface Plan {
 }
 
 const alignment = 64;
+/** More than this many whole contexts are not kept, however small their pages are. */
+const keptContexts = 64;
 const regions = { weights: 0, constants: 1, arena: 2 } as const;
 
 interface PlacedTensor {
@@ -269,7 +275,7 @@ class Planner {
 
   #planKv(): KvPlan {
     const { kvLayers } = this.#lowered;
-    const { contextMax, batchMax, rowsMax, kvBytesMax } = this.#options;
+    const { contextMax, batchMax, rowsMax, kvBytesMax, keptBytesMax } = this.#options;
     // A window as long as the context is no window.
     const windows = [...new Set(kvLayers.map((layer) => (layer.window >= contextMax ? 0 : layer.window)))];
     if (windows.length > layout.kvGroupsMax) throw new RangeError(`${windows.length} different attention windows`);
@@ -289,15 +295,20 @@ class Planner {
     });
     const bytesPerSequence = groups.reduce((sum, group) => sum + group.pagesPerSequence * group.pageBytes, 0);
     const sequences = Math.max(1, Math.min(batchMax, kvBytesMax / Math.max(1, bytesPerSequence)));
+    // Kept pages are those that running sequences leave, and some of their own where memory allows. Groups share the bytes
+    // alike: windows want few pages of a long text, but large ones.
+    const ownBytes = Math.max(0, Math.min(keptBytesMax, kvBytesMax - sequences * bytesPerSequence));
+    const pagesIn = (bytes: number, pageBytes: number) => Math.floor(bytes / groups.length / pageBytes);
+    const keptLimit = keptContexts * Math.ceil(contextMax / layout.pagePositions);
     return {
       bytesPerSequence,
       places,
-      groups: groups.map(({ window, layers, pageBytes, pagesPerSequence }) => ({
-        window,
-        layers,
-        pageBytes,
-        pageCount: Math.max(pagesPerSequence, Math.floor(pagesPerSequence * sequences)),
-      })),
+      groups: groups.map(({ window, layers, pageBytes, pagesPerSequence }) => {
+        const running = Math.max(pagesPerSequence, Math.floor(pagesPerSequence * sequences));
+        const pageCount = running + Math.min(keptLimit, pagesIn(ownBytes, pageBytes));
+        const keptMax = Math.min(keptLimit, pageCount, pagesIn(keptBytesMax, pageBytes));
+        return { window, layers, pageBytes, pageCount, keptMax };
+      }),
     };
   }
 
@@ -354,6 +365,7 @@ class Planner {
         window: group.window,
         page_count: group.pageCount,
         page_bytes: group.pageBytes,
+        kept_max: group.keptMax,
       });
     });
     for (const { offset, values } of this.#constants) {

@@ -19,7 +19,7 @@ const tokens = Uint32Array.from({ length: 120 }, () => 3 + random.below(500));
 
 async function run(path: string, level: string) {
   process.env["TINYAI_SIMD"] = level;
-  await using model = await loadModel(path);
+  await using model = await loadModel(path, { prefixCache: false });
   expect(model.simdLevel).toMatchObject({ name: level, reason: "forced by TINYAI_SIMD" });
   const logits: Float32Array[] = [];
   await model.score(tokens, {

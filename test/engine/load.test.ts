@@ -149,6 +149,7 @@ describe("the engine", () => {
     topCount: 0,
     chunkRows: 0,
     dumpLogits: false,
+    sharesPrefix: true,
   } as const;
 
   test("runs no more sequences in a step than it was planned for, and as many where there are enough", async () => {

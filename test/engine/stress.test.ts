@@ -1,5 +1,6 @@
 // Many requests of all kinds at once, with cancels at random moments, on an engine that has room for all and on one that has
-// too few pages: every request that is not cancelled gives what it gives alone, and in the end everything is free again.
+// too few pages, with prefixes that they share: every request that is not cancelled gives what it gives alone, and in the end
+// everything is free again.
 
 import { afterAll, describe, expect, test } from "bun:test";
 import type { EngineRequest, EngineToken } from "../../src/engine/engine.ts";
@@ -12,12 +13,16 @@ const folder = temporaryFolder();
 const path = folder.file("gemma.gguf");
 writeTinyModel(path, { architecture: "gemma3", dtype: "Q5_1", layers: 6, slidingWindow: 40, context: 512 });
 
+/** Half of the requests begin with some of this. */
+const common = Array.from({ length: 512 }, (_, index) => (index * 31) % 512);
+
 function randomRequest(random: Random): EngineRequest {
   const length = random.pick([1, 2, 5, 30, 64, 65, 130, 260, 400]);
+  const alike = random.below(2) * random.below(length + 1);
   const scores = random.below(4) === 0;
   return {
     kind: scores ? "score" : "generate",
-    tokens: Uint32Array.from({ length }, () => random.below(512)),
+    tokens: Uint32Array.from({ length }, (_, index) => (index < alike ? (common[index] ?? 0) : random.below(512))),
     generateMax: scores ? 0 : 1 + random.below(60),
     seed: BigInt(random.bits()),
     temperature: random.pick([0, 0.7, 1.5]),
@@ -30,6 +35,7 @@ function randomRequest(random: Random): EngineRequest {
     topCount: random.pick([0, 0, 3]),
     chunkRows: random.pick([0, 0, 0, 7]),
     dumpLogits: scores && random.below(2) === 0,
+    sharesPrefix: random.below(5) > 0,
     ...random.pick([{}, { speculation: { maxDraft: 8, minMatch: 1 } }]),
   };
 }
@@ -66,12 +72,13 @@ const requests = Array.from({ length: 40 }, () => randomRequest(random));
 const reference = await openEngine(path, {}, { threadCount: 1 });
 afterAll(() => reference.engine.close());
 const expected: Outcome[] = [];
-for (const request of requests) expected.push(await run(reference, request));
+for (const request of requests) expected.push(await run(reference, { ...request, sharesPrefix: false }));
 
 describe("requests of all kinds give what each gives alone", () => {
   const engines = {
     "with room for all, on two threads": [{}, { threadCount: 2, events: true }],
     "with pages for one long sequence": [{ kvBytesMax: 0 }, { threadCount: 1 }],
+    "with few kept pages": [{ keptBytesMax: 40_000 }, { threadCount: 2 }],
     "three at once": [{ batchMax: 3 }, { threadCount: 2 }],
     "with as many rows of logits as sequences": [{ batchMax: 16, logitsRowsMax: 16 }, { threadCount: 1 }],
     "sixty-four at once": [{ batchMax: 64, logitsRowsMax: 64 }, { threadCount: 2 }],

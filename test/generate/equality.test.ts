@@ -23,6 +23,8 @@ const shapes: Record<string, TinyModelOptions> = {
   },
 };
 
+/** What is compared is computed each time. */
+const everyPrompt = { prefixCache: false };
 const greedy: GenerateOptions = { maxLength: 30, temperature: 0, ignoreEos: true };
 const sampled: GenerateOptions = {
   maxLength: 30,
@@ -74,14 +76,18 @@ for (const [name, shape] of Object.entries(shapes)) {
   describe(name, async () => {
     const path = folder.file(`${name}.gguf`);
     writeTinyModel(path, { context: 1024, ...shape });
-    const model = await loadModel(path, { threads: { count: 1 } });
+    const model = await loadModel(path, { threads: { count: 1 }, ...everyPrompt });
     afterAll(() => model.close());
 
     for (const [kind, options] of Object.entries({ greedy, sampled })) {
       test(`sixteen prompts that join while others run give what each gives alone, ${kind}`, async () => {
         const expected = await alone(model, options);
         expect(await joining(model, options)).toEqual(expected);
-        await using threads = await loadModel(path, { threads: { count: Math.min(2, cpu.cores) }, batchSize: 5 });
+        await using threads = await loadModel(path, {
+          threads: { count: Math.min(2, cpu.cores) },
+          batchSize: 5,
+          ...everyPrompt,
+        });
         expect(await joining(threads, options)).toEqual(expected);
         expect(await alone(threads, options)).toEqual(expected);
       });
@@ -113,7 +119,7 @@ test("as many threads as there are CPUs give what one gives", async () => {
   writeTinyModel(path, { architecture: "gemma3", dtype: "Q5_0", layers: 6 });
   const results = [];
   for (let count = 1; count <= Math.min(cpu.cores, 4); count++) {
-    await using model = await loadModel(path, { threads: { count } });
+    await using model = await loadModel(path, { threads: { count }, ...everyPrompt });
     expect(model.threadCount).toBe(count);
     results.push(essence(await model.generate("once upon a time", { ...sampled, maxLength: 60, seed: 11 })));
   }
@@ -123,7 +129,7 @@ test("as many threads as there are CPUs give what one gives", async () => {
 test("a seed as a number and as a bigint is the same, another seed is not", async () => {
   const path = folder.file("seeds.gguf");
   writeTinyModel(path);
-  await using model = await loadModel(path);
+  await using model = await loadModel(path, everyPrompt);
   const run = (seed: number | bigint) => model.generate("hello", { ...sampled, seed });
   const [a, b, c, d] = [await run(5), await run(5n), await run(6), await run((1n << 64n) - 1n)];
   expect(essence(a)).toEqual(essence(b));

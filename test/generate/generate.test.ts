@@ -349,7 +349,8 @@ describe("closing", () => {
 
 describe("a profile", () => {
   test("adds up to the steps' own time exactly, with what is not attributed as a row of its own", async () => {
-    const profile = await model.profile(() => model.generate(["hello", "once upon a time"], options));
+    const prompts = ["hello", "once upon a time"];
+    const profile = await model.profile(() => model.generate(prompts, { ...options, cachePrompt: false }));
     const sum = (rows: readonly { totalNs: number }[]) => rows.reduce((total, { totalNs }) => total + totalNs, 0);
     const ops = sum(profile.byOp);
     expect(sum(profile.byKind)).toBe(ops);

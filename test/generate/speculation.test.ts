@@ -60,7 +60,7 @@ for (const [name, shape] of Object.entries(shapes)) {
   describe(name, async () => {
     const path = folder.file(`${name}.gguf`);
     writeTinyModel(path, { context: 512, ...shape });
-    const model = await loadModel(path);
+    const model = await loadModel(path, { prefixCache: false });
     afterAll(() => model.close());
 
     for (const [kind, options] of Object.entries(kinds)) {
@@ -85,7 +85,7 @@ for (const [name, shape] of Object.entries(shapes)) {
 describe("a model that repeats itself", async () => {
   const path = folder.file("repeats.gguf");
   writeTinyModel(path, { architecture: "gemma3", layers: 6, context: 256 });
-  const model = await loadModel(path);
+  const model = await loadModel(path, { prefixCache: false });
   afterAll(() => model.close());
   const prompt = prompts[0] ?? new Uint32Array(0);
   const greedy: GenerateOptions = { temperature: 0, ignoreEos: true };

@@ -26,6 +26,7 @@ const options: PlanOptions = {
   logitsRowsMax: 8,
   chunkPositions: 32,
   kvBytesMax: 1e9,
+  keptBytesMax: 0,
 };
 
 let names = 0;
@@ -381,6 +382,39 @@ describe("the KV cache's plan", () => {
     const all = windows([0, 16]).kvBytesPerSequence;
     expect(windows([0, 16], { kvBytesMax: 2.5 * all }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([80, 5]);
     expect(windows([0, 16], { kvBytesMax: 0 }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([32, 2]);
+  });
+
+  test("keeps pages of ended sequences, each group the same bytes, in pages of their own where memory allows", () => {
+    const kept = (changes: Partial<PlanOptions>) =>
+      windows([0, 16, 16], changes).kvGroups.map(({ pageCount, keptMax }) => [pageCount, keptMax]);
+    const running = 4 * (32 + 2 * 2) * layerPageBytes;
+    // A group's half of the bytes holds 12 pages of one layer, and 6 of two.
+    const keptBytesMax = 24 * layerPageBytes;
+    expect(kept({})).toEqual([
+      [4 * 32, 0],
+      [4 * 2, 0],
+    ]);
+    expect(kept({ keptBytesMax })).toEqual([
+      [4 * 32 + 12, 12],
+      [4 * 2 + 6, 6],
+    ]);
+    expect(kept({ keptBytesMax, kvBytesMax: running + keptBytesMax / 2 })).toEqual([
+      [4 * 32 + 6, 12],
+      [4 * 2 + 3, 6],
+    ]);
+    expect(kept({ keptBytesMax, kvBytesMax: running })).toEqual([
+      [4 * 32, 12],
+      [4 * 2, 6],
+    ]);
+    // Never more than there are, nor than 64 whole contexts.
+    expect(kept({ keptBytesMax, kvBytesMax: 0 })).toEqual([
+      [32, 12],
+      [2, 2],
+    ]);
+    expect(kept({ keptBytesMax: 1e9 - running })).toEqual([
+      [4 * 32 + 64 * 32, 64 * 32],
+      [4 * 2 + 64 * 32, 64 * 32],
+    ]);
   });
 
   test("has pages enough for a window wherever a step begins and however many rows it adds", () => {

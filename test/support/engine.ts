@@ -23,6 +23,7 @@ export function planFile(path: string, changes: Partial<PlanOptions> = {}): Plan
     logitsRowsMax: 32,
     chunkPositions: 256,
     kvBytesMax: 1e9,
+    keptBytesMax: 1e8,
     ...changes,
   });
 }
@@ -47,5 +48,6 @@ export async function openEngine(
     plan,
     tokenizer: createTokenizer(openGguf(path).metadata),
     contextLength: plan.options.contextMax,
+    prefixCache: true,
   };
 }
