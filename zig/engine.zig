@@ -473,6 +473,7 @@ pub const Engine = struct {
             const traced = engine.executor.events_enabled.load(.monotonic) != 0;
             const begin = clock.ticks();
             engine.admit();
+            engine.executor.step.traced = traced;
             if (!engine.formStep()) {
                 engine.notify();
                 if (engine.stopping()) break;
@@ -480,7 +481,6 @@ pub const Engine = struct {
                 if (traced) engine.event(.idle, begin);
                 continue;
             }
-            engine.executor.step.traced = traced;
             engine.executor.run();
             engine.finishStep();
             if (traced) engine.event(.step, begin);
@@ -560,6 +560,7 @@ pub const Engine = struct {
     fn formStep(engine: *Engine) bool {
         const header = engine.view.header;
         const step = &engine.executor.step;
+        step.id += 1;
         step.row_count = 0;
         step.logits_count = 0;
         step.sequence_count = 0;
@@ -597,18 +598,21 @@ pub const Engine = struct {
             engine.addRows(slot, rows);
             if (slot.request.dump_logits != 0) break; // Its rows of logits are read before the next step.
         }
-        if (step.row_count == 0) return false;
-        step.id += 1;
-        return true;
+        if (step.row_count > 0) return true;
+        step.id -= 1; // There is none.
+        return false;
     }
 
     /// Begins with what others have computed of the slot's prompt. It is looked for when the prompt's turn comes, not when it is
     /// admitted: prompts that came together then find what the first of them computed. A score wants every row's logits.
     fn takePrefix(engine: *Engine, slot: *Slot) void {
         if (slot.request.shares_prefix == 0 or slot.request.kind == .score) return;
+        const begin = clock.ticks();
         slot.published = prefix.start(engine.executor.kv_groups, slot.sequence, slot.tokens[0..slot.token_count]);
         slot.computed = slot.published.positions;
-        if (slot.computed > 0) engine.write(.{ .kind = .reused, .request = slot.request.id, .value = slot.computed });
+        if (slot.computed == 0) return;
+        engine.write(.{ .kind = .reused, .request = slot.request.id, .value = slot.computed });
+        if (engine.executor.step.traced) _ = engine.executor.event(0, .copy, p.event_no_op, slot.computed, 0, begin);
     }
 
     /// Writes guesses behind the slot's tokens; how many. All of them may come true, and one token is drawn after them.

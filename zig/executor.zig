@@ -151,7 +151,7 @@ pub const Executor = struct {
     }
 
     /// Writes an event from `start` to now and returns now, so that a thread's events leave no gap between them.
-    fn event(executor: *Executor, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32, start: u64) u64 {
+    pub fn event(executor: *Executor, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32, start: u64) u64 {
         const now = clock.ticks();
         executor.rings[thread].write(.{
             .start = start,

@@ -166,20 +166,28 @@ pub const KvGroup = struct {
 
     /// Makes a whole page of others the next page of `sequence`.
     pub fn share(group: *KvGroup, sequence: u32, index: u32) void {
-        const page = &group.pages[index];
-        assert(page.count == page_positions);
-        if (page.holders == 0) group.unlinkKept(page);
-        page.holders += 1;
-        group.entry(sequence, group.allocated[sequence]).* = index;
-        group.allocated[sequence] += 1;
+        assert(group.pages[index].count == page_positions);
+        group.hold(sequence, index);
     }
 
-    /// Copies a page whose first positions `sequence` shares with others into its next page.
-    pub fn copy(group: *KvGroup, sequence: u32, from: u32) void {
+    /// Makes the first `length` positions of a page those of the next page of `sequence`, which goes on writing in it: a copy,
+    /// or the page itself where nobody holds it and nothing more is in it.
+    pub fn branch(group: *KvGroup, sequence: u32, from: u32, length: u32) void {
+        const page = &group.pages[from];
+        assert(length <= page.count);
+        if (page.holders == 0 and page.count == length) return group.hold(sequence, from);
         const to = group.take();
         // A kept page may have been the one to give way; what it holds is still there.
         if (to != from) @memcpy(group.bytes(to), group.bytes(from));
         group.entry(sequence, group.allocated[sequence]).* = to;
+        group.allocated[sequence] += 1;
+    }
+
+    fn hold(group: *KvGroup, sequence: u32, index: u32) void {
+        const page = &group.pages[index];
+        if (page.holders == 0) group.unlinkKept(page);
+        page.holders += 1;
+        group.entry(sequence, group.allocated[sequence]).* = index;
         group.allocated[sequence] += 1;
     }
 

@@ -1,6 +1,6 @@
 //! Prefix reuse: a sequence begins with the pages of the longest prefix of its prompt that any sequence, running or finished,
 //! has computed and that is still there. Whole pages are shared; a page of which only the first positions agree is copied,
-//! since the two sequences go on differently in it.
+//! since the two sequences go on differently in it. (Where the other has ended at that very position, its page is taken over.)
 //!
 //! The keys and values of a position have the same bits whoever computed them: they depend on the tokens up to it, and not on
 //! how a prompt was cut into steps, whether the token was given or drawn, or what ran beside it. So the output is the same with
@@ -16,9 +16,9 @@ const memory = @import("memory.zig");
 const KvGroup = memory.KvGroup;
 const page_positions = memory.page_positions;
 
-/// Copying a page costs about what computing this many positions does; fewer are computed. (1.2 MB for Gemma 3 270M, where
-/// that takes 0.2 ms, and a prompt's position 0.5 to 1 ms, on two cores of a Zen 3.)
-const copied_positions_min = 4;
+/// Copying a page costs about what computing this many positions does; fewer are computed. (For Gemma 3 270M 1.2 MB, which take
+/// 0.14 ms, and 0.8 ms where the system must first give the memory; a position of a prompt takes 1.2 ms: two cores of a Zen 3.)
+const copied_positions_min = 2;
 
 /// How far a sequence's pages are known to others.
 pub const Published = struct {
@@ -69,7 +69,7 @@ pub fn start(groups: []KvGroup, sequence: u32, tokens: []const u32) Published {
         group.released[sequence] = @min(first, whole_pages);
         group.allocated[sequence] = group.released[sequence];
         for (group.released[sequence]..whole_pages) |index| group.share(sequence, group.entry(sequence, @intCast(index)).*);
-        if (copied > 0) group.copy(sequence, source);
+        if (copied > 0) group.branch(sequence, source, copied);
     }
     return best;
 }

@@ -33,7 +33,7 @@ function essence({ tokens, logprobs, top, text, finish }: GenerateResult) {
 
 /** Whole pages of 64 positions, and what of the next is worth a copy. */
 function reusable(positions: number): number {
-  return positions % 64 < 4 ? positions - (positions % 64) : positions;
+  return positions % 64 < 2 ? positions - (positions % 64) : positions;
 }
 
 /** What the prompt gives when nothing is there to begin with. */
