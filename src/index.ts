@@ -9,5 +9,7 @@ export type { GeneratedToken, GenerateResult, Piece, Prompt, Speculation, Timing
 export type { GenerateOptions, LookupOptions } from "./generate/options.ts";
 export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
 export { type LoadOptions, loadModel, Model } from "./load.ts";
+export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
+export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";
 export type { Tokenizer } from "./tokenizer/index.ts";

@@ -144,7 +144,7 @@ pub const Engine = struct {
             .load_tensor = 0,
         };
 
-        if (source_path) |path| engine.source = try system.File.open(path);
+        if (source_path) |path| engine.source = try system.File.open(path, .read);
         errdefer if (engine.source) |file| file.close();
         engine.weights = try system.map(@max(1, header.weights_bytes), false);
         errdefer system.unmap(engine.weights);

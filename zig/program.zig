@@ -219,7 +219,19 @@ pub const RecordKind = enum(u32) {
 /// `not_finite`: the logits held a value that is not a number, or none that is finite: the weights are damaged.
 pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4 };
 
-pub const Failure = enum(u32) { none = 0, out_of_memory = 1, open = 2, read = 3, cut_short = 4, threads = 5, program = 6 };
+pub const Failure = enum(u32) {
+    none = 0,
+    out_of_memory = 1,
+    open = 2,
+    read = 3,
+    cut_short = 4,
+    threads = 5,
+    program = 6,
+    /// The following are a converter's alone.
+    write = 7,
+    not_finite = 8,
+    out_of_range = 9,
+};
 
 pub const Record = extern struct {
     kind: RecordKind,
@@ -260,10 +272,22 @@ comptime {
 }
 
 /// FNV-1a over "Struct.field:offset:size;" of every struct that crosses the border, in this order.
+/// A tensor's values in the source file and their place in the target file. The same format twice is a copy.
+pub const Conversion = extern struct {
+    /// Byte offsets in the files.
+    source_offset: u64,
+    target_offset: u64,
+    /// A multiple of both formats' blocks, above 0.
+    value_count: u64,
+    /// `table.Format`s.
+    source_format: u32,
+    target_format: u32,
+};
+
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });

@@ -15,6 +15,7 @@ const kernel32 = struct {
     extern "kernel32" fn CreateFileW([*:0]const u16, u32, u32, ?*anyopaque, u32, u32, ?*anyopaque) callconv(.winapi) ?*anyopaque;
     extern "kernel32" fn CloseHandle(*anyopaque) callconv(.winapi) c_int;
     extern "kernel32" fn ReadFile(*anyopaque, [*]u8, u32, *u32, *Overlapped) callconv(.winapi) c_int;
+    extern "kernel32" fn WriteFile(*anyopaque, [*]const u8, u32, *u32, *Overlapped) callconv(.winapi) c_int;
     extern "kernel32" fn QueryPerformanceCounter(*i64) callconv(.winapi) c_int;
     extern "kernel32" fn QueryPerformanceFrequency(*i64) callconv(.winapi) c_int;
     extern "kernel32" fn GetCurrentThread() callconv(.winapi) *anyopaque;
@@ -86,24 +87,30 @@ pub fn wakeAll(address: *const std.atomic.Value(u32)) void {
     }
 }
 
-/// A file opened for positioned reading. Reads, and not a mapping, bring weights in: a file that another program cuts short
-/// ends a read early, which is an error message; under a mapping it would be a bus error.
+/// A file opened for positioned reading or writing. Reads, and not a mapping, bring weights in: a file that another program
+/// cuts short ends a read early, which is an error message; under a mapping it would be a bus error.
 pub const File = struct {
     handle: if (windows) *anyopaque else c_int,
 
-    pub fn open(path: [*:0]const u8) error{Open}!File {
+    pub const Access = enum { read, write };
+
+    /// The file must be there.
+    pub fn open(path: [*:0]const u8, access: Access) error{Open}!File {
         if (windows) {
             var wide: [32768:0]u16 = undefined;
             const length = std.unicode.utf8ToUtf16Le(&wide, std.mem.span(path)) catch return error.Open;
             wide[length] = 0;
-            const generic_read = 0x8000_0000;
+            const generic: u32 = switch (access) {
+                .read => 0x8000_0000,
+                .write => 0x4000_0000,
+            };
             const share_all = 7;
             const open_existing = 3;
-            const handle = kernel32.CreateFileW(&wide, generic_read, share_all, null, open_existing, 0, null) orelse return error.Open;
+            const handle = kernel32.CreateFileW(&wide, generic, share_all, null, open_existing, 0, null) orelse return error.Open;
             if (@intFromPtr(handle) == std.math.maxInt(usize)) return error.Open;
             return .{ .handle = handle };
         }
-        const handle = std.c.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true });
+        const handle = std.c.open(path, .{ .ACCMODE = if (access == .read) .RDONLY else .WRONLY, .CLOEXEC = true });
         if (handle < 0) return error.Open;
         return .{ .handle = handle };
     }
@@ -132,6 +139,30 @@ pub const File = struct {
                 break :count @intCast(read);
             };
             if (count == 0) return error.CutShort;
+            done += count;
+        }
+    }
+
+    /// Writes all of `bytes` from `offset` on.
+    pub fn writeAll(file: File, bytes: []const u8, offset: u64) error{Write}!void {
+        var done: usize = 0;
+        while (done < bytes.len) {
+            const rest = bytes[done..];
+            const position = offset + done;
+            const count: usize = if (windows) count: {
+                var written: u32 = 0;
+                var overlapped: kernel32.Overlapped = .{ .offset = @truncate(position), .offset_high = @truncate(position >> 32) };
+                if (kernel32.WriteFile(file.handle, rest.ptr, @intCast(@min(rest.len, 1 << 30)), &written, &overlapped) == 0) return error.Write;
+                break :count written;
+            } else count: {
+                const written = std.c.pwrite(file.handle, rest.ptr, @min(rest.len, 1 << 30), @intCast(position));
+                if (written < 0) {
+                    if (std.c.errno(written) == .INTR) continue;
+                    return error.Write;
+                }
+                break :count @intCast(written);
+            };
+            if (count == 0) return error.Write;
             done += count;
         }
     }

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const bandwidth = @import("bandwidth.zig");
+const converter = @import("converter.zig");
 const cpu = @import("cpu.zig");
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
@@ -130,8 +131,58 @@ export fn tinyai_bandwidth_destroy(meter: *bandwidth.Meter) void {
     meter.destroy();
 }
 
+/// Starts threads that convert tensors from one file into another; null on failure, with a `program.Failure` in `failure`.
+/// The last thread to end rings.
+export fn tinyai_converter_create(
+    conversions: [*]const p.Conversion,
+    conversion_count: u32,
+    source_path: [*:0]const u8,
+    target_path: [*:0]const u8,
+    thread_count: u32,
+    level: u32,
+    notify_fd: c_int,
+    failure: *u32,
+) ?*converter.Converter {
+    failure.* = 0;
+    return converter.Converter.create(conversions[0..conversion_count], source_path, target_path, thread_count, level, notify_fd) catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Open => .open,
+            error.Threads => .threads,
+            error.Program => .program,
+        }));
+        return null;
+    };
+}
+
+/// Asks the threads to end soon.
+export fn tinyai_converter_stop(running: *converter.Converter) void {
+    running.stop();
+}
+
+/// Values converted so far.
+export fn tinyai_converter_done(running: *converter.Converter) u64 {
+    return running.done.load(.monotonic);
+}
+
+/// 1 once all threads have ended.
+export fn tinyai_converter_ended(running: *converter.Converter) u32 {
+    return running.ended.load(.acquire);
+}
+
+/// Why it ended early: a `program.Failure`, and in the upper half the conversion's index. 0: it did not fail.
+export fn tinyai_converter_failure(running: *converter.Converter) u64 {
+    return running.failure.load(.acquire);
+}
+
+/// Only once it has ended.
+export fn tinyai_converter_destroy(running: *converter.Converter) void {
+    running.destroy();
+}
+
 test {
     _ = bandwidth;
+    _ = converter;
     _ = @import("clock.zig");
     _ = @import("events.zig");
     _ = @import("lookup.zig");

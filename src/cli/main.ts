@@ -37,6 +37,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./inspect.ts")).registerInspect(program),
   },
   {
+    name: "quantize",
+    summary: "write a model in smaller formats to a new file",
+    register: async (program) => (await import("./quantize.ts")).registerQuantize(program),
+  },
+  {
     name: "perplexity",
     summary: "how well a model predicts a text",
     register: async (program) => (await import("./perplexity.ts")).registerPerplexity(program),

@@ -289,6 +289,12 @@ export class Metadata {
   }
 }
 
+/** A range of bytes in a file. */
+export interface BytePlace {
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
 /** An opened model file: its directory, not its weights. It holds no file handle. */
 export interface ModelFile {
   /** As the caller gave it. */
@@ -299,6 +305,8 @@ export interface ModelFile {
   /** The container's version. */
   readonly version: number;
   readonly metadata: Metadata;
+  /** Where each metadata entry lies in the file, its key included, for those that copy it as it is. */
+  readonly metadataPlaces: ReadonlyMap<string, BytePlace>;
   /** By name, in the file's order. Every entry lies inside the file and overlaps no other. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
 }

@@ -11,6 +11,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from "node:fs";
 import { ModelFileError } from "../errors.ts";
 import {
+  type BytePlace,
   type DType,
   dtypeBlocks,
   Metadata,
@@ -159,7 +160,12 @@ function readModelFile(reader: HeaderReader): ModelFile {
   const tensorCount = readCount(reader, "header.tensor_count", tensorEntryBytesMin);
   const metadataCount = readCount(reader, "header.metadata_count", metadataEntryBytesMin);
   const entries = new Map<string, MetadataEntry>();
-  for (let index = 0; index < metadataCount; index++) readMetadataEntry(reader, index, metadataCount, entries);
+  const metadataPlaces = new Map<string, BytePlace>();
+  for (let index = 0; index < metadataCount; index++) {
+    const byteOffset = reader.position;
+    const key = readMetadataEntry(reader, index, metadataCount, entries);
+    metadataPlaces.set(key, { byteOffset, byteLength: reader.position - byteOffset });
+  }
   const metadata = new Metadata(reader.path, entries);
   refuseSplit(metadata);
   const alignment = readAlignment(metadata);
@@ -170,7 +176,8 @@ function readModelFile(reader: HeaderReader): ModelFile {
   const tensors = new Map<string, TensorEntry>();
   for (const { offset, ...place } of places) tensors.set(place.name, { ...place, byteOffset: dataOffset + offset });
   checkPlaces(reader, tensors);
-  return { path: reader.path, byteLength: reader.byteLength, format: "gguf", version, metadata, tensors };
+  const { path, byteLength } = reader;
+  return { path, byteLength, format: "gguf", version, metadata, metadataPlaces, tensors };
 }
 
 function readVersion(reader: HeaderReader): number {
@@ -206,12 +213,13 @@ function readCount(reader: HeaderReader, field: string, bytesMin: number): numbe
   return count;
 }
 
+/** Puts the next entry into `entries` and gives its key. */
 function readMetadataEntry(
   reader: HeaderReader,
   index: number,
   count: number,
   entries: Map<string, MetadataEntry>,
-): void {
+): string {
   const place = `metadata entry ${index + 1} of ${count}`;
   const key = reader.name(`${place}, key`, keyBytesMax);
   const field = printable(key);
@@ -219,12 +227,13 @@ function readMetadataEntry(
   const type = readValueType(reader, field);
   if (type !== "array") {
     entries.set(key, { type, isArray: false, value: readScalar(reader, field, type) });
-    return;
+    return key;
   }
   const elementType = readValueType(reader, field);
   if (elementType === "array") throw reader.error(field, "is an array of arrays, which TinyAI does not read");
   const length = readCount(reader, `${field}, length`, valueBytes[elementType]);
   entries.set(key, { type: elementType, isArray: true, value: readArray(reader, field, elementType, length) });
+  return key;
 }
 
 function readValueType(reader: HeaderReader, field: string): ScalarType | "array" {
@@ -340,7 +349,8 @@ function refuseSplit(metadata: Metadata): void {
   }
 }
 
-function readAlignment(metadata: Metadata): number {
+/** The alignment of a file's tensors, in bytes. */
+export function readAlignment(metadata: Metadata): number {
   const key = "general.alignment";
   const alignment = metadata.integer(key, {}, alignmentDefault);
   if (alignment < alignmentMin || alignment > alignmentMax || 2 ** Math.round(Math.log2(alignment)) !== alignment) {
@@ -382,6 +392,12 @@ function readShape(reader: HeaderReader, field: string): number[] {
     shape.push(size);
   }
   return shape;
+}
+
+/** ggml's number of a format. */
+export function tensorTypeNumber(dtype: DType): number {
+  for (const [number, name] of tensorTypeNames) if (name === dtype) return number;
+  throw new RangeError(`${dtype} has no number`);
 }
 
 function toDType(reader: HeaderReader, field: string, typeNumber: number): DType {

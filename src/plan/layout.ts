@@ -226,6 +226,14 @@ export const Event = new Struct("Event", [
   ["aux", "u32"],
 ]);
 
+export const Conversion = new Struct("Conversion", [
+  ["source_offset", "u64"],
+  ["target_offset", "u64"],
+  ["value_count", "u64"],
+  ["source_format", "u32"],
+  ["target_format", "u32"],
+]);
+
 /** Values of `Op.kind`, in zig/program.zig's order. */
 export const opKinds = [
   "embed",
@@ -258,11 +266,22 @@ export const recordKinds = {
 } as const;
 export const requestKinds = { generate: 0, score: 1 } as const;
 export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite"] as const;
-export const failures = ["none", "out_of_memory", "open", "read", "cut_short", "threads", "program"] as const;
+export const failures = [
+  "none",
+  "out_of_memory",
+  "open",
+  "read",
+  "cut_short",
+  "threads",
+  "program",
+  "write",
+  "not_finite",
+  "out_of_range",
+] as const;
 
 /** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */
 export function layoutHash(): bigint {
-  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event];
+  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion];
   let state = 0xcbf29ce484222325n;
   for (const struct of structs) {
     for (const { name, type, count, offset } of struct.fields.values()) {

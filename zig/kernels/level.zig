@@ -7,6 +7,7 @@ const vec = @import("vec.zig");
 const quant = @import("quant.zig");
 const matmul = @import("matmul.zig");
 const pack = @import("pack.zig");
+const convert = @import("convert.zig");
 const activation = @import("activation.zig");
 const attention = @import("attention.zig");
 const norm = @import("norm.zig");
@@ -30,6 +31,7 @@ const kernels: table.Table = .{
     .attention_merge = attention.attentionMerge,
     .sample = sample.sample,
     .score = sample.score,
+    .convert = convert.convert,
     .thread_begin = vec.threadBegin,
     .thread_end = vec.threadEnd,
 };
@@ -43,6 +45,8 @@ test {
     _ = quant;
     _ = matmul;
     _ = pack;
+    _ = convert;
+    _ = @import("encode.zig");
     _ = @import("format.zig");
     if (vec.has_tiles) _ = @import("amx_emulator.zig");
     _ = activation;

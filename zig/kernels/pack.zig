@@ -98,7 +98,7 @@ inline fn packPlanes(comptime d: layout.Descriptor, quads: *align(64) const [lay
 }
 
 /// Where one row's scales of a super-block go.
-const Scales = struct {
+pub const Scales = struct {
     super: [*]u8,
     row: usize,
 
@@ -126,7 +126,7 @@ const nibble: B16 = @splat(15);
 const high: B16 = @splat(4);
 
 /// One GGUF block of one row: its codes in column order, and its scales.
-inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layout.descriptor(format).super_columns]u8, scales: Scales) void {
+pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layout.descriptor(format).super_columns]u8, scales: Scales) void {
     switch (format) {
         .f32, .f16, .bf16 => unreachable,
         .q4_0, .iq4_nl => {

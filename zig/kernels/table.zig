@@ -297,6 +297,27 @@ pub const Score = extern struct {
     target_logprob: f32,
 };
 
+pub const Converted = enum(u32) {
+    done = 0,
+    /// A value is infinite or not a number.
+    not_finite = 1,
+    /// A value is beyond what the target's float16 scales or values hold.
+    out_of_range = 2,
+};
+
+/// Values of a tensor from one GGUF format to another. Runs on one thread; the result depends on nothing but the values.
+pub const Convert = extern struct {
+    source_format: Format,
+    target_format: Format,
+    /// Values, a multiple of both formats' blocks.
+    count: u32,
+    reserved: u32 = 0,
+    source: [*]const u8,
+    target: [*]u8,
+    /// Scratch of `count` values.
+    values: [*]f32,
+};
+
 /// One instruction-set level. `scratch` is this thread's own memory of `scratchBytes` bytes, 64-byte aligned.
 pub const Table = extern struct {
     /// "scalar", "x86_64_v2", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_i8mm".
@@ -314,6 +335,7 @@ pub const Table = extern struct {
     attention_merge: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     sample: *const fn (*Sample) callconv(.c) void,
     score: *const fn (*Score) callconv(.c) void,
+    convert: *const fn (*const Convert) callconv(.c) Converted,
     /// Called once on every worker thread before its first kernel (AMX tile configuration is per thread) and after its last.
     thread_begin: *const fn () callconv(.c) void,
     thread_end: *const fn () callconv(.c) void,

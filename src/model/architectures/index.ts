@@ -11,6 +11,8 @@ import { qwen3 } from "./qwen3.ts";
 
 const architectures: Readonly<Record<string, Architecture>> = { gemma3, llama, qwen2, qwen3 };
 
+export const architectureNames: readonly string[] = Object.keys(architectures);
+
 /**
  * The graph of a model file.
  * @throws {ModelFileError} for an unknown family, a missing or misshapen tensor, metadata out of bounds, and tensors that
@@ -21,7 +23,7 @@ export function buildGraph(file: ModelFile): Graph {
   const name = metadata.string("general.architecture");
   const architecture = Object.hasOwn(architectures, name) ? architectures[name] : undefined;
   if (!architecture) {
-    const known = Object.keys(architectures).join(", ");
+    const known = architectureNames.join(", ");
     throw metadata.error(
       "general.architecture",
       `is "${printable(name)}", which is not supported; supported are ${known}`,
