@@ -100,7 +100,7 @@ export const kvGroupsMax = 8;
 export const stopTokensMax = 16;
 export const topMax = 256;
 export const pagePositions = 64;
-export const attentionChunkPositions = 512;
+export const attentionChunkPositions = 256;
 /** Rows up to which attention keeps partial results for each chunk (executor.zig). */
 export const attentionSplitRows = 16;
 

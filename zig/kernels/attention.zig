@@ -1,5 +1,5 @@
 //! Attention over paged keys and values with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022,
-//! "FlashAttention"), in chunks of 512 positions that are merged in ascending order.
+//! "FlashAttention"), in chunks of 256 positions that are merged in ascending order.
 //!
 //! What fixes the bits of one row and head, whatever stands beside it in the step:
 //! - a score is one chain of multiply-adds over the dimensions 0, 1, ... of its position;
@@ -24,6 +24,10 @@ const lanes = vec.lanes;
 const positions = table.page_positions;
 const page_vectors = positions / lanes;
 const chunk_pages = table.attention_chunk_positions / positions;
+/// How many of a page's dimensions (keys) and positions (values) go through all tiles before the next ones, so that memory is
+/// read in the order it lies in, and what is read stays in the first-level cache meanwhile.
+const key_dimensions = table.attention_key_dimensions;
+const value_slots = table.attention_value_slots;
 const negative_infinity = -std.math.inf(f32);
 
 comptime {
@@ -70,6 +74,8 @@ const Block = struct {
     queries: [*]f32,
     /// [query][64]: scores, then weights, of the page at hand.
     weights: [*]f32,
+    /// Keys or values at hand as float32, where several tiles read them: `table.attentionExpanded` floats.
+    expanded: [*]f32,
     /// [query][width], the current chunk's unnormalised values, and [query] its maximum and sum.
     chunk: State,
 
@@ -97,6 +103,7 @@ inline fn rangeOf(args: *const table.Attention, row: u32) Block.Range {
 const Layout = struct {
     queries: [*]f32,
     weights: [*]f32,
+    expanded: [*]f32,
     chunk: State,
     total: State,
 
@@ -106,8 +113,9 @@ const Layout = struct {
         const statistics = std.mem.alignForward(usize, query_count, 16);
         var at: usize = 0;
         const parts = [_]usize{
-            query_count * width, query_count * positions, query_count * width, query_count * width,
-            statistics,          statistics,              statistics,          statistics,
+            query_count * width,            query_count * positions, query_count * width, query_count * width,
+            statistics,                     statistics,              statistics,          statistics,
+            table.attentionExpanded(width),
         };
         var pointers: [parts.len][*]f32 = undefined;
         for (parts, 0..) |part, index| {
@@ -119,6 +127,7 @@ const Layout = struct {
         return .{
             .queries = pointers[0],
             .weights = pointers[1],
+            .expanded = pointers[8],
             .chunk = .{ .values = pointers[2], .maximum = pointers[4], .sum = pointers[5] },
             .total = .{ .values = pointers[3], .maximum = pointers[6], .sum = pointers[7] },
         };
@@ -176,6 +185,7 @@ fn makeBlock(args: *const table.Attention, row: u32, row_count: u32, kv_head: u3
         .width = width,
         .queries = layout.queries,
         .weights = layout.weights,
+        .expanded = layout.expanded,
         .chunk = layout.chunk,
     };
 }
@@ -326,11 +336,14 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
     const first_page = @max(chunk * chunk_pages, block.range(0).first / positions);
     const last_page = @min(chunk * chunk_pages + chunk_pages - 1, block.range(block.row_count - 1).last / positions);
     const sequence = args.rows[block.row].sequence;
+    const page_bytes = width * positions * 2;
+    const key_place = args.kv.key_offset + block.kv_head * page_bytes;
+    const value_place = args.kv.value_offset + block.kv_head * page_bytes;
     var page_index = first_page;
     while (page_index <= last_page) : (page_index += 1) {
         const page = rope.pageOf(&args.kv, sequence, page_index);
-        const keys = page + args.kv.key_offset + block.kv_head * width * positions * 2;
-        const values = page + args.kv.value_offset + block.kv_head * width * positions * 2;
+        const keys = page + key_place;
+        const values = page + value_place;
 
         // Rows that see something of this page; both ends of the ranges ascend, so they are neighbours.
         const page_first = page_index * positions;
@@ -340,7 +353,13 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
         while (row_end < block.row_count and block.range(row_end).first < page_first + positions) row_end += 1;
         if (row == row_end) continue; // Between two rows that are further apart than the window.
 
-        scorePage(block, keys, values, row * block.heads, row_end * block.heads);
+        // Ranges ascend: the first row begins first, the last one ends last.
+        const seen: Slots = .{
+            .begin = slotsOf(block.range(row), page_first).begin,
+            .end = slotsOf(block.range(row_end - 1), page_first).end,
+        };
+        var ahead: Ahead = .of(values, (row_end - row) * block.heads);
+        scorePage(block, keys, row * block.heads, row_end * block.heads, seen, &ahead);
         var common: Slots = .{ .begin = 0, .end = positions };
         for (row..row_end) |r| {
             const slots = slotsOf(block.range(@intCast(r)), page_first);
@@ -348,22 +367,19 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
             common.begin = @max(common.begin, slots.begin);
             common.end = @min(common.end, slots.end);
         }
+        // Past the last page, these are asked for once more and are there.
+        const next_page = @min(page_index + 1, block.range(block.row_count - 1).last / positions);
+        ahead = .of(rope.pageOf(&args.kv, sequence, next_page) + key_place, (row_end - row) * block.heads);
         // Each row's values in ascending position: what only some rows see before, what all see together, and after.
-        if (common.begin >= common.end) {
-            for (row..row_end) |r| {
-                const slots = slotsOf(block.range(@intCast(r)), page_first);
-                addValues(block, values, r * block.heads, (r + 1) * block.heads, slots.begin, slots.end);
-            }
-            continue;
-        }
+        if (common.begin >= common.end) common = .{ .begin = positions, .end = positions };
         for (row..row_end) |r| {
             const slots = slotsOf(block.range(@intCast(r)), page_first);
-            addValues(block, values, r * block.heads, (r + 1) * block.heads, slots.begin, common.begin);
+            addValues(block, values, r * block.heads, (r + 1) * block.heads, .{ .begin = slots.begin, .end = @min(common.begin, slots.end) }, &ahead);
         }
-        addValues(block, values, row * block.heads, row_end * block.heads, common.begin, common.end);
+        addValues(block, values, row * block.heads, row_end * block.heads, common, &ahead);
         for (row..row_end) |r| {
             const slots = slotsOf(block.range(@intCast(r)), page_first);
-            addValues(block, values, r * block.heads, (r + 1) * block.heads, common.end, slots.end);
+            addValues(block, values, r * block.heads, (r + 1) * block.heads, .{ .begin = common.end, .end = slots.end }, &ahead);
         }
     }
 }
@@ -378,55 +394,106 @@ inline fn slotsOf(seen: Block.Range, page_first: u32) Slots {
     };
 }
 
-/// weights[query][0..64] = query · key for queries [begin, end), before scale and mask.
-fn scorePage(block: *const Block, keys: [*]const u8, values: [*]const u8, begin: usize, end: usize) void {
-    // The page's values follow its keys into the cache while the first tile waits for the keys.
-    var prefetch: ?[*]const u8 = values;
-    var query = begin;
-    while (query < end) {
-        const left = end - query;
-        // Tiles of equal size rather than a full one and a rest.
-        const tiles = (left + tile_queries - 1) / tile_queries;
-        const count = (left + tiles - 1) / tiles;
-        switch (count) {
-            inline 1...tile_queries => |n| scoreTile(n, block, keys, query, prefetch),
-            else => unreachable,
+/// weights[query][slot] = query · key for queries [begin, end) and at least the slots given, before scale and mask.
+fn scorePage(block: *const Block, keys: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+    var dimension: usize = 0;
+    while (dimension < block.width) : (dimension += key_dimensions) {
+        const count: usize = @min(key_dimensions, block.width - dimension);
+        const part = keys + dimension * positions * 2;
+        if (end - begin > tile_queries) {
+            expand(block.expanded, part, count * positions);
+            scoreTiles(f32, block, @ptrCast(block.expanded), dimension, count, begin, end, slots, ahead);
+        } else {
+            scoreTiles(f16, block, part, dimension, count, begin, end, slots, ahead);
         }
-        prefetch = null;
-        query += count;
     }
 }
 
-fn scoreTile(comptime n: comptime_int, block: *const Block, keys: [*]const u8, query: usize, prefetch: ?[*]const u8) void {
+/// Adds the dimensions [dimension, dimension + count), whose keys of type `T` begin at `keys`, to the scores.
+fn scoreTiles(comptime T: type, block: *const Block, keys: [*]const u8, dimension: usize, count: usize, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+    var query = begin;
+    while (query < end) {
+        const tile = nextTile(end - query);
+        switch (tile) {
+            inline 1...tile_queries => |n| scoreTile(T, n, block, keys, dimension, count, query, slots, ahead),
+            else => unreachable,
+        }
+        query += tile;
+    }
+}
+
+inline fn tileCount(queries: usize) usize {
+    return (queries + tile_queries - 1) / tile_queries;
+}
+
+/// Tiles of equal size rather than full ones and a rest.
+inline fn nextTile(queries: usize) usize {
+    const tiles = tileCount(queries);
+    return (queries + tiles - 1) / tiles;
+}
+
+fn scoreTile(comptime T: type, comptime n: comptime_int, block: *const Block, keys: [*]const u8, dimension: usize, count: usize, query: usize, slots: Slots, ahead: *Ahead) void {
     const vectors = comptime tileVectors(n);
     const stride = block.row_count * block.heads;
-    var first: usize = 0;
-    while (first < positions) : (first += vectors * lanes) {
+    const ahead_bytes = vectors * lanes * 2 / ahead.tiles;
+    var first = slots.begin / (vectors * lanes) * (vectors * lanes);
+    while (first < slots.end) : (first += vectors * lanes) {
+        const target = block.weights + query * positions + first;
         var sums: [n][vectors]F = @splat(@splat(@splat(0)));
-        var key = keys + first * 2;
-        var q = block.queries + query;
-        var ahead = prefetch orelse keys;
-        const ahead_step: usize = if (prefetch != null and first == 0) positions * 2 else 0;
-        for (0..block.width) |_| {
-            if (ahead_step != 0) {
-                vec.prefetch(ahead, 0);
-                vec.prefetch(ahead, 64);
-                ahead += ahead_step;
+        if (dimension > 0) {
+            inline for (0..n) |i| {
+                inline for (0..vectors) |v| sums[i][v] = vec.load(F, target + i * positions + v * lanes);
             }
+        }
+        var key = keys + first * @sizeOf(T);
+        var q = block.queries + dimension * stride + query;
+        var lines = ahead.*;
+        for (0..count) |_| {
+            lines.step(ahead_bytes);
             var k: [vectors]F = undefined;
-            inline for (0..vectors) |v| k[v] = vec.loadF16(lanes, key + v * lanes * 2);
+            inline for (0..vectors) |v| k[v] = loadAs(T, key + v * lanes * @sizeOf(T));
             inline for (0..n) |i| {
                 const broadcast: F = @splat(q[i]);
                 inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, k[v], sums[i][v]);
             }
-            key += positions * 2;
+            key += positions * @sizeOf(T);
             q += stride;
         }
+        ahead.* = lines;
         inline for (0..n) |i| {
-            inline for (0..vectors) |v| vec.store(block.weights + (query + i) * positions + first + v * lanes, sums[i][v]);
+            inline for (0..vectors) |v| vec.store(target + i * positions + v * lanes, sums[i][v]);
         }
     }
 }
+
+/// A vector of keys or values, stored as float16 or expanded.
+inline fn loadAs(comptime T: type, pointer: [*]const u8) F {
+    return if (T == f16) vec.loadF16(lanes, pointer) else vec.load(F, pointer);
+}
+
+/// `count` float16 values as float32, once for all tiles that read them.
+fn expand(out: [*]f32, source: [*]const u8, count: usize) void {
+    var index: usize = 0;
+    while (index < count) : (index += 16) {
+        vec.store(out + index, vec.loadF16(16, source + index * 2));
+    }
+}
+
+/// Memory that is read after what is being read now, asked for as fast as that goes by: every step of a tile moves on by
+/// its share of the bytes that all tiles over them read.
+const Ahead = struct {
+    next: [*]const u8,
+    tiles: usize,
+
+    fn of(start: [*]const u8, queries: usize) Ahead {
+        return .{ .next = start, .tiles = tileCount(queries) };
+    }
+
+    inline fn step(ahead: *Ahead, bytes: usize) void {
+        vec.prefetchFar(ahead.next, 0);
+        ahead.next += bytes;
+    }
+};
 
 /// Turns a query's scores of a page into weights e^(score - maximum), 0 outside `slots`, and moves its maximum, sum and
 /// values to the new maximum.
@@ -475,50 +542,66 @@ inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
     }
 }
 
-/// values[query] += Σ weight[query][slot] · value[slot] over slots [slot_begin, slot_end), for queries [begin, end).
-fn addValues(block: *const Block, values: [*]const u8, begin: usize, end: usize, slot_begin: u32, slot_end: u32) void {
-    if (slot_begin >= slot_end) return;
+/// values[query] += Σ weight[query][slot] · value[slot] over `slots`, for queries [begin, end).
+fn addValues(block: *const Block, values: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+    var slot = slots.begin;
+    while (slot < slots.end) : (slot += value_slots) {
+        const part: Slots = .{ .begin = slot, .end = @min(slots.end, slot + value_slots) };
+        const source = values + slot * block.width * 2;
+        if (end - begin > tile_queries) {
+            expand(block.expanded, source, (part.end - slot) * block.width);
+            valueTiles(f32, block, @ptrCast(block.expanded), begin, end, part, ahead);
+        } else {
+            valueTiles(f16, block, source, begin, end, part, ahead);
+        }
+    }
+}
+
+/// The same for at most `value_slots` slots, whose values of type `T` begin at `values`.
+fn valueTiles(comptime T: type, block: *const Block, values: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
     var query = begin;
     while (query < end) {
-        const left = end - query;
-        const tiles = (left + tile_queries - 1) / tile_queries;
-        const count = (left + tiles - 1) / tiles;
-        switch (count) {
+        const tile = nextTile(end - query);
+        switch (tile) {
             inline 1...tile_queries => |n| {
                 const vectors = comptime tileVectors(n);
                 var column: usize = 0;
                 while (column + vectors * lanes <= block.width) : (column += vectors * lanes) {
-                    valueTile(n, vectors, block, values, query, column, slot_begin, slot_end);
+                    valueTile(T, n, vectors, block, values, query, column, slots, ahead);
                 }
                 while (column < block.width) : (column += lanes) {
-                    valueTile(n, 1, block, values, query, column, slot_begin, slot_end);
+                    valueTile(T, n, 1, block, values, query, column, slots, ahead);
                 }
             },
             else => unreachable,
         }
-        query += count;
+        query += tile;
     }
 }
 
-fn valueTile(comptime n: comptime_int, comptime vectors: comptime_int, block: *const Block, values: [*]const u8, query: usize, column: usize, slot_begin: u32, slot_end: u32) void {
+fn valueTile(comptime T: type, comptime n: comptime_int, comptime vectors: comptime_int, block: *const Block, values: [*]const u8, query: usize, column: usize, slots: Slots, ahead: *Ahead) void {
     const width = block.width;
     const target = block.chunk.values + query * width + column;
     var sums: [n][vectors]F = undefined;
     inline for (0..n) |i| {
         inline for (0..vectors) |v| sums[i][v] = vec.load(F, target + i * width + v * lanes);
     }
-    var weight = block.weights + query * positions + slot_begin;
-    var value = values + (slot_begin * width + column) * 2;
-    for (slot_begin..slot_end) |_| {
+    var weight = block.weights + query * positions + slots.begin;
+    var value = values + column * @sizeOf(T);
+    const ahead_bytes = vectors * lanes * 2 / ahead.tiles;
+    var lines = ahead.*;
+    for (slots.begin..slots.end) |_| {
+        lines.step(ahead_bytes);
         var x: [vectors]F = undefined;
-        inline for (0..vectors) |v| x[v] = vec.loadF16(lanes, value + v * lanes * 2);
+        inline for (0..vectors) |v| x[v] = loadAs(T, value + v * lanes * @sizeOf(T));
         inline for (0..n) |i| {
             const broadcast: F = @splat(weight[i * positions]);
             inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, x[v], sums[i][v]);
         }
         weight += 1;
-        value += width * 2;
+        value += width * @sizeOf(T);
     }
+    ahead.* = lines;
     inline for (0..n) |i| {
         inline for (0..vectors) |v| vec.store(target + i * width + v * lanes, sums[i][v]);
     }
