@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes a GGUF model with the shape of a real one, random weights, and a real vocabulary.
 
-How fast a model runs depends on its shape and format, not on what its weights say. Every matrix has the
-format asked for, the embedding too; norms and biases are float32.
+How fast a model runs depends on its shape and formats, not on what its weights say. Matrices are float16, the
+embedding too, and `tinyai quantize` makes the other formats of them; norms and biases are float32.
 
-usage: make_model.py SHAPE FORMAT VOCABULARY.gguf OUT.gguf
+usage: make_model.py SHAPE VOCABULARY.gguf OUT.gguf
 
 Needs numpy and gguf.
 """
@@ -12,8 +12,7 @@ import argparse
 import dataclasses
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
-from gguf.quants import quantize
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,6 @@ SHAPES = {
     "qwen2-0.5b": Shape("qwen2", 24, 896, 4864, 14, 2, 64, 1e6, bias=True),
     "llama-1b": Shape("llama", 16, 2048, 8192, 32, 8, 64, 5e5),
 }
-FORMATS = ("F16", "Q8_0", "Q4_0")
 CONTEXT_LENGTH = 8192
 
 
@@ -55,7 +53,7 @@ def copy_vocabulary(writer, path):
     return count
 
 
-def write(shape, dtype, vocabulary, out):
+def write(shape, vocabulary, out):
     writer = GGUFWriter(out, shape.family)
     writer.add_context_length(CONTEXT_LENGTH)
     writer.add_embedding_length(shape.width)
@@ -74,7 +72,7 @@ def write(shape, dtype, vocabulary, out):
 
     def matrix(name, rows, columns):
         values = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(0.7 / columns**0.5)
-        writer.add_tensor(name, quantize(values, dtype), raw_dtype=dtype)
+        writer.add_tensor(name, values.astype(np.float16))
 
     def vector(name, count, around):
         values = around + 0.05 * random.standard_normal(count)
@@ -104,12 +102,10 @@ def write(shape, dtype, vocabulary, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("format", choices=FORMATS)
     parser.add_argument("vocabulary")
     parser.add_argument("out")
     arguments = parser.parse_args()
-    dtype = GGMLQuantizationType[arguments.format]
-    write(SHAPES[arguments.shape], dtype, arguments.vocabulary, arguments.out)
+    write(SHAPES[arguments.shape], arguments.vocabulary, arguments.out)
 
 
 if __name__ == "__main__":

@@ -137,11 +137,14 @@ const iq4: [16]f32 = values: {
 // ---------------------------------------------------------------------------------------------------------------------
 // One run of values.
 
-/// Trial scales: the extreme value comes to the outermost code times each of these. Below 1 the outermost codes stay
-/// empty, above it the extreme value is cut off in favour of finer steps for the others.
-fn trials(comptime count: comptime_int, comptime first: f32, comptime last: f32) [count]f32 {
-    var list: [count]f32 = undefined;
-    for (&list, 0..) |*trial, index| trial.* = first + (last - first) * @as(f32, @floatFromInt(index)) / (count - 1);
+/// Trial scales: the extreme value comes to the outermost code times each of these. First those at which it comes to `top`
+/// or one of the `fewer` codes before it, so that values which came from the same format are found again; then `count` of
+/// an even grid. Below 1 the outermost codes stay empty, above it the extreme value is cut off in favour of finer steps for
+/// the others.
+fn trials(comptime top: f32, comptime fewer: usize, comptime count: usize, comptime first: f32, comptime last: f32) [1 + fewer + count]f32 {
+    var list: [1 + fewer + count]f32 = undefined;
+    for (list[0 .. 1 + fewer], 0..) |*trial, index| trial.* = (top - @as(f32, @floatFromInt(index))) / top;
+    for (list[1 + fewer ..], 0..) |*trial, index| trial.* = first + (last - first) * @as(f32, @floatFromInt(index)) / (count - 1);
     return list;
 }
 
@@ -180,6 +183,8 @@ inline fn fitLine(comptime count: usize, x: @Vector(count, f32), comptime top: f
     const sum = vec.sum(x);
     var best: Line = .{ .scale = 0, .minimum = smallest };
     if (largest - smallest < magnitude_min) return best;
+    // Codes that all are one more have the same error, and a minimum that is larger for nothing.
+    const noise = squares(x) * 0x1p-32;
     var least = std.math.inf(f32);
     for (list) |trial| {
         var q = codes.round((x - splat(count, smallest)) * splat(count, top * trial / (largest - smallest)));
@@ -187,7 +192,7 @@ inline fn fitLine(comptime count: usize, x: @Vector(count, f32), comptime top: f
         for (0..2) |_| {
             const line = solveLine(count, x, sum, q, negative) orelse break;
             const distance = squares(x - splat(count, line.scale) * q - splat(count, line.minimum));
-            if (distance < least) {
+            if (distance < least - noise) {
                 least = distance;
                 best = line;
             }
@@ -445,20 +450,20 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
         .f32, .f16, .bf16 => unreachable,
         .q4_0 => {
             const codes: Codes = .{ .range = .{ .low = -8, .high = 7 } };
-            const block = encodeScaled(values.*, codes, &trials(18, 0.80, 1.14));
+            const block = encodeScaled(values.*, codes, &trials(8, 0, 18, 0.80, 1.14));
             storeHalf(out, block.scale);
             storeNibbles(out + 2, codes.stored(32, block.q));
         },
         .q4_1 => {
             const codes: Codes = .{ .range = .{ .low = 0, .high = 15 } };
-            const block = encodeLine(values.*, 15, &trials(12, 0.95, 1.17));
+            const block = encodeLine(values.*, 15, &trials(15, 1, 12, 0.95, 1.17));
             storeHalf(out, block.scale);
             storeHalf(out + 2, block.minimum);
             storeNibbles(out + 4, codes.stored(32, block.q));
         },
         .q5_0 => {
             const codes: Codes = .{ .range = .{ .low = -16, .high = 15 } };
-            const block = encodeScaled(values.*, codes, &trials(16, 0.92, 1.07));
+            const block = encodeScaled(values.*, codes, &trials(16, 1, 14, 0.92, 1.07));
             storeHalf(out, block.scale);
             const stored = codes.stored(32, block.q);
             vec.store(out + 2, fifthBits(stored));
@@ -466,7 +471,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
         },
         .q5_1 => {
             const codes: Codes = .{ .range = .{ .low = 0, .high = 31 } };
-            const block = encodeLine(values.*, 31, &trials(10, 0.98, 1.07));
+            const block = encodeLine(values.*, 31, &trials(31, 2, 8, 0.99, 1.07));
             storeHalf(out, block.scale);
             storeHalf(out + 2, block.minimum);
             const stored = codes.stored(32, block.q);
@@ -482,19 +487,19 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
             vec.store(out + 2, @as(@Vector(32, i8), @intFromFloat(block.q)));
         },
         .iq4_nl => {
-            const block = encodeScaled(values.*, .iq4, &trials(16, 0.80, 1.15));
+            const block = encodeScaled(values.*, .iq4, &trials(1, 0, 16, 0.80, 1.15));
             storeHalf(out, block.scale);
             storeNibbles(out + 2, (Codes{ .iq4 = {} }).stored(32, block.q));
         },
         .q2_k => {
-            const block = Lined(16, 3, 15, &trials(10, 0.85, 1.35)).fit(values);
+            const block = Lined(16, 3, 15, &trials(3, 1, 10, 0.85, 1.35)).fit(values);
             for (0..16) |run| out[run] = byteOf(block.subs[run]) | byteOf(block.sub_minimums[run]) << 4;
             storeCrumbs(out + 16, &block.stored());
             storeHalf(out + 80, block.d);
             storeHalf(out + 82, block.m);
         },
         .q3_k => {
-            const block = Scaled(16, .{ .range = .{ .low = -4, .high = 3 } }, -32, 31, &trials(14, 0.75, 1.2)).fit(values);
+            const block = Scaled(16, .{ .range = .{ .low = -4, .high = 3 } }, -32, 31, &trials(4, 1, 14, 0.80, 1.2)).fit(values);
             const stored = block.stored();
             var third: B32 = @splat(0);
             inline for (0..8) |index| third |= @as(B32, stored[index * 32 ..][0..32].*) >> @splat(2) << @splat(index);
@@ -510,7 +515,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
         },
         .q4_k, .q5_k => {
             const five = format == .q5_k;
-            const list = comptime if (five) trials(8, 0.98, 1.07) else trials(8, 0.96, 1.14);
+            const list = comptime if (five) trials(31, 3, 6, 0.99, 1.07) else trials(15, 2, 7, 0.96, 1.14);
             const block = Lined(32, if (five) 31 else 15, 63, &list).fit(values);
             storeHalf(out, block.d);
             storeHalf(out + 2, block.m);
@@ -533,7 +538,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
             }
         },
         .q6_k => {
-            const block = Scaled(16, .{ .range = .{ .low = -32, .high = 31 } }, -128, 127, &trials(8, 0.97, 1.03)).fit(values);
+            const block = Scaled(16, .{ .range = .{ .low = -32, .high = 31 } }, -128, 127, &trials(32, 1, 6, 0.98, 1.03)).fit(values);
             const stored = block.stored();
             inline for (0..2) |half| {
                 const codes = stored[half * 128 ..][0..128];
@@ -548,7 +553,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
             storeHalf(out + 208, block.d);
         },
         .iq4_xs => {
-            const block = Scaled(32, .iq4, -32, 31, &trials(16, 0.80, 1.15)).fit(values);
+            const block = Scaled(32, .iq4, -32, 31, &trials(1, 0, 16, 0.80, 1.15)).fit(values);
             const stored = block.stored();
             storeHalf(out, block.d);
             @memset(out[2..8], 0);
