@@ -111,6 +111,8 @@ const Shape = struct {
     full: bool,
     /// What integer sums are corrected by: the offset, less what `vec.dot` itself subtracts.
     offset: comptime_int,
+    /// Quads that `vec.dotPairs` may sum up in 16 bits, where the level has it; 1: not worth it.
+    pair_quads: comptime_int,
 
     fn of(comptime d: layout.Descriptor) Shape {
         const full = d.weightMax() > 127;
@@ -119,7 +121,16 @@ const Shape = struct {
             .minimum = d.minimum != .none,
             .full = full,
             .offset = d.offset - if (full and vec.dot_subtracts_128) 128 else 0,
+            .pair_quads = pairQuads(d.weightMax()),
         };
+    }
+
+    /// A pair's sum is at most 2 · code · 127: of 4-bit codes, eight of them fit 16 bits (30,480), of 5 bits four (31,496).
+    fn pairQuads(comptime code_max: comptime_int) comptime_int {
+        if (!vec.has_pairs) return 1;
+        var fitting = 8;
+        while (fitting > 1 and fitting * 2 * code_max * 127 > std.math.maxInt(i16)) fitting /= 2;
+        return fitting;
     }
 
     inline fn dot(comptime shape: Shape, sum: Ints, codes: vec.Bytes, x: i32) Ints {
@@ -286,10 +297,19 @@ inline fn subBlock(
         x_sums[token] = if (shape.minimum or shape.offset != 0) activationSum(shape, x[token], sub_index) else 0;
         isums[token] = startSum(shape, x_sums[token]);
     }
-    inline for (0..quads) |quad| {
-        const bytes = Codes.quad(block, sub * quads + quad);
-        inline for (0..count) |token| {
-            isums[token] = shape.dot(isums[token], bytes, vec.load(i32, x[token].quants + index * block_columns + (sub * quads + quad) * 4));
+    const pair_quads = @min(quads, shape.pair_quads);
+    inline for (0..quads / pair_quads) |part| {
+        var pairs: [count]vec.Pairs = @splat(@splat(0));
+        inline for (0..pair_quads) |quad_in_part| {
+            const quad = sub * quads + part * pair_quads + quad_in_part;
+            const bytes = Codes.quad(block, quad);
+            inline for (0..count) |token| {
+                const four = vec.load(i32, x[token].quants + index * block_columns + quad * 4);
+                if (pair_quads > 1) pairs[token] += vec.dotPairs(bytes, four) else isums[token] = shape.dot(isums[token], bytes, four);
+            }
+        }
+        if (pair_quads > 1) {
+            inline for (0..count) |token| isums[token] = vec.addPairs(isums[token], pairs[token]);
         }
     }
     inline for (0..count) |token| {

@@ -298,6 +298,82 @@ pub inline fn dot(acc: Lanes16, w: Bytes, x: i32, comptime weight_max: comptime_
     }
 }
 
+/// Whether products of narrow codes are summed in 16 bits first: half the multiplications where a quad takes two.
+pub const has_pairs = switch (level) {
+    .x86_64_v2, .avx2, .avx512 => true,
+    .scalar, .avx512_vnni, .amx, .neon, .neon_dotprod, .neon_i8mm => false,
+};
+
+/// Sums of two neighbouring products.
+pub const Pairs = @Vector(32, i16);
+
+/// w[2i] · x[2i mod 4] + w[2i + 1] · x[2i mod 4 + 1] for 32 pairs; `w` is at most 127. Only where `has_pairs`.
+pub inline fn dotPairs(w: Bytes, x: i32) Pairs {
+    const pattern: @Vector(64, i8) = @bitCast(@as(Lanes16, @splat(x)));
+    switch (level) {
+        .avx512 => return asm ("vpmaddubsw %[x], %[w], %[out]"
+            : [out] "=v" (-> Pairs),
+            : [w] "v" (w),
+              [x] "v" (pattern),
+        ),
+        .avx2 => {
+            var halves: [2]@Vector(16, i16) = undefined;
+            inline for (0..2) |index| halves[index] = asm ("vpmaddubsw %[x], %[w], %[out]"
+                : [out] "=x" (-> @Vector(16, i16)),
+                : [w] "x" (part(w, index, 2)),
+                  [x] "x" (part(pattern, index, 2)),
+            );
+            return join(halves[0], halves[1]);
+        },
+        .x86_64_v2 => {
+            var quarters: [4]@Vector(8, i16) = undefined;
+            inline for (0..4) |index| {
+                var pairs: @Vector(16, u8) = part(w, index, 4);
+                asm ("pmaddubsw %[x], %[w]"
+                    : [w] "+x" (pairs),
+                    : [x] "x" (part(pattern, index, 4)),
+                );
+                quarters[index] = @bitCast(pairs);
+            }
+            return join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
+        },
+        else => comptime unreachable,
+    }
+}
+
+/// acc[i] + pairs[2i] + pairs[2i + 1].
+pub inline fn addPairs(acc: Lanes16, pairs: Pairs) Lanes16 {
+    switch (level) {
+        .avx512 => return acc + asm ("vpmaddwd %[ones], %[pairs], %[out]"
+            : [out] "=v" (-> Lanes16),
+            : [pairs] "v" (pairs),
+              [ones] "v" (@as(Pairs, @splat(1))),
+        ),
+        .avx2 => {
+            var halves: [2]@Vector(8, i32) = undefined;
+            inline for (0..2) |index| halves[index] = asm ("vpmaddwd %[ones], %[pairs], %[out]"
+                : [out] "=x" (-> @Vector(8, i32)),
+                : [pairs] "x" (part(pairs, index, 2)),
+                  [ones] "x" (@as(@Vector(16, i16), @splat(1))),
+            );
+            return acc + join(halves[0], halves[1]);
+        },
+        .x86_64_v2 => {
+            var quarters: [4]@Vector(4, i32) = undefined;
+            inline for (0..4) |index| {
+                var sums = part(pairs, index, 4);
+                asm ("pmaddwd %[ones], %[pairs]"
+                    : [pairs] "+x" (sums),
+                    : [ones] "x" (@as(@Vector(8, i16), @splat(1))),
+                );
+                quarters[index] = @bitCast(sums);
+            }
+            return acc + join(join(quarters[0], quarters[1]), join(quarters[2], quarters[3]));
+        },
+        else => comptime unreachable,
+    }
+}
+
 /// Not inline: unrolled into every format's every tile it would make this level the slowest to compile and the largest.
 noinline fn dotScalar(acc: Lanes16, w: Bytes, x: i32) Lanes16 {
     const weights: [64]u8 = w;
@@ -614,6 +690,29 @@ test "dot is exact for every extreme of weights and activations" {
             }
             try std.testing.expectEqual(expected_full, full[row]);
             try std.testing.expectEqual(expected_narrow, narrow[row]);
+        }
+    }
+}
+
+test "sums of pairs are exact for as many quads as fit 16 bits" {
+    if (!has_pairs) return error.SkipZigTest;
+    var prng: std.Random.DefaultPrng = .init(6);
+    for (0..64) |round| {
+        for ([_]u8{ 15, 31, 63, 127 }, [_]usize{ 8, 4, 2, 1 }) |code_max, count| {
+            var pairs: Pairs = @splat(0);
+            var expected: [16]i32 = @splat(-7);
+            for (0..count) |_| {
+                var weights: [64]u8 = undefined;
+                var activations: [4]i8 = undefined;
+                for (&weights) |*weight| weight.* = if (round < 2) code_max else prng.random().uintAtMost(u8, code_max);
+                for (&activations) |*x| x.* = if (round == 0) 127 else if (round == 1) -127 else prng.random().intRangeAtMost(i8, -127, 127);
+                pairs += dotPairs(weights, @bitCast(activations));
+                for (&expected, 0..) |*sum_, row| {
+                    for (activations, weights[4 * row ..][0..4]) |x, weight| sum_.* += @as(i32, weight) * x;
+                }
+            }
+            const found: [16]i32 = addPairs(@splat(-7), pairs);
+            try std.testing.expectEqual(expected, found);
         }
     }
 }
