@@ -8,7 +8,15 @@ export { DownloadError, EngineError, LibraryError, ModelFileError, OptionError, 
 export type { GeneratedToken, GenerateResult, Piece, Prompt, Speculation, Timings } from "./generate/generate.ts";
 export type { GenerateOptions, LookupOptions } from "./generate/options.ts";
 export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
-export { type LoadOptions, loadModel, Model } from "./load.ts";
+export {
+  type LoadOptions,
+  loadModel,
+  Model,
+  type PreparedModel,
+  type PrepareOptions,
+  prepareModel,
+} from "./load.ts";
+export type { Preparation } from "./prepared.ts";
 export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
 export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";

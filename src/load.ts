@@ -1,13 +1,13 @@
 // `loadModel`: ties the readers, the planner, the engine, the tokenizer and the profiler together into a Model.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { freemem } from "node:os";
 import { join } from "node:path";
 import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
-import { checkInteger, checkKeys, describe } from "./check.ts";
+import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
-import { openLibrary } from "./engine/library.ts";
+import { type Library, type MappedWeights, mapHead, mapWeights, openLibrary } from "./engine/library.ts";
 import { DownloadError, EngineError, OptionError } from "./errors.ts";
 import {
   complete,
@@ -23,11 +23,21 @@ import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/sco
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
 import { catalogue } from "./model/catalogue.ts";
-import type { ModelFile } from "./model/file.ts";
+import type { ModelFile, PackedWeights } from "./model/file.ts";
 import { modelsFolder } from "./model/folders.ts";
 import { openGguf } from "./model/gguf.ts";
+import { isPrepared, readHead } from "./model/prepared.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
+import {
+  findModel,
+  findPrepared,
+  type Preparation,
+  type Preparing,
+  preparedPath,
+  stampOf,
+  startPreparing,
+} from "./prepared.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 
@@ -57,6 +67,11 @@ export interface LoadOptions {
    * memory that no running one needs, up to `maxBytes`; the longest unused gives way. Default true, with 256 MiB.
    */
   readonly prefixCache?: boolean | { readonly maxBytes?: number | undefined } | undefined;
+  /**
+   * Whether the model's prepared copy in the cache is used, and made after the first opening. It opens in a fraction of the
+   * time and is shared between processes. Default true.
+   */
+  readonly prepared?: boolean | undefined;
   /** Called while the model is being loaded, with bytes done and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -75,7 +90,7 @@ const scoreRows = 32;
 
 /**
  * Opens a model.
- * @param model a path to a GGUF file, or the name of a model that `tinyai pull` has brought.
+ * @param model a path to a GGUF or `.tinyai` file, or the name of a model that `tinyai pull` has brought.
  * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
  * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
  * @throws {EngineError} if the system refuses memory or threads.
@@ -89,15 +104,28 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   const checked = checkLoadOptions(model, options);
   options.signal?.throwIfAborted();
   const path = resolveModel(model);
-  const file = openGguf(path);
-  const graph = buildGraph(file);
-  if (checked.contextLength !== undefined && checked.contextLength > graph.contextLength) {
-    const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
-    throw new OptionError("contextLength", problem);
-  }
+  const { file, stamp, preparation } = await findModel(path, checked.prepared, async () => {
+    const opened = await openLibrary();
+    return (head, bytes) => mapHead(opened, head, bytes) ?? readHead(head, bytes);
+  });
   const library = await openLibrary();
-  const level = chooseLevel(library, checked.simdLevel);
-  const plan = planForMemory(path, graph, checked);
+  // Packed weights come into memory while all that follows is being decided.
+  const mapped = file.packedWeights && openWeights(library, file.path, file.packedWeights);
+  let graph: Graph;
+  let plan: Plan;
+  let level: ChosenLevel;
+  try {
+    graph = buildGraph(file);
+    if (checked.contextLength !== undefined && checked.contextLength > graph.contextLength) {
+      const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
+      throw new OptionError("contextLength", problem);
+    }
+    level = chooseLevel(library, checked.simdLevel);
+    plan = planForMemory(file, graph, checked);
+  } catch (error) {
+    mapped?.close();
+    throw error;
+  }
   const contextLength = plan.options.contextMax;
   // The engine's threads read weights while this one builds the tokenizer.
   const starting = Engine.create(library, plan, {
@@ -105,7 +133,8 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     level: level.index,
     affinity: checked.affinity,
     events: false,
-    sourcePath: path,
+    sourcePath: file.path,
+    mapped,
     onLoadProgress: options.onProgress,
     signal: options.signal,
   });
@@ -118,7 +147,12 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   }
   const engine = await starting;
   return new Model({
+    path,
     file,
+    preparing:
+      stamp && preparation.state === "making"
+        ? startPreparing(preparation.path, { file, stamp, plan, weights: engine.weights }, options.signal)
+        : { state: preparation, done: Promise.resolve() },
     engine,
     tokenizer,
     plan,
@@ -130,6 +164,77 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   });
 }
 
+function openWeights(library: Library, path: string, { offset, bytes }: PackedWeights): MappedWeights {
+  const mapped = mapWeights(library, path, offset, bytes);
+  if (mapped) return mapped;
+  throw new EngineError(
+    `${path}: the system refused to map its ${Math.ceil(bytes / 1e6)} MB; raise the limit (ulimit -v)`,
+  );
+}
+
+/** Options of `prepareModel`. */
+export interface PrepareOptions {
+  /** Where the prepared file is written. Default its place in the cache, where opening the model finds it. */
+  readonly output?: string | undefined;
+  /** Called with bytes written and in all. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A prepared file, and whether it was made now or found whole. */
+export interface PreparedModel {
+  readonly path: string;
+  readonly bytes: number;
+  readonly made: boolean;
+}
+
+/**
+ * Makes a model's prepared file: the matrices as the engine reads them, the tokenizer's tables flat. Opening it maps it.
+ * @param model a path to a GGUF file, or the name of a pulled model.
+ * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
+ * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
+ * @throws {EngineError} if there is not the memory or the disk for it, or another process is making it.
+ */
+export async function prepareModel(model: string, options: PrepareOptions = {}): Promise<PreparedModel> {
+  checkKeys("options", options, ["output", "onProgress", "signal"]);
+  const { output, onProgress, signal } = options;
+  if (output !== undefined && (typeof output !== "string" || output.length === 0 || output.includes("\0"))) {
+    throw new OptionError("output", `is ${describe(output)}; a path is expected`);
+  }
+  const checked = checkLoadOptions(model, { batchSize: 1, onProgress, signal });
+  const source = resolveModel(model);
+  const stamp = stampOf(source);
+  if (!stamp) throw new OptionError("model", `there is no file ${describe(source)}`);
+  if (isPrepared(source)) throw new OptionError("model", "is a prepared file already");
+  const path = output ?? preparedPath(source);
+  if (output !== undefined && existsSync(output) && realpathSync(output) === realpathSync(source)) {
+    throw new OptionError("output", "is the model itself; name another file");
+  }
+  const found = output === undefined ? await findPrepared(source, stamp, readHead) : undefined;
+  if (found) return { path, bytes: found.byteLength, made: false };
+  const file = openGguf(source);
+  const graph = buildGraph(file);
+  createModelTokenizer(file, graph.vocabulary);
+  const library = await openLibrary();
+  const plan = planForMemory(file, graph, { ...checked, contextLength: Math.min(contextMinimum, graph.contextLength) });
+  const engine = await Engine.create(library, plan, {
+    threadCount: checked.threadCount,
+    level: chooseLevel(library, undefined).index,
+    affinity: undefined,
+    events: false,
+    sourcePath: source,
+    signal,
+  });
+  try {
+    const { writePrepared } = await import("./prepare.ts");
+    const reason = await writePrepared(path, { file, stamp, plan, weights: engine.weights }, { onProgress, signal });
+    if (reason !== undefined) throw new EngineError(`${path}: was not made: ${reason}`);
+  } finally {
+    await engine.close();
+  }
+  return { path, bytes: statSync(path).size, made: true };
+}
+
 function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
   const tokenizer = createTokenizer(file.metadata);
   if (tokenizer.vocabularySize === vocabulary) return tokenizer;
@@ -138,7 +243,9 @@ function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
 }
 
 interface ModelParts {
+  readonly path: string;
   readonly file: ModelFile;
+  readonly preparing: Preparing;
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly plan: Plan;
@@ -161,7 +268,7 @@ export class Model implements AsyncDisposable {
 
   /** The file it was loaded from. */
   get path(): string {
-    return this.#parts.file.path;
+    return this.#parts.path;
   }
 
   get tokenizer(): Tokenizer {
@@ -186,6 +293,11 @@ export class Model implements AsyncDisposable {
   /** The instruction-set level in use and why. */
   get simdLevel(): { readonly name: string; readonly reason: string } {
     return this.#parts.level;
+  }
+
+  /** How the model's prepared copy stands: whether it was used, or is being made, or why there is none. */
+  get preparation(): Preparation {
+    return this.#parts.preparing.state;
   }
 
   /** How long loading took. */
@@ -285,9 +397,10 @@ export class Model implements AsyncDisposable {
     return this.stopProfiling();
   }
 
-  /** Ends what is running and frees the model's memory. */
-  close(): Promise<void> {
-    return this.#parts.engine.close();
+  /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
+  async close(): Promise<void> {
+    await this.#parts.preparing.done;
+    await this.#parts.engine.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -327,14 +440,23 @@ function describeOps(plan: Plan, level: string): OpInfo[] {
   });
 }
 
-const loadKeys = ["threads", "simd", "contextLength", "batchSize", "prefixCache", "onProgress", "signal"] as const;
+const loadKeys = [
+  "threads",
+  "simd",
+  "contextLength",
+  "batchSize",
+  "prefixCache",
+  "prepared",
+  "onProgress",
+  "signal",
+] as const;
 
 function checkLoadOptions(model: unknown, options: LoadOptions) {
   if (typeof model !== "string" || model.length === 0 || model.includes("\0")) {
     throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
   }
   checkKeys("options", options, loadKeys);
-  const { threads = {}, simd = {}, batchSize = batchSizeDefault, onProgress, signal } = options;
+  const { threads = {}, simd = {}, batchSize = batchSizeDefault, prepared = true, onProgress, signal } = options;
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw new OptionError("onProgress", `is ${describe(onProgress)}; a function is expected`);
   }
@@ -364,6 +486,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
         : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
     batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
     keptBytesMax: checkPrefixCache(options.prefixCache),
+    prepared: checkBoolean("prepared", prepared),
   };
 }
 
@@ -436,7 +559,7 @@ function availableMemory(): number {
  * The plan for the context asked for; if none was, for the model's own, halved until a sequence of it fits into memory.
  * @throws {EngineError} if it does not fit.
  */
-function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof checkLoadOptions>): Plan {
+function planForMemory(file: ModelFile, graph: Graph, checked: ReturnType<typeof checkLoadOptions>): Plan {
   const available = availableMemory();
   let contextMax = checked.contextLength ?? graph.contextLength;
   for (;;) {
@@ -449,6 +572,7 @@ function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof ch
         chunkPositions: stepRows,
         kvBytesMax,
         keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
+        packedWeights: file.packedWeights,
       });
     const roomy = planFor(available / 2);
     // What the weights leave; one sequence always has its pages.
@@ -457,7 +581,7 @@ function planForMemory(path: string, graph: Graph, checked: ReturnType<typeof ch
     const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
     if (needed <= available) return plan;
     if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum)
-      throw tooLarge(path, plan, needed, available);
+      throw tooLarge(file.path, plan, needed, available);
     contextMax = Math.floor(contextMax / 2);
   }
 }

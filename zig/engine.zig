@@ -12,6 +12,7 @@ const cpu = @import("cpu.zig");
 const events = @import("events.zig");
 const executor_ = @import("executor.zig");
 const lookup = @import("lookup.zig");
+const Mapping = @import("mapping.zig").Mapping;
 const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
@@ -66,7 +67,10 @@ pub const Engine = struct {
     view: p.View,
     config: p.Config,
     source: ?system.File,
-    weights: []align(4096) u8,
+    /// The weights region: the mapping's bytes, else memory of the engine's own. Nothing writes to it once it is loaded, and
+    /// nothing can write to a mapping.
+    weights: []u8,
+    mapping: ?*Mapping,
     arena: []align(4096) u8,
     constants: []align(4096) u8,
     token_memory: []align(4096) u8,
@@ -98,8 +102,9 @@ pub const Engine = struct {
 
     pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
-    /// Copies the program, sets all memory aside and starts the engine thread, which begins to load.
-    pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8) Error!*Engine {
+    /// Copies the program, sets all memory aside and starts the engine thread, which begins to load: from the mapping, which
+    /// is the engine's from then on, else from the file.
+    pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
         const allocator = std.heap.c_allocator;
         if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
         if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
@@ -120,6 +125,7 @@ pub const Engine = struct {
             .config = config,
             .source = null,
             .weights = undefined,
+            .mapping = mapping,
             .arena = undefined,
             .constants = undefined,
             .token_memory = undefined,
@@ -146,8 +152,11 @@ pub const Engine = struct {
 
         if (source_path) |path| engine.source = try system.File.open(path, .read);
         errdefer if (engine.source) |file| file.close();
-        engine.weights = try system.map(@max(1, header.weights_bytes), false);
-        errdefer system.unmap(engine.weights);
+        if (mapping) |mapped| {
+            if (mapped.bytes().len != header.weights_bytes) return error.Program;
+            engine.weights = @constCast(mapped.bytes());
+        } else engine.weights = try system.map(@max(1, header.weights_bytes), false);
+        errdefer if (mapping == null) system.unmap(@alignCast(engine.weights));
         engine.arena = try system.map(@max(1, header.arena_bytes), false);
         errdefer system.unmap(engine.arena);
         engine.constants = try system.map(@max(1, header.constants_bytes), false);
@@ -254,7 +263,7 @@ pub const Engine = struct {
         system.unmap(engine.token_memory);
         system.unmap(engine.constants);
         system.unmap(engine.arena);
-        system.unmap(engine.weights);
+        if (engine.mapping) |mapping| mapping.close() else system.unmap(@alignCast(engine.weights));
         system.unmap(engine.program);
         engine.allocator.destroy(engine);
     }
@@ -403,6 +412,7 @@ pub const Engine = struct {
     /// Starts the workers and brings the weights in.
     fn prepare(engine: *Engine) p.Failure {
         engine.pool.start() catch return .threads;
+        if (engine.mapping) |mapping| mapping.awaitPopulated();
         for (engine.view.tensors, 0..) |tensor, index| {
             if (tensor.source_bytes == 0) continue;
             if (engine.stopping()) return .none;

@@ -36,7 +36,7 @@ pub const Header = extern struct {
     kv_groups_offset: u64,
     constants_offset: u64,
     constants_bytes: u64,
-    /// Bytes of the weights region, which the engine allocates and fills from the source file.
+    /// Bytes of the weights region, which the engine allocates and fills from the source file, unless it is given a mapping.
     weights_bytes: u64,
     arena_bytes: u64,
     /// Rows a step may have, and how many of them may ask for logits.
@@ -76,7 +76,7 @@ pub const Tensor = extern struct {
     /// Packed weights: the scales' place in the weights region.
     scales_offset: u64,
     scales_bytes: u64,
-    /// Packed weights: the row-major tensor's place in the source file.
+    /// Packed weights: the row-major tensor's place in the source file; 0 bytes: the mapping holds it packed.
     source_offset: u64,
     source_bytes: u64,
 };

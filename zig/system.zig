@@ -14,6 +14,10 @@ const kernel32 = struct {
     extern "kernel32" fn VirtualFree(*anyopaque, usize, u32) callconv(.winapi) c_int;
     extern "kernel32" fn CreateFileW([*:0]const u16, u32, u32, ?*anyopaque, u32, u32, ?*anyopaque) callconv(.winapi) ?*anyopaque;
     extern "kernel32" fn CloseHandle(*anyopaque) callconv(.winapi) c_int;
+    extern "kernel32" fn GetFileSizeEx(*anyopaque, *i64) callconv(.winapi) c_int;
+    extern "kernel32" fn CreateFileMappingW(*anyopaque, ?*anyopaque, u32, u32, u32, ?[*:0]const u16) callconv(.winapi) ?*anyopaque;
+    extern "kernel32" fn MapViewOfFile(*anyopaque, u32, u32, u32, usize) callconv(.winapi) ?*anyopaque;
+    extern "kernel32" fn UnmapViewOfFile(*const anyopaque) callconv(.winapi) c_int;
     extern "kernel32" fn ReadFile(*anyopaque, [*]u8, u32, *u32, *Overlapped) callconv(.winapi) c_int;
     extern "kernel32" fn WriteFile(*anyopaque, [*]const u8, u32, *u32, *Overlapped) callconv(.winapi) c_int;
     extern "kernel32" fn QueryPerformanceCounter(*i64) callconv(.winapi) c_int;
@@ -87,7 +91,7 @@ pub fn wakeAll(address: *const std.atomic.Value(u32)) void {
     }
 }
 
-/// A file opened for positioned reading or writing. Reads, and not a mapping, bring weights in: a file that another program
+/// A file opened for positioned reading or writing. Reads, and not a mapping, bring a user's file in: one that another program
 /// cuts short ends a read early, which is an error message; under a mapping it would be a bus error.
 pub const File = struct {
     handle: if (windows) *anyopaque else c_int,
@@ -113,6 +117,17 @@ pub const File = struct {
         const handle = std.c.open(path, .{ .ACCMODE = if (access == .read) .RDONLY else .WRONLY, .CLOEXEC = true });
         if (handle < 0) return error.Open;
         return .{ .handle = handle };
+    }
+
+    pub fn size(file: File) error{Open}!u64 {
+        if (windows) {
+            var bytes: i64 = 0;
+            if (kernel32.GetFileSizeEx(file.handle, &bytes) == 0) return error.Open;
+            return @intCast(bytes);
+        }
+        const end = std.c.lseek(file.handle, 0, std.c.SEEK.END);
+        if (end < 0) return error.Open;
+        return @intCast(end);
     }
 
     pub fn close(file: File) void {
@@ -167,6 +182,49 @@ pub const File = struct {
         }
     }
 };
+
+/// A part of a file as read-only memory. It must not be cut short while it is mapped: a read beyond its end is a bus error.
+pub const View = struct {
+    bytes: []align(4096) const u8,
+
+    /// Systems map from multiples of their page, Windows of 64 KiB.
+    pub const granularity = 1 << 16;
+
+    pub fn init(file: File, offset: u64, length: usize) error{ OutOfMemory, Open, CutShort }!View {
+        assert(length > 0 and offset % granularity == 0);
+        if (try file.size() < offset + length) return error.CutShort;
+        if (windows) {
+            const page_readonly = 0x02;
+            const file_map_read = 0x04;
+            const section = kernel32.CreateFileMappingW(file.handle, null, page_readonly, 0, 0, null) orelse return error.Open;
+            // The view keeps the section.
+            defer _ = kernel32.CloseHandle(section);
+            const memory = kernel32.MapViewOfFile(section, file_map_read, @truncate(offset >> 32), @truncate(offset), length) orelse return error.OutOfMemory;
+            return .{ .bytes = @as([*]align(4096) const u8, @ptrCast(@alignCast(memory)))[0..length] };
+        }
+        const memory = std.c.mmap(null, length, .{ .READ = true }, .{ .TYPE = .SHARED }, file.handle, @intCast(offset));
+        if (memory == std.c.MAP_FAILED) return error.OutOfMemory;
+        return .{ .bytes = @as([*]align(4096) const u8, @ptrCast(@alignCast(memory)))[0..length] };
+    }
+
+    pub fn deinit(view: View) void {
+        if (windows) {
+            _ = kernel32.UnmapViewOfFile(view.bytes.ptr);
+        } else {
+            _ = std.c.munmap(@ptrCast(@alignCast(@constCast(view.bytes.ptr))), view.bytes.len);
+        }
+    }
+};
+
+/// Brings mapped pages into memory. What cannot be had comes when it is first read.
+pub fn populate(bytes: []align(4096) const u8) void {
+    if (os == .linux) {
+        const populate_read = 22; // Since Linux 5.14.
+        if (linux.errno(linux.madvise(@constCast(bytes.ptr), bytes.len, populate_read)) == .SUCCESS) return;
+    }
+    var at: usize = 0;
+    while (at < bytes.len) : (at += 4096) std.mem.doNotOptimizeAway(@as(*const volatile u8, &bytes[at]).*);
+}
 
 /// A pipe's reading and writing end.
 pub fn openPipe() error{Pipe}![2]c_int {

@@ -5,6 +5,7 @@ const std = @import("std");
 const bandwidth = @import("bandwidth.zig");
 const converter = @import("converter.zig");
 const cpu = @import("cpu.zig");
+const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
 const system = @import("system.zig");
@@ -40,6 +41,34 @@ export fn tinyai_packed_bytes(format: u32, rows: u32, columns: u32, out: *[2]u64
     return 1;
 }
 
+/// Maps `bytes` of a file from `offset`, a multiple of 64, and begins to bring them into memory; null if the system refuses it
+/// or the file is shorter. It is an engine's once that was made with it; else `tinyai_mapping_close` ends it.
+export fn tinyai_mapping_open(path: [*:0]const u8, offset: u64, bytes: u64) ?*Mapping {
+    return Mapping.open(path, offset, bytes) catch null;
+}
+
+export fn tinyai_mapping_bytes(mapping: *Mapping) [*]const u8 {
+    return mapping.bytes().ptr;
+}
+
+/// Waits until all of it is in memory.
+export fn tinyai_mapping_await(mapping: *Mapping) void {
+    mapping.awaitPopulated();
+}
+
+export fn tinyai_mapping_close(mapping: *Mapping) void {
+    mapping.close();
+}
+
+/// `tinyai_mapping_close` as JavaScriptCore calls it for memory that nobody holds any more.
+export fn tinyai_mapping_closer() *const fn (?*anyopaque, *Mapping) callconv(.c) void {
+    return closeMapping;
+}
+
+fn closeMapping(_: ?*anyopaque, mapping: *Mapping) callconv(.c) void {
+    mapping.close();
+}
+
 /// A pipe for engines to ring: the reading and the writing end. 0: the system refused one.
 export fn tinyai_pipe_open(ends: *[2]c_int) u32 {
     ends.* = system.openPipe() catch return 0;
@@ -57,8 +86,8 @@ export fn tinyai_engine_ended(engine: *Engine) u32 {
 }
 
 /// Makes an engine; null on failure, with a `program.Failure` in `failure`.
-export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, failure: *u32) ?*Engine {
-    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_path) catch |problem| {
+export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, mapping: ?*Mapping, failure: *u32) ?*Engine {
+    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_path, mapping) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,
@@ -71,6 +100,11 @@ export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config:
     // After the engine's threads have started, which would inherit it.
     system.preferShortTurns();
     return engine;
+}
+
+/// The weights region, `weights_bytes` of the program long, for reading once the engine has loaded.
+export fn tinyai_engine_weights(engine: *Engine) [*]const u8 {
+    return engine.weights.ptr;
 }
 
 export fn tinyai_engine_stop(engine: *Engine) void {

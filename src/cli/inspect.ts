@@ -15,7 +15,7 @@ import {
   StringTable,
 } from "../model/file.ts";
 import { modelsFolder } from "../model/folders.ts";
-import { openGguf } from "../model/gguf.ts";
+import { openModelFile } from "../prepared.ts";
 
 /** What JSON can carry of a metadata value. Integers beyond 2^53, infinities and NaN are strings. */
 export type InspectedScalar = string | number | boolean;
@@ -80,7 +80,7 @@ const valueCharactersMax = 80;
  * @throws {ModelFileError} if it cannot be read or is damaged.
  */
 export function inspect(path: string): Inspection {
-  const file = openGguf(path);
+  const file = openModelFile(path);
   const tensors = inspectTensors(file);
   const text = (key: string): string | null => {
     const value = file.metadata.entry(key)?.value;

@@ -32,6 +32,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./pull.ts")).registerPull(program),
   },
   {
+    name: "prepare",
+    summary: "make the copy of a model that opens in milliseconds",
+    register: async (program) => (await import("./prepare.ts")).registerPrepare(program),
+  },
+  {
     name: "inspect",
     summary: "tell what is in a model file: metadata, tensors, sizes",
     register: async (program) => (await import("./inspect.ts")).registerInspect(program),

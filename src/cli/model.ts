@@ -15,6 +15,8 @@ export interface ModelFlags {
   readonly simdLevel?: string;
   readonly context?: string;
   readonly batchSize?: string;
+  /** False where `--no-prepared` was given. */
+  readonly prepared?: boolean;
 }
 
 export interface GenerationFlags {
@@ -36,11 +38,12 @@ const quietLoadMs = 500;
 
 export function addModelFlags(command: Command): Command {
   return command
-    .requiredOption("--model <model>", "path of a GGUF file, or the name of a pulled model")
+    .requiredOption("--model <model>", "path of a GGUF or .tinyai file, or the name of a pulled model")
     .option("--threads <count>", "threads that compute (default: the CPUs this process may use)")
     .option("--simd-level <level>", "0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default)")
     .option("--context <positions>", "positions a sequence may have (default: the model's limit)")
-    .option("--batch-size <sequences>", "sequences a step at most (default: 16)");
+    .option("--batch-size <sequences>", "sequences a step at most (default: 16)")
+    .option("--no-prepared", "neither use nor make the model's prepared copy in the cache");
 }
 
 export function addGenerationFlags(command: Command): Command {
@@ -102,6 +105,7 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
     ...(level === undefined ? {} : { simd: { level } }),
     contextLength: numberFlag("context", flags.context) ?? defaults.contextLength,
     batchSize: numberFlag("batch-size", flags.batchSize) ?? defaults.batchSize,
+    prepared: flags.prepared ?? defaults.prepared,
     signal: interruption(),
     onProgress(done, total) {
       if (!progress && performance.now() - startedMs > quietLoadMs && done < total) {

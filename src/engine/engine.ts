@@ -5,7 +5,7 @@ import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
-import type { Library, Pointer } from "./library.ts";
+import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
 
 export interface EngineOptions {
   readonly threadCount: number;
@@ -17,6 +17,8 @@ export interface EngineOptions {
   readonly events: boolean;
   /** The model file. */
   readonly sourcePath: string;
+  /** Its packed weights, if it holds such. They are `create`'s from then on, whatever comes of it. */
+  readonly mapped?: MappedWeights | undefined;
   /** Called about every 50 ms while weights are read, with bytes done and in all. */
   readonly onLoadProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -160,8 +162,18 @@ export class Engine {
     const failure = new Uint32Array(1);
     const path = Buffer.from(`${options.sourcePath}\0`, "utf8");
     const { program } = plan;
-    const handle = library.symbols.tinyai_engine_create(program, program.length, config, path, failure);
-    if (!handle) throw failed(failure[0] ?? 0, plan, options.sourcePath);
+    const handle = library.symbols.tinyai_engine_create(
+      program,
+      program.length,
+      config,
+      path,
+      options.mapped?.handle ?? null,
+      failure,
+    );
+    if (!handle) {
+      options.mapped?.close();
+      throw failed(failure[0] ?? 0, plan, options.sourcePath);
+    }
     if (typeof handle === "bigint") throw new EngineError("the engine's address is beyond 2^53");
 
     const engine = new Engine(library, plan, options, handle, bell);
@@ -198,6 +210,14 @@ export class Engine {
   /** Bytes of the model file packed so far. */
   get packedBytes(): number {
     return Number(this.#library.symbols.tinyai_engine_packed_bytes(this.#handle));
+  }
+
+  /** The weights region as it is in memory, for reading, until the engine is closed. */
+  get weights(): Uint8Array {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const address = this.#library.symbols.tinyai_engine_weights(this.#handle);
+    if (!address || typeof address === "bigint") throw new EngineError("the weights' address is beyond 2^53");
+    return viewMemory(address, this.plan.weightsBytes);
   }
 
   /** Requests that have not finished. */

@@ -2,7 +2,7 @@
 // checks that the library was built from the same structs. It interprets nothing.
 
 /// <reference path="./native-files.d.ts" />
-import { CString, dlopen, FFIType, type Pointer } from "bun:ffi";
+import { CString, dlopen, FFIType, type Pointer, toArrayBuffer } from "bun:ffi";
 import { resolve } from "node:path";
 import { LibraryError } from "../errors.ts";
 import { layoutHash } from "../plan/layout.ts";
@@ -16,12 +16,18 @@ const symbolTable = {
   tinyai_level_name: { args: [u32], returns: ptr },
   tinyai_level_supported: { args: [u32], returns: u32 },
   tinyai_packed_bytes: { args: [u32, u32, u32, ptr], returns: u32 },
+  tinyai_mapping_open: { args: [ptr, u64, u64], returns: ptr },
+  tinyai_mapping_bytes: { args: [ptr], returns: ptr },
+  tinyai_mapping_await: { args: [ptr], returns: FFIType.void },
+  tinyai_mapping_close: { args: [ptr], returns: FFIType.void },
+  tinyai_mapping_closer: { args: [], returns: ptr },
   tinyai_pipe_open: { args: [ptr], returns: u32 },
   tinyai_pipe_ring: { args: [FFIType.i32], returns: FFIType.void },
-  tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr], returns: ptr },
+  tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr, ptr], returns: ptr },
   tinyai_engine_ended: { args: [ptr], returns: u32 },
   tinyai_engine_stop: { args: [ptr], returns: FFIType.void },
   tinyai_engine_destroy: { args: [ptr], returns: FFIType.void },
+  tinyai_engine_weights: { args: [ptr], returns: ptr },
   tinyai_engine_packed_bytes: { args: [ptr], returns: u64 },
   tinyai_engine_submit: { args: [ptr, u32, ptr, ptr, u32], returns: u32 },
   tinyai_engine_cancel: { args: [ptr, u32, u32], returns: FFIType.void },
@@ -57,6 +63,48 @@ export interface Library {
   readonly levels: readonly { readonly name: string; readonly supported: boolean }[];
   /** CPU features as bits, in the order of src/engine/cpu.ts. */
   readonly features: bigint;
+}
+
+/** Bun's declarations leave out the last two arguments: what frees the memory when nobody holds it any more. */
+const adoptMemory: (address: Pointer, offset: number, bytes: number, context: Pointer, free: Pointer) => ArrayBuffer =
+  toArrayBuffer;
+
+/**
+ * The first `bytes` of a file as read-only memory, which costs a fraction of reading them; undefined if the system refuses it or
+ * the file is shorter. Writing to it ends the process. It is given back when nobody holds it any more.
+ */
+export function mapHead({ symbols }: Library, path: string, bytes: number): Uint8Array<ArrayBuffer> | undefined {
+  const mapping = symbols.tinyai_mapping_open(Buffer.from(`${path}\0`), 0, bytes);
+  const closer = symbols.tinyai_mapping_closer();
+  if (!mapping || typeof mapping === "bigint" || !closer || typeof closer === "bigint") return undefined;
+  const address = symbols.tinyai_mapping_bytes(mapping);
+  if (!address || typeof address === "bigint") return undefined;
+  symbols.tinyai_mapping_await(mapping);
+  return new Uint8Array(adoptMemory(address, 0, bytes, mapping, closer));
+}
+
+/** Packed weights being brought into memory, until an engine takes them. */
+export interface MappedWeights {
+  readonly handle: Pointer;
+  /** Gives them back if no engine has taken them. */
+  close(): void;
+}
+
+/** Maps packed weights and begins to bring them into memory; undefined if the system refuses it. */
+export function mapWeights(
+  { symbols }: Library,
+  path: string,
+  offset: number,
+  bytes: number,
+): MappedWeights | undefined {
+  const handle = symbols.tinyai_mapping_open(Buffer.from(`${path}\0`), offset, bytes);
+  if (!handle || typeof handle === "bigint") return undefined;
+  return { handle, close: () => symbols.tinyai_mapping_close(handle) };
+}
+
+/** Memory of the library's as bytes, without a copy. It must not be touched after the library has freed it. */
+export function viewMemory(address: Pointer, bytes: number): Uint8Array {
+  return new Uint8Array(toArrayBuffer(address, 0, bytes));
 }
 
 let opened: Library | undefined;

@@ -67,6 +67,8 @@ export type NumberArray = Exclude<NumericArray, BigUint64Array | BigInt64Array>;
 export interface StringBytes {
   readonly bytes: Uint8Array;
   readonly offsets: Uint32Array;
+  /** A hash table over the strings (src/tokenizer/table.ts), where the file holds one. */
+  readonly slots?: Uint32Array;
 }
 
 /**
@@ -301,14 +303,22 @@ export interface ModelFile {
   readonly path: string;
   /** The whole file's size. */
   readonly byteLength: number;
-  readonly format: "gguf";
+  readonly format: "gguf" | "tinyai";
   /** The container's version. */
   readonly version: number;
   readonly metadata: Metadata;
-  /** Where each metadata entry lies in the file, its key included, for those that copy it as it is. */
-  readonly metadataPlaces: ReadonlyMap<string, BytePlace>;
   /** By name, in the file's order. Every entry lies inside the file and overlaps no other. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** The part of the file that holds all matrices in the engine's own layout; undefined: they are row-major. */
+  readonly packedWeights?: PackedWeights;
+  /** The file's first bytes, where they are in memory. Read-only: writing to them may end the process. */
+  readonly head?: Uint8Array<ArrayBuffer>;
+}
+
+/** A range of bytes of a file. */
+export interface PackedWeights {
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 /** A metadata entry's type in words: `uint32`, `array of string`. */

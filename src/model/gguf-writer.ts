@@ -2,8 +2,8 @@
 // byte but for the keys that change, the same tensors in the same order, at the same alignment. It writes no weights. The
 // layout is described in gguf.ts.
 
-import { type DType, dtypeBlocks, type ModelFile, type TensorEntry } from "./file.ts";
-import { readAlignment, tensorTypeNumber } from "./gguf.ts";
+import { type DType, dtypeBlocks, type TensorEntry } from "./file.ts";
+import { type GgufFile, readAlignment, tensorTypeNumber } from "./gguf.ts";
 
 /** A header and where the tensors behind it belong. */
 export interface GgufHeader {
@@ -34,7 +34,7 @@ const version = 3;
  * A new format's block must divide the tensor's rows.
  */
 export function writeGgufHeader(
-  source: ModelFile,
+  source: GgufFile,
   changes: GgufChanges,
   read: (byteOffset: number, byteLength: number) => Uint8Array,
 ): GgufHeader {

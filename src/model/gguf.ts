@@ -141,12 +141,19 @@ const otherFormats: readonly (readonly [start: string, name: string])[] = [
   ["<html", "a web page: the download gave an answer for people instead of the file"],
 ];
 
+/** An opened GGUF file. */
+export interface GgufFile extends ModelFile {
+  readonly format: "gguf";
+  /** Where each metadata entry lies in the file, its key included, for those that copy it as it is. */
+  readonly metadataPlaces: ReadonlyMap<string, BytePlace>;
+}
+
 /**
  * Opens a GGUF file (version 2 or 3), reads its header by ordinary reads, and closes it again. What comes back has every
  * tensor inside the file, none overlapping another, and each as long as its shape and dtype say.
  * @throws {ModelFileError} naming the file and the field, if it cannot be read or anything in it is out of bounds.
  */
-export function openGguf(path: string): ModelFile {
+export function openGguf(path: string): GgufFile {
   const { file, byteLength } = openRegularFile(path);
   try {
     return readModelFile(new HeaderReader(path, file, byteLength));
@@ -155,7 +162,7 @@ export function openGguf(path: string): ModelFile {
   }
 }
 
-function readModelFile(reader: HeaderReader): ModelFile {
+function readModelFile(reader: HeaderReader): GgufFile {
   const version = readVersion(reader);
   const tensorCount = readCount(reader, "header.tensor_count", tensorEntryBytesMin);
   const metadataCount = readCount(reader, "header.metadata_count", metadataEntryBytesMin);

@@ -90,6 +90,9 @@ export class Weights {
   }
 
   #read(entry: TensorEntry): Uint8Array {
+    const { head } = this.#file;
+    const end = entry.byteOffset + entry.byteLength;
+    if (head && end <= head.length) return head.slice(entry.byteOffset, end);
     const bytes = new Uint8Array(entry.byteLength);
     let handle: number | undefined;
     let done = 0;

@@ -23,6 +23,8 @@ export interface PlanOptions {
   readonly kvBytesMax: number;
   /** Bytes of pages that keep what finished sequences left in them, for prompts that begin alike; 0: none are kept. */
   readonly keptBytesMax: number;
+  /** The part of the model file that holds all matrices packed, to be mapped; undefined: they are packed when loaded. */
+  readonly packedWeights?: { readonly offset: number; readonly bytes: number } | undefined;
 }
 
 /** One op as the profiler and a reader of the plan see it. */
@@ -44,6 +46,13 @@ export interface PlannedOp {
   readonly operationsPerPosition: number;
 }
 
+/** A packed matrix's place in the weights region. */
+export interface PackedMatrix {
+  readonly name: string;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 /** Layers whose pages live and die together. */
 export interface KvGroupPlan {
   readonly window: number;
@@ -59,7 +68,8 @@ export interface Plan {
   readonly ops: readonly PlannedOp[];
   readonly vocabulary: number;
   readonly weightsBytes: number;
-  /** Bytes of the model file that are packed into the weights region. */
+  readonly matrices: readonly PackedMatrix[];
+  /** Bytes of the model file that are packed into the weights region, or mapped as it. */
   readonly sourceBytes: number;
   readonly constantsBytes: number;
   readonly arenaBytes: number;
@@ -122,8 +132,9 @@ class Planner {
   readonly #vectors = new Map<Vector["values"], number>();
   readonly #buffers = new Map<number, number>();
   readonly #constants: { offset: number; values: Float32Array }[] = [];
-  #weightsBytes = 0;
-  #sourceBytes = 0;
+  readonly #matrices: PackedMatrix[] = [];
+  #weightsBytes: number;
+  #sourceBytes: number;
   #constantsBytes = 0;
   #columnsMax = 64;
 
@@ -131,6 +142,8 @@ class Planner {
     this.#graph = graph;
     this.#options = options;
     this.#lowered = lower(graph, options.contextMax);
+    this.#weightsBytes = options.packedWeights?.bytes ?? 0;
+    this.#sourceBytes = this.#weightsBytes;
   }
 
   run(): Plan {
@@ -145,6 +158,7 @@ class Planner {
       ops: ops.map((op, index) => describe(op, index)),
       vocabulary: this.#graph.vocabulary,
       weightsBytes: this.#weightsBytes,
+      matrices: this.#matrices,
       sourceBytes: this.#sourceBytes,
       constantsBytes: this.#constantsBytes,
       arenaBytes,
@@ -217,10 +231,14 @@ class Planner {
     const known = this.#weights.get(weight.name);
     if (known !== undefined) return known;
     const packed = packedBytes(weight.dtype, weight.rows, weight.columns);
-    const offset = this.#weightsBytes;
-    const scalesOffset = layout.alignUp(offset + packed.weight, alignment);
-    this.#weightsBytes = layout.alignUp(scalesOffset + packed.scales, alignment);
-    this.#sourceBytes += weight.byteLength;
+    const { packedWeights } = this.#options;
+    const offset = packedWeights ? weight.byteOffset - packedWeights.offset : this.#weightsBytes;
+    const scalesOffset = offset + packed.weight;
+    this.#matrices.push({ name: weight.name, offset, bytes: packed.weight + packed.scales });
+    if (!packedWeights) {
+      this.#weightsBytes = scalesOffset + packed.scales;
+      this.#sourceBytes += weight.byteLength;
+    }
     this.#columnsMax = Math.max(this.#columnsMax, weight.columns);
     const index = this.#add({
       region: regions.weights,
@@ -231,8 +249,7 @@ class Planner {
       bytes: packed.weight,
       scales_offset: scalesOffset,
       scales_bytes: packed.scales,
-      source_offset: weight.byteOffset,
-      source_bytes: weight.byteLength,
+      ...(packedWeights ? {} : { source_offset: weight.byteOffset, source_bytes: weight.byteLength }),
     });
     this.#weights.set(weight.name, index);
     return index;

@@ -12,7 +12,7 @@ import { openLibrary } from "../engine/library.ts";
 import { EngineError, ModelFileError, OptionError, TinyAIError } from "../errors.ts";
 import { architectureNames } from "../model/architectures/index.ts";
 import { type DType, dtypeBlocks, type ModelFile, printable } from "../model/file.ts";
-import { openGguf } from "../model/gguf.ts";
+import { type GgufFile, openGguf } from "../model/gguf.ts";
 import { type GgufHeader, writeGgufHeader } from "../model/gguf-writer.ts";
 import { chooseTypes, fileTypeNumber, type QuantizationType, quantizationTypes } from "./types.ts";
 
@@ -209,7 +209,7 @@ function refuseRequantizing(file: ModelFile, dtypes: ReadonlyMap<string, DType>,
   }
 }
 
-function writeHeader(file: ModelFile, dtypes: ReadonlyMap<string, DType>, type: QuantizationType): GgufHeader {
+function writeHeader(file: GgufFile, dtypes: ReadonlyMap<string, DType>, type: QuantizationType): GgufHeader {
   const numbers = { "general.quantization_version": quantizationVersion, "general.file_type": fileTypeNumber(type) };
   const source = openSync(file.path, "r");
   try {

@@ -90,7 +90,8 @@ function characterLength(lead: number | undefined): number {
  * @throws {ModelFileError} if the merges are missing, too many, or one is not two texts with a space between.
  */
 export function readMerges(metadata: Metadata): TokenTable {
-  const { bytes, offsets } = metadata.stringBytes(keys.merges);
+  const merges = metadata.stringBytes(keys.merges);
+  const { bytes, offsets } = merges;
   const count = offsets.length - 1;
   if (count > tokenCountMax) {
     throw metadata.error(keys.merges, `has ${count} merges; at most ${tokenCountMax} are supported`);
@@ -105,5 +106,5 @@ export function readMerges(metadata: Metadata): TokenTable {
     const text = printable(new TextDecoder().decode(bytes.subarray(start, end)));
     throw metadata.error(keys.merges, `merge ${rank} is "${text}"; two texts with a space between are expected`);
   }
-  return TokenTable.build(bytes, offsets, () => {});
+  return TokenTable.of(merges, () => {});
 }

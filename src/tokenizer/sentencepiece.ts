@@ -15,8 +15,8 @@ export class SentencePiece implements MergeRule {
   readonly #texts: TokenTable;
   readonly #scores: Float32Array;
   readonly #unknown: number | undefined;
-  /** By byte: the token of that byte, or -1. */
-  readonly #byteTokens: Int32Array;
+  /** By byte: the token of that byte, or -1. Made when a character without a token is met. */
+  #byteTokens: Int32Array | undefined;
   readonly #merger = new Merger(this);
   #bytes: Uint8Array = new Uint8Array(0);
 
@@ -24,10 +24,6 @@ export class SentencePiece implements MergeRule {
     this.#texts = texts;
     this.#scores = scores;
     this.#unknown = unknown;
-    this.#byteTokens = Int32Array.from({ length: 256 }, (_, byte) => {
-      const named = texts.findText(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-      return named >= 0 ? named : texts.find(Uint8Array.of(byte), 0, 1);
-    });
   }
 
   /**
@@ -62,7 +58,9 @@ export class SentencePiece implements MergeRule {
   }
 
   #spell(start: number, length: number, output: TokenBuffer): void {
-    const tokens = Array.from(this.#bytes.subarray(start, start + length), (byte) => this.#byteTokens[byte] ?? -1);
+    this.#byteTokens ??= findByteTokens(this.#texts);
+    const byteTokens = this.#byteTokens;
+    const tokens = Array.from(this.#bytes.subarray(start, start + length), (byte) => byteTokens[byte] ?? -1);
     if (tokens.every((token) => token >= 0)) {
       for (const token of tokens) output.push(token);
     } else if (this.#unknown !== undefined) {
@@ -86,6 +84,13 @@ export class SentencePiece implements MergeRule {
   priority(candidate: number): number {
     return -(this.#scores[candidate] ?? 0);
   }
+}
+
+function findByteTokens(texts: TokenTable): Int32Array {
+  return Int32Array.from({ length: 256 }, (_, byte) => {
+    const named = texts.findText(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+    return named >= 0 ? named : texts.find(Uint8Array.of(byte), 0, 1);
+  });
 }
 
 /** The bytes of a UTF-8 character by its first. */

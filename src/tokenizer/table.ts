@@ -1,12 +1,14 @@
 // A vocabulary's texts and the way from bytes to a token's id, in flat typed arrays: one blob of bytes, its offsets, and an
-// open-addressing hash table. It makes no JavaScript string per token, and the arrays could be written to a file and
-// mapped again as they are. It knows nothing of how a text is cut into tokens.
+// open-addressing hash table. It makes no JavaScript string per token, and a prepared file holds the arrays as they are. It
+// knows nothing of how a text is cut into tokens.
 //
 // Why not `@huggingface/tokenizers`: its ids are the same on llama.cpp's vectors for llama-bpe, but it wants the vocabulary as a
 // tokenizer.json object, with merges that a SentencePiece file does not hold. Version 0.2.0 takes 276 to 316 ms and 62 MB
 // resident for Gemma's 262,144 tokens without any merge, and cuts GPL-3's text at 1.8 MB/s with llama-bpe's vocabulary; this
 // takes 71 to 84 ms and 10 MB, and cuts at 27 to 32 MB/s (each in a fresh process of Bun 1.4.5 on two virtual cores of an AMD
 // Zen 4, three runs; memory after a full collection).
+
+import type { StringBytes } from "../model/file.ts";
 
 /** The most tokens a vocabulary may have: an id and seven bits of its hash share 31 bits of a slot. */
 export const tokenCountMax = 2 ** 24;
@@ -44,6 +46,11 @@ export class TokenTable {
     this.bytes = bytes;
     this.offsets = offsets;
     this.slots = slots;
+  }
+
+  /** The table of texts that a file holds with their hash table, or with one that is filled now, as `build` does. */
+  static of({ bytes, offsets, slots }: StringBytes, onDuplicate: (earlier: number, later: number) => void): TokenTable {
+    return slots ? new TokenTable(bytes, offsets, slots) : TokenTable.build(bytes, offsets, onDuplicate);
   }
 
   /**

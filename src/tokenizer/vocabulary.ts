@@ -2,7 +2,7 @@
 // that corrects files by a token's text (end-of-generation tokens that are not marked as control tokens, for one), and refuses
 // what llama.cpp warns of. It cuts no text.
 
-import type { Metadata } from "../model/file.ts";
+import type { Metadata, StringBytes } from "../model/file.ts";
 import { printable } from "../model/file.ts";
 import { TokenTable, tokenCountMax } from "./table.ts";
 
@@ -28,6 +28,8 @@ export const keys = {
   tokens: "tokenizer.ggml.tokens",
   scores: "tokenizer.ggml.scores",
   types: "tokenizer.ggml.token_type",
+  /** The types as `attribute` has them, by id: what a prepared file holds in their place, checked when it was made. */
+  attributes: "tinyai.token_attributes",
   merges: "tokenizer.ggml.merges",
   bos: "tokenizer.ggml.bos_token_id",
   eos: "tokenizer.ggml.eos_token_id",
@@ -154,7 +156,7 @@ export function readVocabulary(metadata: Metadata, defaults: DefaultIds): Vocabu
   const texts = readTexts(metadata);
   const { count } = texts;
   const attributes = readAttributes(metadata, texts);
-  const scores = readScores(metadata, count);
+  const scores = readScores(metadata, count, metadata.has(keys.attributes));
 
   const id = (key: string, fallback?: number): number | undefined => {
     if (metadata.has(key)) {
@@ -228,24 +230,27 @@ export function readVocabulary(metadata: Metadata, defaults: DefaultIds): Vocabu
   };
 }
 
-function readTexts(metadata: Metadata): TokenTable {
-  let { bytes, offsets } = metadata.stringBytes(keys.tokens);
+/** The tokens' texts. */
+export function readTexts(metadata: Metadata): TokenTable {
+  const texts = nameEmpty(metadata.stringBytes(keys.tokens));
+  const { bytes, offsets } = texts;
   const count = offsets.length - 1;
   if (count < 1) throw metadata.error(keys.tokens, "has no tokens");
   if (count > tokenCountMax)
     throw metadata.error(keys.tokens, `has ${count} tokens; at most ${tokenCountMax} are supported`);
-  ({ bytes, offsets } = nameEmpty(bytes, offsets));
-  return TokenTable.build(bytes, offsets, (earlier, later) => {
+  return TokenTable.of(texts, (earlier, later) => {
     const text = printable(lenientUtf8.decode(bytes.subarray(offsets[later], offsets[later + 1])));
     throw metadata.error(keys.tokens, `tokens ${earlier} and ${later} have the same text "${text}"`);
   });
 }
 
 /** An empty text becomes `[EMPTY_id]`, as llama.cpp names it: an empty one would match everywhere. */
-function nameEmpty(bytes: Uint8Array, offsets: Uint32Array): { bytes: Uint8Array; offsets: Uint32Array } {
+function nameEmpty(texts: StringBytes): StringBytes {
+  const { bytes, offsets, slots } = texts;
+  if (slots) return texts;
   const empty: number[] = [];
   for (let id = 0; id + 1 < offsets.length; id++) if (offsets[id] === offsets[id + 1]) empty.push(id);
-  if (empty.length === 0) return { bytes, offsets };
+  if (empty.length === 0) return texts;
   const names = new Map(empty.map((id) => [id, utf8Encoder.encode(`[EMPTY_${id}]`)]));
   let extra = 0;
   for (const name of names.values()) extra += name.length;
@@ -262,7 +267,13 @@ function nameEmpty(bytes: Uint8Array, offsets: Uint32Array): { bytes: Uint8Array
   return { bytes: named, offsets: moved };
 }
 
-function readAttributes(metadata: Metadata, texts: TokenTable): Uint8Array {
+/** What the file says of each token, as bits of `attribute`. */
+export function readAttributes(metadata: Metadata, texts: TokenTable): Uint8Array {
+  if (metadata.has(keys.attributes)) {
+    const checked = metadata.numbers(keys.attributes);
+    checkLength(metadata, keys.attributes, checked.length, texts.count);
+    return Uint8Array.from(checked);
+  }
   const attributes = new Uint8Array(texts.count).fill(attribute.normal);
   if (!metadata.has(keys.types)) return attributes;
   const types = metadata.numbers(keys.types);
@@ -283,12 +294,12 @@ function readAttributes(metadata: Metadata, texts: TokenTable): Uint8Array {
   return attributes;
 }
 
-function readScores(metadata: Metadata, count: number): Float32Array {
+function readScores(metadata: Metadata, count: number, checked: boolean): Float32Array {
   if (!metadata.has(keys.scores)) return new Float32Array(count);
   const stored = metadata.numbers(keys.scores);
   checkLength(metadata, keys.scores, stored.length, count);
   const scores = stored instanceof Float32Array ? stored : Float32Array.from(stored);
-  for (let id = 0; id < count; id++) {
+  for (let id = 0; id < count && !checked; id++) {
     if (Number.isNaN(scores[id])) throw metadata.error(keys.scores, `token ${id} has no number as its score`);
   }
   return scores;

@@ -8,7 +8,7 @@ import type { EngineToken } from "../../src/engine/engine.ts";
 import { EngineError, ModelFileError, OptionError } from "../../src/errors.ts";
 import { loadModel } from "../../src/index.ts";
 import { Event, Header } from "../../src/plan/layout.ts";
-import { openEngine } from "../support/engine.ts";
+import { openEngine, planFile, startEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { tinyModel, writeTinyModel } from "../support/gguf-writer.ts";
 
@@ -26,10 +26,9 @@ describe("a file that", () => {
     for (const part of [0, 0.3, 0.9, 0.9999]) {
       const path = folder.file(`cut${part}.gguf`);
       writeTinyModel(path);
-      // loadModel has read the header by the time it returns its promise, and the engine has not begun.
-      const loading = loadModel(path);
+      const plan = planFile(path);
       truncateSync(path, Math.floor(statSync(path).size * part));
-      const error = await reason(loading);
+      const error = await reason(startEngine(path, plan));
       expect(error).toBeInstanceOf(EngineError);
       expect(error.message).toStartWith(path);
       expect(error.message).toContain("cut short");
@@ -39,9 +38,9 @@ describe("a file that", () => {
   test("is deleted after its header was read ends the loading", async () => {
     const path = folder.file("deleted.gguf");
     writeTinyModel(path);
-    const loading = loadModel(path);
+    const plan = planFile(path);
     rmSync(path);
-    const error = await reason(loading);
+    const error = await reason(startEngine(path, plan));
     expect(error).toBeInstanceOf(EngineError);
     expect(error.message).toStartWith(path);
     expect(error.message).toContain("cannot be opened");
@@ -111,7 +110,6 @@ test("a program that is damaged anywhere in its header is refused and runs nothi
   writeTinyModel(path);
   const { openLibrary } = await import("../../src/engine/library.ts");
   const { Engine } = await import("../../src/engine/engine.ts");
-  const { planFile } = await import("../support/engine.ts");
   const library = await openLibrary();
   const options = { threadCount: 1, level: 0, affinity: undefined, events: false, sourcePath: path };
   let refused = 0;

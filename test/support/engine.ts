@@ -28,14 +28,10 @@ export function planFile(path: string, changes: Partial<PlanOptions> = {}): Plan
   });
 }
 
-export async function openEngine(
-  path: string,
-  changes: Partial<PlanOptions> = {},
-  options: Partial<EngineOptions> = {},
-): Promise<OpenedEngine> {
+/** An engine of one thread at the widest level, unless `options` say otherwise. */
+export async function startEngine(path: string, plan: Plan, options: Partial<EngineOptions> = {}): Promise<Engine> {
   const library = await openLibrary();
-  const plan = planFile(path, changes);
-  const engine = await Engine.create(library, plan, {
+  return Engine.create(library, plan, {
     threadCount: 1,
     level: library.levels.findLastIndex(({ supported }) => supported),
     affinity: undefined,
@@ -43,6 +39,15 @@ export async function openEngine(
     sourcePath: path,
     ...options,
   });
+}
+
+export async function openEngine(
+  path: string,
+  changes: Partial<PlanOptions> = {},
+  options: Partial<EngineOptions> = {},
+): Promise<OpenedEngine> {
+  const plan = planFile(path, changes);
+  const engine = await startEngine(path, plan, options);
   return {
     engine,
     plan,
