@@ -51,6 +51,17 @@ export class EngineError extends TinyAIError {
   }
 }
 
+/** A session's file that cannot be read or written, is damaged, or belongs to another model or another way to run it. */
+export class SessionFileError extends TinyAIError {
+  /** The file's path as the user gave it. */
+  readonly path: string;
+
+  constructor(path: string, problem: string, options?: ErrorOptions) {
+    super("session_file", `${path}: ${problem}`, options);
+    this.path = path;
+  }
+}
+
 /** A download that failed, was cut short, or does not have the expected checksum. */
 export class DownloadError extends TinyAIError {
   constructor(message: string, options?: ErrorOptions) {

@@ -4,10 +4,19 @@ export type { Profile } from "../profiler/index.ts";
 export { formatProfile } from "../profiler/index.ts";
 export { cpu } from "./engine/cpu.ts";
 export type { Candidate } from "./engine/engine.ts";
-export { DownloadError, EngineError, LibraryError, ModelFileError, OptionError, TinyAIError } from "./errors.ts";
+export {
+  DownloadError,
+  EngineError,
+  LibraryError,
+  ModelFileError,
+  OptionError,
+  SessionFileError,
+  TinyAIError,
+} from "./errors.ts";
 export type { GeneratedToken, GenerateResult, Piece, Prompt, Speculation, Timings } from "./generate/generate.ts";
 export type { GenerateOptions, LookupOptions } from "./generate/options.ts";
 export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
+export type { Session } from "./generate/session.ts";
 export {
   type LoadOptions,
   loadModel,

@@ -20,6 +20,7 @@ import {
 } from "./generate/generate.ts";
 import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from "./generate/options.ts";
 import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/score.ts";
+import type { Session, SessionModel } from "./generate/session.ts";
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
 import { catalogue } from "./model/catalogue.ts";
@@ -35,6 +36,7 @@ import {
   type Preparation,
   type Preparing,
   preparedPath,
+  sourceHash,
   stampOf,
   startPreparing,
 } from "./prepared.ts";
@@ -261,6 +263,7 @@ export class Model implements AsyncDisposable {
   readonly #parts: ModelParts;
   #profiler: Profiler | undefined;
   #lostBefore = 0;
+  #sourceHash: Promise<string> | undefined;
 
   constructor(parts: ModelParts) {
     this.#parts = parts;
@@ -354,6 +357,22 @@ export class Model implements AsyncDisposable {
     return yield* await this.#start(prompt, checked, "prompt");
   }
 
+  /** A new session: a text that grows turn by turn and can be saved to a file. */
+  async session(): Promise<Session> {
+    const { Session } = await import("./generate/session.ts");
+    return new Session(this.#sessionModel);
+  }
+
+  /**
+   * A session that was saved to a file. Its first turn computes nothing of what the file holds.
+   * @throws {SessionFileError} if the file cannot be read, is damaged or cut short, or was saved with another model, another
+   * instruction-set level, or another layout of keys and values.
+   */
+  async loadSession(path: string): Promise<Session> {
+    const { Session } = await import("./generate/session.ts");
+    return Session.load(this.#sessionModel, path);
+  }
+
   /** Log-probabilities of a text's own tokens, or of tokens as they are. */
   async score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
     if (typeof text !== "string" && !(text instanceof Uint32Array)) {
@@ -409,6 +428,15 @@ export class Model implements AsyncDisposable {
 
   get #generator(): Generator {
     return this.#parts;
+  }
+
+  get #sessionModel(): SessionModel {
+    const { file, plan, level } = this.#parts;
+    const binding = async () => {
+      this.#sourceHash ??= sourceHash(file);
+      return { model: await this.#sourceHash, level: level.name, groups: plan.kvGroups };
+    };
+    return { ...this.#parts, binding };
   }
 
   async #start(prompt: Prompt, checked: CheckedOptions, option: string) {

@@ -139,6 +139,23 @@ export async function findPrepared(source: string, stamp: Stamp, read: ReadHead)
   return copy;
 }
 
+/**
+ * The SHA-256 of the model file that `file` is, or was made from, which a prepared copy knows; others are read.
+ * @throws {ModelFileError} if it cannot be read any more.
+ */
+export async function sourceHash(file: ModelFile): Promise<string> {
+  if (isCopy(file)) return file.source.sha256;
+  try {
+    return await hashFile(file.path);
+  } catch (cause) {
+    throw new ModelFileError(file.path, "file", `cannot be read any more: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function isCopy(file: ModelFile): file is PreparedFile {
+  return file.format === "tinyai";
+}
+
 /** SHA-256 of a file, in lower-case hexadecimal. */
 export async function hashFile(path: string, signal?: AbortSignal): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");

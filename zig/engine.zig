@@ -50,6 +50,9 @@ const Slot = struct {
     drafted: u32 = 0,
     pace: lookup.Pace = .{},
     published: prefix.Published = .{},
+    /// 1: the pages of a `hold` or `restore` are TypeScript's until it cancels or, by `committed`, says that it has written them.
+    held: std.atomic.Value(u32) = .init(0),
+    committed: std.atomic.Value(u32) = .init(0),
     reserved_pages: [p.kv_groups_max]u32 = @splat(0),
 
     fn load(slot: *const Slot) SlotState {
@@ -286,7 +289,7 @@ pub const Engine = struct {
         if (request.kind == .generate and request.generate_max == 0) return false;
         if (request.stop_token_count > p.stop_tokens_max or request.top_count > p.top_max) return false;
         if (request.draft_max > p.step_rows_max) return false;
-        if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.score)) return false;
+        if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.restore)) return false;
         for (tokens) |token| if (token >= header.vocabulary) return false;
         if (!engine.everFits(@intCast(total))) return false;
         slot.request = request.*;
@@ -297,6 +300,8 @@ pub const Engine = struct {
         slot.drafted = 0;
         slot.pace = .{};
         slot.published = .{};
+        slot.held.store(0, .monotonic);
+        slot.committed.store(0, .monotonic);
         slot.order = engine.order_next;
         engine.order_next += 1;
         slot.cancelled.store(0, .monotonic);
@@ -318,6 +323,33 @@ pub const Engine = struct {
         if (slot.load() == .free or slot.request.id != request) return;
         slot.cancelled.store(1, .release);
         engine.ring();
+    }
+
+    /// Copies page number `block` of a held request's sequence to `bytes`, or from there. False: there is no such page.
+    pub fn copyPage(engine: *Engine, slot_index: u32, request: u32, group_index: u32, block: u32, bytes: []u8, into: bool) bool {
+        const slot = engine.heldSlot(slot_index, request) orelse return false;
+        if (group_index >= engine.executor.kv_groups.len or (into and slot.request.kind != .restore)) return false;
+        const page = engine.executor.kv_groups[group_index].heldPage(slot.sequence, block) orelse return false;
+        if (page.len != bytes.len) return false;
+        if (into) @memcpy(page, bytes) else @memcpy(bytes, page);
+        return true;
+    }
+
+    /// Tells that all pages of a `restore` are written.
+    pub fn commit(engine: *Engine, slot_index: u32, request: u32) bool {
+        const slot = engine.heldSlot(slot_index, request) orelse return false;
+        if (slot.request.kind != .restore) return false;
+        slot.committed.store(1, .release);
+        engine.ring();
+        return true;
+    }
+
+    /// The slot of a request whose pages are held and which was neither cancelled nor committed.
+    fn heldSlot(engine: *Engine, slot_index: u32, request: u32) ?*Slot {
+        if (slot_index >= p.slots_max) return null;
+        const slot = &engine.slots[slot_index];
+        if (slot.held.load(.acquire) == 0 or slot.request.id != request) return null;
+        return if (slot.cancelled.load(.monotonic) == 0 and slot.committed.load(.monotonic) == 0) slot else null;
     }
 
     pub fn drainRecords(engine: *Engine, out: []p.Record) usize {
@@ -521,7 +553,9 @@ pub const Engine = struct {
                 .submitted => slot.store(.waiting),
                 else => {},
             }
-            if (slot.cancelled.load(.acquire) != 0) engine.finish(slot, .cancelled);
+            if (slot.cancelled.load(.acquire) != 0) {
+                engine.finish(slot, .cancelled);
+            } else if (slot.committed.load(.acquire) != 0) engine.finishRestored(slot);
         }
         while (true) {
             var first: ?*Slot = null;
@@ -549,18 +583,35 @@ pub const Engine = struct {
         engine.sequence_used[sequence] = true;
         slot.sequence = sequence;
         slot.store(.running);
+        if (slot.request.kind == .restore) {
+            for (engine.executor.kv_groups) |*group| group.place(sequence, slot.token_count);
+            engine.hold(slot);
+        }
         return true;
+    }
+
+    fn hold(engine: *Engine, slot: *Slot) void {
+        slot.held.store(1, .release);
+        engine.write(.{ .kind = .held, .request = slot.request.id });
+    }
+
+    /// What TypeScript has written is what a sequence would have computed.
+    fn finishRestored(engine: *Engine, slot: *Slot) void {
+        slot.computed = slot.token_count;
+        prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
+        engine.finish(slot, .restored);
     }
 
     fn finish(engine: *Engine, slot: *Slot, reason: p.Finish) void {
         if (slot.load() == .running) {
             for (engine.executor.kv_groups, 0..) |*group, index| {
-                group.releaseAll(slot.sequence);
+                if (reason == .restored) group.keepAll(slot.sequence) else group.releaseAll(slot.sequence);
                 group.reserved -= slot.reserved_pages[index];
             }
             engine.sequence_used[slot.sequence] = false;
         }
         const request = slot.request.id;
+        slot.held.store(0, .monotonic);
         slot.store(.free);
         engine.write(.{ .kind = .finished, .request = request, .position = slot.computed, .step = engine.executor.step.id, .value = @intFromEnum(reason) });
     }
@@ -592,7 +643,7 @@ pub const Engine = struct {
         while (step.row_count < header.rows_max and step.logits_count < header.logits_rows_max) {
             var first: ?*Slot = null;
             for (&engine.slots) |*slot| {
-                if (slot.load() != .running or slot.generated > 0) continue;
+                if (slot.load() != .running or slot.generated > 0 or slot.held.raw != 0) continue;
                 if (after) |order| if (slot.order <= order) continue;
                 if (first == null or slot.order < first.?.order) first = slot;
             }
@@ -618,7 +669,7 @@ pub const Engine = struct {
     fn takePrefix(engine: *Engine, slot: *Slot) void {
         if (slot.request.shares_prefix == 0 or slot.request.kind == .score) return;
         const begin = clock.ticks();
-        slot.published = prefix.start(engine.executor.kv_groups, slot.sequence, slot.tokens[0..slot.token_count]);
+        slot.published = prefix.start(engine.executor.kv_groups, slot.sequence, slot.tokens[0..slot.token_count], slot.request.kind == .hold);
         slot.computed = slot.published.positions;
         if (slot.computed == 0) return;
         engine.write(.{ .kind = .reused, .request = slot.request.id, .value = slot.computed });
@@ -639,13 +690,16 @@ pub const Engine = struct {
         slot.step_rows = rows;
         slot.step_first_row = step.row_count;
         slot.step_first_logits = step.logits_count;
-        for (engine.executor.kv_groups) |*group| group.ensure(slot.sequence, slot.computed + rows);
+        const end = slot.computed + rows;
+        for (engine.executor.kv_groups) |*group| {
+            if (slot.request.kind == .hold) group.ensureClean(slot.sequence, end) else group.ensure(slot.sequence, end);
+        }
         for (0..rows) |index| {
             const position = slot.computed + @as(u32, @intCast(index));
             step.rows[step.row_count] = .{ .sequence = slot.sequence, .position = position };
             step.tokens[step.row_count] = slot.tokens[position];
             step.position_max = @max(step.position_max, position);
-            if (slot.request.kind == .score or position + 1 >= slot.token_count) {
+            if (slot.request.kind == .score or (position + 1 >= slot.token_count and slot.request.kind != .hold)) {
                 step.logits_rows[step.logits_count] = step.row_count;
                 engine.setDraw(slot, &step.draws[step.logits_count], position);
                 step.logits_count += 1;
@@ -708,7 +762,9 @@ pub const Engine = struct {
             if (prompt and reason != .not_finite) {
                 engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
             }
-            if (reason) |known| engine.finish(slot, known);
+            if (reason) |known| {
+                engine.finish(slot, known);
+            } else if (slot.request.kind == .hold and slot.computed == slot.token_count) engine.hold(slot);
         }
     }
 

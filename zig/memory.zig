@@ -129,20 +129,49 @@ pub const KvGroup = struct {
         }
     }
 
+    /// The same, with pages in which nothing of others is left.
+    pub fn ensureClean(group: *KvGroup, sequence: u32, end: u32) void {
+        const first = group.allocated[sequence];
+        group.ensure(sequence, end);
+        for (first..@max(first, group.allocated[sequence])) |block| @memset(group.bytes(group.entry(sequence, @intCast(block)).*), 0);
+    }
+
+    /// Gives `sequence`, which has no pages yet, those that it would hold after `positions`, to be written.
+    pub fn place(group: *KvGroup, sequence: u32, positions: u32) void {
+        group.released[sequence] = group.firstNeeded(positions);
+        group.allocated[sequence] = group.released[sequence];
+        group.ensure(sequence, positions);
+    }
+
+    /// A page of `sequence`, if it holds one of that number.
+    pub fn heldPage(group: *const KvGroup, sequence: u32, block: u32) ?[]align(64) u8 {
+        if (block < group.released[sequence] or block >= group.allocated[sequence]) return null;
+        return group.bytes(group.entry(sequence, block).*);
+    }
+
     /// Gives back pages that positions from `next` on no longer look at.
     pub fn releaseBehind(group: *KvGroup, sequence: u32, next: u32) void {
         const end = @min(group.firstNeeded(next), group.allocated[sequence]);
         while (group.released[sequence] < end) : (group.released[sequence] += 1) {
-            group.release(group.entry(sequence, group.released[sequence]).*);
+            group.release(group.entry(sequence, group.released[sequence]).*, group.kept_max);
         }
     }
 
     pub fn releaseAll(group: *KvGroup, sequence: u32) void {
+        group.releaseEach(sequence, group.kept_max);
+    }
+
+    /// The same, and all of them are kept, also beyond the bound. What is released later pushes out as much as comes in.
+    pub fn keepAll(group: *KvGroup, sequence: u32) void {
+        group.releaseEach(sequence, @intCast(group.pages.len));
+    }
+
+    fn releaseEach(group: *KvGroup, sequence: u32, kept_max: u32) void {
         // The last first: what comes after a page is of no use without it.
         var block = group.allocated[sequence];
         while (block > group.released[sequence]) {
             block -= 1;
-            group.release(group.entry(sequence, block).*);
+            group.release(group.entry(sequence, block).*, kept_max);
         }
         group.allocated[sequence] = 0;
         group.released[sequence] = 0;
@@ -212,13 +241,13 @@ pub const KvGroup = struct {
         return index;
     }
 
-    fn release(group: *KvGroup, index: u32) void {
+    fn release(group: *KvGroup, index: u32, kept_max: u32) void {
         const page = &group.pages[index];
         assert(page.holders > 0);
         page.holders -= 1;
         if (page.holders > 0) return;
         group.linkKept(index);
-        if (page.count == 0) group.forget(index) else if (group.kept_count > group.kept_max) group.forget(group.kept_first);
+        if (page.count == 0) group.forget(index) else if (group.kept_count > kept_max) group.forget(group.kept_first);
     }
 
     /// Makes a kept page an empty one.

@@ -28,48 +28,49 @@ pub const Published = struct {
 };
 
 /// Gives `sequence`, which has no pages yet, those of the longest prefix that is there. At least the last of `tokens` stays
-/// to be computed. `positions` of the result: how many need not be.
-pub fn start(groups: []KvGroup, sequence: u32, tokens: []const u32) Published {
+/// to be computed. `positions` of the result: how many need not be. `whole_pages_only`: no page is copied.
+pub fn start(groups: []KvGroup, sequence: u32, tokens: []const u32, whole_pages_only: bool) Published {
     const most: u32 = @intCast(tokens.len - 1);
     var best: Published = .{};
     // Per group, the first page of those that are there without a gap. They are noted in the page table as they are found.
     var there: [program.kv_groups_max]u32 = @splat(0);
     var before: memory.Digest = 0;
     var block: u32 = 0;
-    search: while ((block + 1) * page_positions <= most) : (block += 1) {
-        const own = tokens[block * page_positions ..][0..page_positions];
-        for (groups, there[0..groups.len]) |*group, *first| {
+    search: while (block * page_positions < most) : (block += 1) {
+        const first = block * page_positions;
+        const own = tokens[first..@min(most, first + page_positions)];
+        var lengths: [program.kv_groups_max]u32 = undefined;
+        var common: u32 = @intCast(own.len);
+        for (groups, lengths[0..groups.len]) |*group, *length| {
             const match = group.find(before, own);
             group.entry(sequence, block).* = match.page;
-            if (match.length == page_positions) continue;
-            if (group.window == 0) break :search;
-            first.* = block + 1;
+            length.* = match.length;
+            common = @min(common, match.length);
         }
-        before = extend(before, own);
-        const next = (block + 1) * page_positions;
-        for (groups, there[0..groups.len]) |*group, first| {
-            if (first > group.firstNeeded(next)) break;
-        } else best = .{ .positions = next, .before = before };
+        const whole = common == page_positions;
+        const after = if (own.len == page_positions) extend(before, own) else before;
+        if (whole or (common >= copied_positions_min and !whole_pages_only)) {
+            const next = first + common;
+            for (groups, there[0..groups.len]) |*group, from| {
+                if (from > group.firstNeeded(next)) break;
+            } else best = .{ .positions = next, .before = if (whole) after else before };
+        }
+        for (groups, there[0..groups.len], lengths[0..groups.len]) |*group, *from, length| {
+            if (length == page_positions) continue;
+            if (group.window == 0) break :search;
+            from.* = block + 1;
+        }
+        before = after;
     }
+
     const whole_pages = best.positions / page_positions;
-
-    // What the page after them has in common with some page in every group.
-    var copied = @min(most - best.positions, page_positions - 1);
-    var sources: [program.kv_groups_max]u32 = undefined;
-    for (groups, sources[0..groups.len]) |*group, *source| {
-        const match = group.find(best.before, tokens[best.positions..][0..copied]);
-        source.* = match.page;
-        copied = @min(copied, match.length);
-    }
-    if (copied < copied_positions_min) copied = 0;
-    best.positions += copied;
-
-    for (groups, sources[0..groups.len]) |*group, source| {
-        const first = group.firstNeeded(best.positions);
-        group.released[sequence] = @min(first, whole_pages);
-        group.allocated[sequence] = group.released[sequence];
-        for (group.released[sequence]..whole_pages) |index| group.share(sequence, group.entry(sequence, @intCast(index)).*);
-        if (copied > 0) group.branch(sequence, source, copied);
+    const copied = best.positions % page_positions;
+    for (groups) |*group| {
+        const from = group.firstNeeded(best.positions);
+        group.released[sequence] = from;
+        group.allocated[sequence] = from;
+        for (from..whole_pages) |index| group.share(sequence, group.entry(sequence, @intCast(index)).*);
+        if (copied > 0) group.branch(sequence, group.entry(sequence, whole_pages).*, copied);
     }
     return best;
 }
@@ -80,7 +81,10 @@ pub fn publish(groups: []KvGroup, sequence: u32, published: *Published, tokens: 
         const block = published.positions / page_positions;
         const first = block * page_positions;
         const end = @min(tokens.len, first + page_positions);
-        for (groups) |*group| group.publish(sequence, block, published.before, tokens[first..end]);
+        for (groups) |*group| {
+            // What was restored has no pages behind a window.
+            if (block >= group.released[sequence]) group.publish(sequence, block, published.before, tokens[first..end]);
+        }
         if (end == first + page_positions) published.before = extend(published.before, tokens[first..end]);
         published.positions = @intCast(end);
     }
@@ -135,7 +139,7 @@ const Fuzz = struct {
             group.reserved += reserved.*;
         }
         @memcpy(sequence.tokens[0..tokens.len], tokens);
-        sequence.published = start(&fuzz.groups, number, tokens);
+        sequence.published = start(&fuzz.groups, number, tokens, number == 0);
         sequence.computed = sequence.published.positions;
         fuzz.reused += sequence.computed;
         try std.testing.expect(sequence.computed < tokens.len);

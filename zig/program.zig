@@ -163,6 +163,10 @@ pub const RequestKind = enum(u32) {
     generate = 0,
     /// Log-probabilities of the prompt's own tokens.
     score = 1,
+    /// Computes the prompt and holds its pages for reading until it is cancelled. Nothing but the prompt is in them.
+    hold = 2,
+    /// Holds pages for writing; once it is committed, they count as what was computed of the prompt, and are kept.
+    restore = 3,
 };
 
 pub const Request = extern struct {
@@ -214,10 +218,12 @@ pub const RecordKind = enum(u32) {
     logits = 6,
     /// The prompt's first positions need not be computed: keys and values of them were there. value: how many.
     reused = 7,
+    /// The pages of a `hold` or `restore` can be read or written.
+    held = 8,
 };
 
 /// `not_finite`: the logits held a value that is not a number, or none that is finite: the weights are damaged.
-pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4 };
+pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4, restored = 5 };
 
 pub const Failure = enum(u32) {
     none = 0,

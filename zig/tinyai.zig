@@ -128,6 +128,16 @@ export fn tinyai_engine_cancel(engine: *Engine, slot: u32, request: u32) void {
     engine.cancel(slot, request);
 }
 
+/// Page `block` of group `group` of a held request: from the engine to `bytes`, or with `into` the other way. 0: no such page.
+export fn tinyai_engine_copy_page(engine: *Engine, slot: u32, request: u32, group: u32, block: u32, bytes: [*]u8, byte_count: u64, into: u32) u32 {
+    return @intFromBool(engine.copyPage(slot, request, group, block, bytes[0..@intCast(byte_count)], into != 0));
+}
+
+/// The pages of a request to restore are written. 0: there is no such request.
+export fn tinyai_engine_commit(engine: *Engine, slot: u32, request: u32) u32 {
+    return @intFromBool(engine.commit(slot, request));
+}
+
 export fn tinyai_engine_drain_records(engine: *Engine, out: [*]p.Record, capacity: u32) u32 {
     return @intCast(engine.drainRecords(out[0..capacity]));
 }

@@ -1,9 +1,12 @@
 // `tinyai generate`: text after a prompt, streamed, or as JSON with timings and a profile.
 
+import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { formatProfile, type Profile } from "../../profiler/index.ts";
 import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
+import type { Session } from "../generate/session.ts";
+import type { Model } from "../load.ts";
 import { sequencesMax } from "../plan/layout.ts";
 import { interruption } from "./interrupt.ts";
 import {
@@ -21,6 +24,7 @@ interface Flags extends ModelFlags, GenerationFlags {
   readonly prompt: string;
   readonly topLogprobs?: string;
   readonly profile?: boolean;
+  readonly session?: string;
   readonly json?: boolean;
 }
 
@@ -29,6 +33,7 @@ export function registerGenerate(program: Command): void {
   addGenerationFlags(addModelFlags(command).requiredOption("--prompt <text>", "the text to go on from"))
     .option("--top-logprobs <count>", "with --json: log-probabilities of the most likely tokens at each place")
     .option("--profile", "record where the time goes and show it (with --json: as `profile`)")
+    .option("--session <file>", "go on from what the file holds, if there is one, and save the session to it")
     .option("--json", "print text, tokens and timings as one JSON document")
     .addHelpText(
       "after",
@@ -37,7 +42,9 @@ Examples:
   tinyai generate --model gemma3-270m --prompt "Once upon a time"
   tinyai generate --model gemma3-270m --prompt "The capital of France is" --max-length 8 --temperature 0
   tinyai generate --model model.gguf --prompt "Q: 2+2? A:" --stop "Q:" --seed 7 --json
-  tinyai generate --model gemma3-270m --prompt "Hello" --profile`,
+  tinyai generate --model gemma3-270m --prompt "Hello" --profile
+  tinyai generate --model gemma3-270m --prompt "Once upon a time" --session story.session
+  tinyai generate --model gemma3-270m --prompt " The next day" --session story.session`,
     )
     .action(run);
 }
@@ -51,9 +58,12 @@ async function run(flags: Flags): Promise<void> {
   // Before the model is loaded, which takes longer.
   checkGenerateOptions(options, sequencesMax);
   if (flags.prompt === "") throw new OptionError("--prompt", "is empty; give a text of at least one character");
-  await using model = await loadFromFlags(flags);
+  if (flags.session === "") throw new OptionError("--session", "is empty; give the path of a file");
+  // Nothing runs beside it: a session of any length may stay in memory.
+  await using model = await loadFromFlags(flags, flags.session ? { prefixCache: { maxBytes: 2 ** 44 } } : {});
+  const session = await openSession(model, flags.session);
   if (flags.profile) model.startProfiling();
-  const stream = model.stream(flags.prompt, options);
+  const stream = (session ?? model).stream(flags.prompt, options);
   for (;;) {
     const next = await stream.next();
     if (!next.done) {
@@ -62,8 +72,9 @@ async function run(flags: Flags): Promise<void> {
     }
     const result = next.value;
     const profile: Profile | undefined = flags.profile ? model.stopProfiling() : undefined;
+    if (!flags.json) process.stdout.write("\n");
+    if (session && flags.session) await session.save(flags.session);
     if (!flags.json) {
-      process.stdout.write("\n");
       if (profile) process.stderr.write(`\n${formatProfile(profile)}`);
       return;
     }
@@ -72,6 +83,7 @@ async function run(flags: Flags): Promise<void> {
       text: result.text,
       tokens: result.tokens,
       prompt_tokens: result.promptTokens,
+      reused_tokens: result.reusedTokens,
       finish: result.finish,
       seed: result.seed.toString(),
       logprobs: result.logprobs,
@@ -90,4 +102,10 @@ async function run(flags: Flags): Promise<void> {
     });
     return;
   }
+}
+
+/** The session of a file, or a new one if there is no such file. */
+async function openSession(model: Model, path: string | undefined): Promise<Session | undefined> {
+  if (path === undefined) return undefined;
+  return existsSync(path) ? await model.loadSession(path) : await model.session();
 }

@@ -86,6 +86,8 @@ export interface RequestListener {
   /** Positions of the prompt computed so far. */
   onProgress?(positions: number, timeNs: number): void;
   onLogits?(rows: Float32Array, rowCount: number): void;
+  /** The pages of a `hold` or `restore` can be copied from now on. */
+  onHeld?(): void;
   onFinish(finish: Finish): void;
   onError(error: EngineError): void;
 }
@@ -94,6 +96,10 @@ export interface RequestListener {
 export interface RequestHandle {
   /** Asks the engine to end the request; `onFinish("cancelled")` follows unless it has ended already. */
   cancel(): void;
+  /** Copies a page of a held sequence, as many bytes as its group's pages have: out of a `hold`, into a `restore`. */
+  copyPage(group: number, block: number, bytes: Uint8Array): void;
+  /** Tells that every page of a `restore` was written; `onFinish("restored")` follows. */
+  commit(): void;
 }
 
 interface Live {
@@ -234,7 +240,11 @@ export class Engine {
     this.#waiting.push(live);
     this.#fillSlots();
     this.#bell.add(this.#ring);
-    return { cancel: () => this.#cancel(live) };
+    return {
+      cancel: () => this.#cancel(live),
+      copyPage: (group, block, bytes) => this.#copyPage(live, group, block, bytes),
+      commit: () => this.#commit(live),
+    };
   }
 
   /** Turns events on or off; `sink` gets them as they are drained, with the thread they come from. */
@@ -357,6 +367,20 @@ export class Engine {
     }
   }
 
+  #copyPage({ slot, id, request }: Live, group: number, block: number, bytes: Uint8Array): void {
+    if (this.#closed) throw new EngineError("the model was closed while a session was being copied");
+    const into = request.kind === "restore" ? 1 : 0;
+    const { symbols } = this.#library;
+    if (symbols.tinyai_engine_copy_page(this.#handle, slot, id, group, block, bytes, bytes.length, into) === 1) return;
+    throw new RangeError(`there is no page ${block} of group ${group} with ${bytes.length} bytes`);
+  }
+
+  #commit({ slot, id }: Live): void {
+    if (this.#closed) throw new EngineError("the model was closed while a session was being copied");
+    if (this.#library.symbols.tinyai_engine_commit(this.#handle, slot, id) === 1) return;
+    throw new RangeError("there is nothing to commit");
+  }
+
   /** Something may have happened. Between requests nobody listens, so that a script can end. */
   #rung(): void {
     if (this.#closed) {
@@ -419,6 +443,9 @@ export class Engine {
         break;
       case recordKinds.reused:
         live.listener.onReused?.(this.#u32(base, "value"));
+        break;
+      case recordKinds.held:
+        live.listener.onHeld?.();
         break;
       case recordKinds.logits:
         this.#readLogits(live, token, this.#u32(base, "value"));

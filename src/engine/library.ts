@@ -31,6 +31,8 @@ const symbolTable = {
   tinyai_engine_packed_bytes: { args: [ptr], returns: u64 },
   tinyai_engine_submit: { args: [ptr, u32, ptr, ptr, u32], returns: u32 },
   tinyai_engine_cancel: { args: [ptr, u32, u32], returns: FFIType.void },
+  tinyai_engine_copy_page: { args: [ptr, u32, u32, u32, u32, ptr, u64, u32], returns: u32 },
+  tinyai_engine_commit: { args: [ptr, u32, u32], returns: u32 },
   tinyai_engine_drain_records: { args: [ptr, ptr, u32], returns: u32 },
   tinyai_engine_drain_events: { args: [ptr, u32, ptr, u32], returns: u32 },
   tinyai_engine_events_lost: { args: [ptr], returns: u64 },

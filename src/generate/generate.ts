@@ -104,11 +104,13 @@ export async function encodePrompt(
   return { tokens, maxLength };
 }
 
-async function promptTokens(
+/** A prompt's own tokens. `addSpecial`: whether a text is the beginning of its sequence. */
+export async function promptTokens(
   tokenizer: Tokenizer,
   prompt: Prompt,
   options: CheckedOptions,
   option: string,
+  addSpecial = true,
 ): Promise<Uint32Array> {
   if (prompt instanceof Uint32Array) {
     const copy = new Uint32Array(prompt);
@@ -124,7 +126,7 @@ async function promptTokens(
     if (!prompt.isWellFormed()) {
       throw new OptionError(option, "has half a character (a lone surrogate); mend it, or use toWellFormed()");
     }
-    return tokenizer.encode(prompt, { addSpecial: true, parseSpecial: options.parseSpecial });
+    return tokenizer.encode(prompt, { addSpecial, parseSpecial: options.parseSpecial });
   }
   if (!Array.isArray(prompt))
     throw new OptionError(option, "is neither a text, nor messages, nor a Uint32Array of tokens");
@@ -132,11 +134,15 @@ async function promptTokens(
   return encodeChat(tokenizer, prompt);
 }
 
-/** Runs one sequence; yields a piece for every token. Leaving the loop cancels it. Its return value sums it up. */
+/**
+ * Runs one sequence; yields a piece for every token. Leaving the loop cancels it. Its return value sums it up.
+ * @param tokens an empty list that gets each token as it is drawn.
+ */
 export async function* streamTokens(
   generator: Generator,
   prompt: { tokens: Uint32Array; maxLength: number },
   options: CheckedOptions,
+  tokens: number[] = [],
 ): AsyncGenerator<Piece, GenerateResult, undefined> {
   const { engine, tokenizer } = generator;
   options.signal?.throwIfAborted();
@@ -168,7 +174,6 @@ export async function* streamTokens(
   options.signal?.addEventListener("abort", abort, { once: true });
   const decoder = tokenizer.decoder({ keepLeadingSpace: true });
   const stops = new StopFinder(options.stop);
-  const tokens: number[] = [];
   const logprobs: number[] = [];
   const top: (readonly Candidate[])[] = [];
   let text = "";

@@ -263,9 +263,10 @@ export const recordKinds = {
   progress: 5,
   logits: 6,
   reused: 7,
+  held: 8,
 } as const;
-export const requestKinds = { generate: 0, score: 1 } as const;
-export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite"] as const;
+export const requestKinds = { generate: 0, score: 1, hold: 2, restore: 3 } as const;
+export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite", "restored"] as const;
 export const failures = [
   "none",
   "out_of_memory",

@@ -177,6 +177,7 @@ pub const RopeTable = extern struct {
 /// The KV cache of one layer. A page of a sequence starts at base + page_table[sequence · table_stride + position / 64] ·
 /// page_bytes. In it, at `key_offset`, keys as f16 [kv_head][head_width][64 positions] (transposed, so that scores of
 /// neighbouring positions fill a vector), and at `value_offset`, values as f16 [kv_head][64 positions][head_width].
+/// Sessions' files hold pages as they are: whoever changes this order raises `version` in src/generate/session-file.ts.
 pub const KvView = extern struct {
     base: [*]u8,
     page_bytes: u64,
