@@ -305,7 +305,7 @@ inline fn subBlock(
             const bytes = Codes.quad(block, quad);
             inline for (0..count) |token| {
                 const four = vec.load(i32, x[token].quants + index * block_columns + quad * 4);
-                if (pair_quads > 1) pairs[token] += vec.dotPairs(bytes, four) else isums[token] = shape.dot(isums[token], bytes, four);
+                if (pair_quads > 1) pairs[token] = vec.dotPairs(pairs[token], bytes, four) else isums[token] = shape.dot(isums[token], bytes, four);
             }
         }
         if (pair_quads > 1) {
