@@ -65,7 +65,9 @@ const figures: Readonly<Record<string, Figure>> = {
   ),
   lookup: { label: "guessing by prompt lookup", ...rate },
   first_token: { label: "start to first token", better: "less", unit: "s", digits: 3 },
+  first_opening: { label: "start, the first time", better: "less", unit: "s", digits: 3 },
   peak_memory: { label: "peak resident memory", better: "less", unit: "MB", digits: 0 },
+  opening_memory: { label: "memory, the first time", better: "less", unit: "MB", digits: 0 },
 };
 
 /** Values of the rounds that count, by figure. */
@@ -187,8 +189,14 @@ async function measure(path: string, peers: Peers, meter: Meter, settings: Setti
     await inTurn([repeat(true, own), repeat(false, plain)]);
     if (texts[0] !== texts[1]) throw new Error("guessing by prompt lookup changes the tokens");
     const values = [own, flashOn, nodes];
-    await inTurn(
-      starting.map((command, index) => async () => {
+    const unprepared = { ...starting[0], command: [...starting[0].command, "unprepared"] };
+    await inTurn([
+      async () => {
+        const { firstByte_s, peakBytes } = await launch(unprepared);
+        keep(own, "first_opening", firstByte_s);
+        keep(own, "opening_memory", peakBytes / 1e6);
+      },
+      ...starting.map((command, index) => async () => {
         const { firstByte_s, runtime_s, peakBytes, promptTokens: read } = await launch(command);
         const into = values[index] ?? {};
         keep(into, "first_token", firstByte_s);
@@ -196,7 +204,7 @@ async function measure(path: string, peers: Peers, meter: Meter, settings: Setti
         keep(runtimes, command.name, runtime_s);
         keep(prompts, command.name, read);
       }),
-    );
+    ]);
   }
   return { own, flashOn, flashOff, nodes, plain, runtimes, bandwidth, prompts, about };
 }
@@ -207,10 +215,19 @@ function describe(values: readonly number[]): Described {
   return { ...summarise(values), rounds: values };
 }
 
+/** Figures of the first opening, held against those of the prepared copy. */
+const openings: Readonly<Record<string, string>> = { first_opening: "first_token", opening_memory: "peak_memory" };
+
 function rowsOf({ own, flashOn, flashOff, nodes, plain }: Measured): Row[] {
   const rows: Row[] = [];
   for (const [key, figure] of Object.entries(figures)) {
     const tinyai = own[key] ?? [];
+    const prepared = own[openings[key] ?? ""];
+    if (prepared !== undefined) {
+      const ratio = compare(tinyai, prepared, figure.better);
+      rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(prepared), peerName: "prepared", ratio });
+      continue;
+    }
     const without = plain[key];
     if (without !== undefined) {
       const ratio = compare(tinyai, without, figure.better);

@@ -7,7 +7,14 @@ import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
-import { type Library, type MappedWeights, mapHead, mapWeights, openLibrary } from "./engine/library.ts";
+import {
+  type Library,
+  type MappedHead,
+  type MappedWeights,
+  mapHead,
+  mapWeights,
+  openLibrary,
+} from "./engine/library.ts";
 import { DownloadError, EngineError, OptionError } from "./errors.ts";
 import {
   complete,
@@ -106,10 +113,16 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   const checked = checkLoadOptions(model, options);
   options.signal?.throwIfAborted();
   const path = resolveModel(model);
+  let head: MappedHead | undefined;
   const { file, stamp, preparation } = await findModel(path, checked.prepared, async () => {
     const opened = await openLibrary();
-    return (head, bytes) => mapHead(opened, head, bytes) ?? readHead(head, bytes);
+    return (copy, bytes) => {
+      head = mapHead(opened, copy, bytes);
+      return head?.bytes ?? readHead(copy, bytes);
+    };
   });
+  // It has been checked from end to end; of the tokenizer's tables little is read again.
+  head?.release();
   const library = await openLibrary();
   // Packed weights come into memory while all that follows is being decided.
   const mapped = file.packedWeights && openWeights(library, file.path, file.packedWeights);

@@ -160,7 +160,8 @@ pub const Engine = struct {
             engine.weights = @constCast(mapped.bytes());
         } else engine.weights = try system.map(@max(1, header.weights_bytes), false);
         errdefer if (mapping == null) system.unmap(@alignCast(engine.weights));
-        engine.arena = try system.map(@max(1, header.arena_bytes), false);
+        // Not in huge pages: a step touches the first rows of each buffer, which is little of it.
+        engine.arena = try system.map(@max(1, header.arena_bytes), true);
         errdefer system.unmap(engine.arena);
         engine.constants = try system.map(@max(1, header.constants_bytes), false);
         errdefer system.unmap(engine.constants);

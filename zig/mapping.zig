@@ -46,6 +46,12 @@ pub const Mapping = struct {
         mapping.thread = null;
     }
 
+    /// Takes its pages out of this process's memory; they come back from the file's when they are read.
+    pub fn release(mapping: *Mapping) void {
+        mapping.awaitPopulated();
+        system.unload(mapping.view.bytes);
+    }
+
     pub fn close(mapping: *Mapping) void {
         mapping.stopping.store(1, .monotonic);
         mapping.awaitPopulated();

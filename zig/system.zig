@@ -226,6 +226,11 @@ pub fn populate(bytes: []align(4096) const u8) void {
     while (at < bytes.len) : (at += 4096) std.mem.doNotOptimizeAway(@as(*const volatile u8, &bytes[at]).*);
 }
 
+/// Takes mapped pages out of this process's memory; they stay in the system's, and come back when they are read.
+pub fn unload(bytes: []align(4096) const u8) void {
+    if (os == .linux) _ = linux.madvise(@constCast(bytes.ptr), bytes.len, linux.MADV.DONTNEED);
+}
+
 /// A pipe's reading and writing end.
 pub fn openPipe() error{Pipe}![2]c_int {
     var ends: [2]c_int = undefined;

@@ -56,6 +56,11 @@ export fn tinyai_mapping_await(mapping: *Mapping) void {
     mapping.awaitPopulated();
 }
 
+/// Takes its pages out of this process's memory until they are read again.
+export fn tinyai_mapping_release(mapping: *Mapping) void {
+    mapping.release();
+}
+
 export fn tinyai_mapping_close(mapping: *Mapping) void {
     mapping.close();
 }

@@ -4,8 +4,9 @@
 //
 //   bun tinyai_worker.ts MODEL.gguf THREADS DEPTH
 //     the questions of llama_worker.py are answered by {"rate": tokens/s}; {"do": "about"} by what is said of the model once
-//   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT
-//     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr
+//   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT [unprepared]
+//     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr; from the
+//     model's prepared copy, unless it is told to open the file as if for the first time
 
 import { readFileSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -104,12 +105,13 @@ if (rest.length === 1) {
     process.stdout.write(`${JSON.stringify(answer)}\n`);
   }
 } else {
-  const [text = "", tokens = "1", context = "2048"] = rest;
+  const [text = "", tokens = "1", context = "2048", opening] = rest;
   await using model = await loadModel(path, {
     threads: { count: Number(threads) },
     prefixCache: false,
     contextLength: Number(context),
     batchSize: 1,
+    prepared: opening !== "unprepared",
   });
   const stream = model.stream(text, { temperature: 0, ignoreEos: true, maxLength: Number(tokens) });
   for await (const piece of stream) writeSync(1, `${piece.text}\n`);

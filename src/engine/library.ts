@@ -19,6 +19,7 @@ const symbolTable = {
   tinyai_mapping_open: { args: [ptr, u64, u64], returns: ptr },
   tinyai_mapping_bytes: { args: [ptr], returns: ptr },
   tinyai_mapping_await: { args: [ptr], returns: FFIType.void },
+  tinyai_mapping_release: { args: [ptr], returns: FFIType.void },
   tinyai_mapping_close: { args: [ptr], returns: FFIType.void },
   tinyai_mapping_closer: { args: [], returns: ptr },
   tinyai_pipe_open: { args: [ptr], returns: u32 },
@@ -71,18 +72,26 @@ export interface Library {
 const adoptMemory: (address: Pointer, offset: number, bytes: number, context: Pointer, free: Pointer) => ArrayBuffer =
   toArrayBuffer;
 
-/**
- * The first `bytes` of a file as read-only memory, which costs a fraction of reading them; undefined if the system refuses it or
- * the file is shorter. Writing to it ends the process. It is given back when nobody holds it any more.
- */
-export function mapHead({ symbols }: Library, path: string, bytes: number): Uint8Array<ArrayBuffer> | undefined {
+/** A file's first bytes in memory. */
+export interface MappedHead {
+  /** Read-only: writing to them ends the process. They are given back when nobody holds them any more. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Takes them out of this process's memory until they are read again; call it while `bytes` is held. */
+  release(): void;
+}
+
+/** Maps the first `bytes` of a file, at a fraction of the cost of reading them; undefined if the system refuses it. */
+export function mapHead({ symbols }: Library, path: string, bytes: number): MappedHead | undefined {
   const mapping = symbols.tinyai_mapping_open(Buffer.from(`${path}\0`), 0, bytes);
   const closer = symbols.tinyai_mapping_closer();
   if (!mapping || typeof mapping === "bigint" || !closer || typeof closer === "bigint") return undefined;
   const address = symbols.tinyai_mapping_bytes(mapping);
   if (!address || typeof address === "bigint") return undefined;
   symbols.tinyai_mapping_await(mapping);
-  return new Uint8Array(adoptMemory(address, 0, bytes, mapping, closer));
+  return {
+    bytes: new Uint8Array(adoptMemory(address, 0, bytes, mapping, closer)),
+    release: () => symbols.tinyai_mapping_release(mapping),
+  };
 }
 
 /** Packed weights being brought into memory, until an engine takes them. */

@@ -272,7 +272,7 @@ export function readAttributes(metadata: Metadata, texts: TokenTable): Uint8Arra
   if (metadata.has(keys.attributes)) {
     const checked = metadata.numbers(keys.attributes);
     checkLength(metadata, keys.attributes, checked.length, texts.count);
-    return Uint8Array.from(checked);
+    return checked instanceof Uint8Array ? checked.slice() : Uint8Array.from(checked);
   }
   const attributes = new Uint8Array(texts.count).fill(attribute.normal);
   if (!metadata.has(keys.types)) return attributes;
