@@ -1,7 +1,6 @@
 // `quantizeModel`: a GGUF file in other formats. TypeScript chooses each tensor's format and writes the header; the library's
 // threads convert the tensors, a piece at a time. The new file appears under its name only when it is whole and on the disk.
 
-import { randomUUID } from "node:crypto";
 import { closeSync, existsSync, openSync, readSync, realpathSync, rmSync, statSync } from "node:fs";
 import { type FileHandle, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -81,7 +80,7 @@ export async function quantizeModel(input: string, output: string, options: Quan
   const library = await openLibrary();
   const level = chooseLevel(library, undefined);
 
-  const temporary = `${output}.${randomUUID().slice(0, 8)}.part`;
+  const temporary = `${output}.${crypto.randomUUID().slice(0, 8)}.part`;
   const remove = () => rmSync(temporary, { force: true });
   process.once("exit", remove);
   try {
