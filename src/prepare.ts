@@ -23,7 +23,7 @@ import { isAlive } from "./setup/checkout.ts";
 import { readMerges } from "./tokenizer/byte-pair.ts";
 import { keys, readAttributes, readTexts } from "./tokenizer/vocabulary.ts";
 
-/** Bytes written at a time; others get a turn in between. */
+/** Bytes written at a time, whole huge pages each: the page cache then holds such. Others get a turn in between. */
 const pieceBytes = 4 << 20;
 /** What a disk keeps free beside a copy. */
 const freeBytesMin = 256e6;

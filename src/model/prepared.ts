@@ -31,8 +31,8 @@ const magic = "TinyAI\x1a\n";
 export const preparedVersion = 1;
 const headBytes = 128;
 const checkedFrom = 48;
-/** Where weights begin: what every system can map from (Windows from 64 KiB, Arm with pages of that size). */
-const weightsAlignment = 1 << 16;
+/** Where weights begin: a multiple of a huge page, so that systems whose page cache has such can map them as they are. */
+const weightsAlignment = 2 << 20;
 const arrayAlignment = 64;
 /** As the GGUF reader bounds a header. */
 const prefixBytesMax = 512 * 1024 * 1024;

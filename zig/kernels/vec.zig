@@ -407,22 +407,37 @@ inline fn dotAvx2(acc: @Vector(8, i32), w: @Vector(32, u8), x: i32, comptime ful
     const pattern: @Vector(32, i8) = @bitCast(@as(@Vector(8, i32), @splat(x)));
     const signed: @Vector(32, i8) = @bitCast(w ^ @as(@Vector(32, u8), @splat(0x80)));
     const unsigned: @Vector(32, u8) = if (full) @abs(signed) else w;
-    // |w| ≤ 128 and |x| ≤ 127: a pair's sum is at most 2 · 128 · 127 = 32,512 and does not saturate.
-    const activation = if (full) asm ("vpsignb %[w], %[x], %[out]"
-        : [out] "=x" (-> @Vector(32, i8)),
-        : [w] "x" (signed),
-          [x] "x" (pattern),
-    ) else pattern;
-    const pairs = asm ("vpmaddubsw %[x], %[w], %[out]"
-        : [out] "=x" (-> @Vector(16, i16)),
-        : [w] "x" (unsigned),
-          [x] "x" (activation),
-    );
-    return acc + asm ("vpmaddwd %[ones], %[pairs], %[out]"
-        : [out] "=x" (-> @Vector(8, i32)),
-        : [pairs] "x" (pairs),
-          [ones] "x" (@as(@Vector(16, i16), @splat(1))),
-    );
+    const ones: @Vector(16, i16) = @splat(1);
+    // The addition is inside the assembly, as in `dotPairs`.
+    var result = acc;
+    var products: @Vector(32, i8) = undefined;
+    if (full) {
+        // |w| ≤ 128 and |x| ≤ 127: a pair's sum is at most 2 · 128 · 127 = 32,512 and does not saturate.
+        asm (
+            \\vpsignb %[signs], %[x], %[products]
+            \\vpmaddubsw %[products], %[w], %[products]
+            \\vpmaddwd %[ones], %[products], %[products]
+            \\vpaddd %[products], %[acc], %[acc]
+            : [acc] "+x" (result),
+              [products] "=&x" (products),
+            : [w] "x" (unsigned),
+              [signs] "x" (signed),
+              [x] "x" (pattern),
+              [ones] "x" (ones),
+        );
+    } else {
+        asm (
+            \\vpmaddubsw %[x], %[w], %[products]
+            \\vpmaddwd %[ones], %[products], %[products]
+            \\vpaddd %[products], %[acc], %[acc]
+            : [acc] "+x" (result),
+              [products] "=&x" (products),
+            : [w] "x" (w),
+              [x] "x" (pattern),
+              [ones] "x" (ones),
+        );
+    }
+    return result;
 }
 
 inline fn dotV2(acc: @Vector(4, i32), w: @Vector(16, u8), x: i32, comptime full: bool) @Vector(4, i32) {
