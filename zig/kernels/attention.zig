@@ -24,28 +24,34 @@ const lanes = vec.lanes;
 const positions = table.page_positions;
 const page_vectors = positions / lanes;
 const chunk_pages = table.attention_chunk_positions / positions;
-/// How many of a page's dimensions (keys) and positions (values) go through all tiles before the next ones, so that memory is
-/// read in the order it lies in, and what is read stays in the first-level cache meanwhile.
-const key_dimensions = table.attention_key_dimensions;
-const value_slots = table.attention_value_slots;
+/// How many of a page's dimensions (keys) and positions (values) one tile reads before the next ones, so that memory is read in
+/// the order it lies in, and what is read stays in the first-level cache meanwhile.
+const key_dimensions = 32;
+const value_slots = 16;
+/// Where several tiles read the same, they share it as float32: this many positions (keys) or columns (values) of this many
+/// dimensions (keys) or positions (values), long enough that loading and storing the sums of a tile hardly counts.
+const expanded_columns = @max(32, 4 * lanes);
+const expanded_rows = table.attention_expanded / expanded_columns;
 const negative_infinity = -std.math.inf(f32);
 
 comptime {
     assert(table.attention_chunk_positions % positions == 0);
     assert(positions % lanes == 0);
+    assert(positions % expanded_columns == 0);
+    assert(expanded_rows >= positions);
 }
 
 /// Queries a register tile holds at most, and in `tileVectors` the vectors (of positions or of columns) beside them.
 ///
 /// 32 registers: 8 queries take 2 vectors: 16 sums, 2 keys (or values) and a broadcast; up to 6 queries take 4 vectors: 24
-/// sums, 4 keys and a broadcast. 16 registers: up to 4 queries take 2 vectors: 8 sums, 2 keys, a broadcast; and 6 queries
-/// would be 15 with nothing left for addresses of constants. Where the machine has no float16 conversion, that is most of
-/// the work, and 8 queries share it: 8 sums, a key, a broadcast and 6 registers for the conversion (prompts of 4 query heads
-/// of width 256 ran at 15 GFLOP/s instead of 9 with 4 queries and 2 vectors, on one core of a Zen 4).
+/// sums, 4 keys and a broadcast. 16 registers: up to 6 queries take 2 vectors: 12 sums, 2 keys and a broadcast. Where the
+/// machine has no float16 conversion, that is most of the work, and 8 queries share it: 8 sums, a key, a broadcast and 6
+/// registers for the conversion (prompts of 4 query heads of width 256 ran at 15 GFLOP/s instead of 9 with 4 queries and 2
+/// vectors, on one core of a Zen 4).
 ///
 /// Few queries need more vectors, since four chains at least must be in flight to hide a multiply-add's latency of four
 /// cycles. Disassembled with LLVM 21 for 256 and 512 bits, no tile touches the stack in its loop.
-const tile_queries = if (vec.register_count >= 32 or !converts_f16) 8 else 4;
+const tile_queries = if (vec.register_count >= 32 or !converts_f16) 8 else 6;
 
 fn tileVectors(comptime queries: comptime_int) comptime_int {
     const wanted = if (vec.register_count >= 32)
@@ -74,7 +80,7 @@ const Block = struct {
     queries: [*]f32,
     /// [query][64]: scores, then weights, of the page at hand.
     weights: [*]f32,
-    /// Keys or values at hand as float32, where several tiles read them: `table.attentionExpanded` floats.
+    /// Keys or values at hand as float32, where several tiles read them: `table.attention_expanded` floats.
     expanded: [*]f32,
     /// [query][width], the current chunk's unnormalised values, and [query] its maximum and sum.
     chunk: State,
@@ -113,9 +119,9 @@ const Layout = struct {
         const statistics = std.mem.alignForward(usize, query_count, 16);
         var at: usize = 0;
         const parts = [_]usize{
-            query_count * width,            query_count * positions, query_count * width, query_count * width,
-            statistics,                     statistics,              statistics,          statistics,
-            table.attentionExpanded(width),
+            query_count * width,      query_count * positions, query_count * width, query_count * width,
+            statistics,               statistics,              statistics,          statistics,
+            table.attention_expanded,
         };
         var pointers: [parts.len][*]f32 = undefined;
         for (parts, 0..) |part, index| {
@@ -329,7 +335,8 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
     const args = block.args;
     const width = block.width;
     const query_count: usize = block.row_count * block.heads;
-    @memset(block.chunk.values[0 .. query_count * width], 0);
+    var value: usize = 0;
+    while (value < query_count * width) : (value += lanes) vec.store(block.chunk.values + value, @as(F, @splat(0)));
     @memset(block.chunk.maximum[0..query_count], negative_infinity);
     @memset(block.chunk.sum[0..query_count], 0);
 
@@ -358,7 +365,7 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
             .begin = slotsOf(block.range(row), page_first).begin,
             .end = slotsOf(block.range(row_end - 1), page_first).end,
         };
-        var ahead: Ahead = .of(values, (row_end - row) * block.heads);
+        var ahead: Ahead = .{ .next = values };
         scorePage(block, keys, row * block.heads, row_end * block.heads, seen, &ahead);
         var common: Slots = .{ .begin = 0, .end = positions };
         for (row..row_end) |r| {
@@ -369,7 +376,7 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
         }
         // Past the last page, these are asked for once more and are there.
         const next_page = @min(page_index + 1, block.range(block.row_count - 1).last / positions);
-        ahead = .of(rope.pageOf(&args.kv, sequence, next_page) + key_place, (row_end - row) * block.heads);
+        ahead = .{ .next = rope.pageOf(&args.kv, sequence, next_page) + key_place };
         // Each row's values in ascending position: what only some rows see before, what all see together, and after.
         if (common.begin >= common.end) common = .{ .begin = positions, .end = positions };
         for (row..row_end) |r| {
@@ -396,21 +403,34 @@ inline fn slotsOf(seen: Block.Range, page_first: u32) Slots {
 
 /// weights[query][slot] = query · key for queries [begin, end) and at least the slots given, before scale and mask.
 fn scorePage(block: *const Block, keys: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
-    var dimension: usize = 0;
-    while (dimension < block.width) : (dimension += key_dimensions) {
-        const count: usize = @min(key_dimensions, block.width - dimension);
-        const part = keys + dimension * positions * 2;
-        if (end - begin > tile_queries) {
-            expand(block.expanded, part, count * positions);
-            scoreTiles(f32, block, @ptrCast(block.expanded), dimension, count, begin, end, slots, ahead);
-        } else {
+    if (end - begin <= tile_queries) {
+        var dimension: usize = 0;
+        while (dimension < block.width) : (dimension += key_dimensions) {
+            const count = @min(key_dimensions, block.width - dimension);
+            const part: Part = .{ .data = keys + dimension * positions * 2, .stride = positions, .first = 0 };
             scoreTiles(f16, block, part, dimension, count, begin, end, slots, ahead);
+        }
+        return;
+    }
+    var first = slots.begin / expanded_columns * expanded_columns;
+    while (first < slots.end) : (first += expanded_columns) {
+        const seen: Slots = .{ .begin = @max(slots.begin, first), .end = @min(slots.end, first + expanded_columns) };
+        var dimension: usize = 0;
+        while (dimension < block.width) : (dimension += expanded_rows) {
+            const count = @min(expanded_rows, block.width - dimension);
+            const source = keys + (dimension * positions + first) * 2;
+            const part = expand(block, source, count, expanded_columns, positions, first, ahead);
+            scoreTiles(f32, block, part, dimension, count, begin, end, seen, ahead);
         }
     }
 }
 
-/// Adds the dimensions [dimension, dimension + count), whose keys of type `T` begin at `keys`, to the scores.
-fn scoreTiles(comptime T: type, block: *const Block, keys: [*]const u8, dimension: usize, count: usize, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+/// Keys or values, one row after another: `stride` elements from row to row, `first` the position (keys) or column (values)
+/// that a row begins with.
+const Part = struct { data: [*]const u8, stride: usize, first: usize };
+
+/// Adds the dimensions [dimension, dimension + count), whose keys of type `T` are the rows of `keys`, to the scores.
+fn scoreTiles(comptime T: type, block: *const Block, keys: Part, dimension: usize, count: usize, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
     var query = begin;
     while (query < end) {
         const tile = nextTile(end - query);
@@ -422,20 +442,15 @@ fn scoreTiles(comptime T: type, block: *const Block, keys: [*]const u8, dimensio
     }
 }
 
-inline fn tileCount(queries: usize) usize {
-    return (queries + tile_queries - 1) / tile_queries;
-}
-
 /// Tiles of equal size rather than full ones and a rest.
 inline fn nextTile(queries: usize) usize {
-    const tiles = tileCount(queries);
+    const tiles = (queries + tile_queries - 1) / tile_queries;
     return (queries + tiles - 1) / tiles;
 }
 
-fn scoreTile(comptime T: type, comptime n: comptime_int, block: *const Block, keys: [*]const u8, dimension: usize, count: usize, query: usize, slots: Slots, ahead: *Ahead) void {
+fn scoreTile(comptime T: type, comptime n: comptime_int, block: *const Block, keys: Part, dimension: usize, count: usize, query: usize, slots: Slots, ahead: *Ahead) void {
     const vectors = comptime tileVectors(n);
     const stride = block.row_count * block.heads;
-    const ahead_bytes = vectors * lanes * 2 / ahead.tiles;
     var first = slots.begin / (vectors * lanes) * (vectors * lanes);
     while (first < slots.end) : (first += vectors * lanes) {
         const target = block.weights + query * positions + first;
@@ -445,18 +460,18 @@ fn scoreTile(comptime T: type, comptime n: comptime_int, block: *const Block, ke
                 inline for (0..vectors) |v| sums[i][v] = vec.load(F, target + i * positions + v * lanes);
             }
         }
-        var key = keys + first * @sizeOf(T);
+        var key = keys.data + (first - keys.first) * @sizeOf(T);
         var q = block.queries + dimension * stride + query;
         var lines = ahead.*;
         for (0..count) |_| {
-            lines.step(ahead_bytes);
+            if (T == f16) lines.step(vectors * lanes * 2);
             var k: [vectors]F = undefined;
             inline for (0..vectors) |v| k[v] = loadAs(T, key + v * lanes * @sizeOf(T));
             inline for (0..n) |i| {
                 const broadcast: F = @splat(q[i]);
                 inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, k[v], sums[i][v]);
             }
-            key += positions * @sizeOf(T);
+            key += keys.stride * @sizeOf(T);
             q += stride;
         }
         ahead.* = lines;
@@ -471,23 +486,27 @@ inline fn loadAs(comptime T: type, pointer: [*]const u8) F {
     return if (T == f16) vec.loadF16(lanes, pointer) else vec.load(F, pointer);
 }
 
-/// `count` float16 values as float32, once for all tiles that read them.
-fn expand(out: [*]f32, source: [*]const u8, count: usize) void {
-    var index: usize = 0;
-    while (index < count) : (index += 16) {
-        vec.store(out + index, vec.loadF16(16, source + index * 2));
+/// `rows` rows of `columns` float16 values as float32, once for all tiles that read them. `first` as in `Part`.
+fn expand(block: *const Block, source: [*]const u8, rows: usize, columns: usize, stride: usize, first: usize, ahead: *Ahead) Part {
+    assert(rows <= expanded_rows and columns <= expanded_columns);
+    var row = source;
+    var out = block.expanded;
+    for (0..rows) |_| {
+        ahead.step(columns * 2);
+        var column: usize = 0;
+        while (column < columns) : (column += 16) {
+            vec.store(out + column, vec.loadF16(16, row + column * 2));
+        }
+        row += stride * 2;
+        out += expanded_columns;
     }
+    return .{ .data = @ptrCast(block.expanded), .stride = expanded_columns, .first = first };
 }
 
-/// Memory that is read after what is being read now, asked for as fast as that goes by: every step of a tile moves on by
-/// its share of the bytes that all tiles over them read.
+/// Memory that is read after what is being read now, asked for as fast as that goes by: whatever reads stored keys or values
+/// moves on by as many bytes as it reads.
 const Ahead = struct {
     next: [*]const u8,
-    tiles: usize,
-
-    fn of(start: [*]const u8, queries: usize) Ahead {
-        return .{ .next = start, .tiles = tileCount(queries) };
-    }
 
     inline fn step(ahead: *Ahead, bytes: usize) void {
         vec.prefetchFar(ahead.next, 0);
@@ -498,34 +517,19 @@ const Ahead = struct {
 /// Turns a query's scores of a page into weights e^(score - maximum), 0 outside `slots`, and moves its maximum, sum and
 /// values to the new maximum.
 inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
-    const args = block.args;
     const weights = block.weights + query * positions;
-    const scale: F = @splat(args.scale);
-    const minus: F = @splat(negative_infinity);
-    const begin: U = @splat(slots.begin);
-    const end: U = @splat(slots.end);
-    const iota = std.simd.iota(u32, lanes);
-
-    var largest = minus;
-    for (0..page_vectors) |v| {
-        var score = vec.load(F, weights + v * lanes) * scale;
-        if (args.soft_cap > 0) {
-            const cap: F = @splat(args.soft_cap);
-            score = activation.tanh(score / cap) * cap;
-        }
-        const slot = iota + @as(U, @splat(@intCast(v * lanes)));
-        score = @select(f32, slot >= begin, score, minus);
-        score = @select(f32, slot < end, score, minus);
-        vec.store(weights + v * lanes, score);
-        largest = @max(largest, score);
-    }
+    // Most pages are seen whole and have no cap.
+    const largest = if (slots.begin == 0 and slots.end == positions and block.args.soft_cap <= 0)
+        scaleScores(true, block.args, weights, slots)
+    else
+        scaleScores(false, block.args, weights, slots);
     const old_maximum = block.chunk.maximum[query];
     const maximum = @max(old_maximum, vec.max(largest));
     const base = finiteBase(maximum);
     const bases: F = @splat(base);
     var sum: F = @splat(0);
     for (0..page_vectors) |v| {
-        const weight = activation.exp(vec.load(F, weights + v * lanes) - bases);
+        const weight = activation.expNonPositive(vec.load(F, weights + v * lanes) - bases);
         vec.store(weights + v * lanes, weight);
         sum += weight;
     }
@@ -542,34 +546,67 @@ inline fn softmaxPage(block: *const Block, query: usize, slots: Slots) void {
     }
 }
 
+/// Scales, caps and masks the scores of a page; returns the largest of each lane. `plain`: all are seen and none is capped.
+inline fn scaleScores(comptime plain: bool, args: *const table.Attention, weights: [*]f32, slots: Slots) F {
+    const scale: F = @splat(args.scale);
+    const minus: F = @splat(negative_infinity);
+    const begin: U = @splat(slots.begin);
+    const end: U = @splat(slots.end);
+    const iota = std.simd.iota(u32, lanes);
+    var largest = minus;
+    for (0..page_vectors) |v| {
+        var score = vec.load(F, weights + v * lanes) * scale;
+        if (!plain) {
+            if (args.soft_cap > 0) {
+                const cap: F = @splat(args.soft_cap);
+                score = activation.tanh(score / cap) * cap;
+            }
+            const slot = iota + @as(U, @splat(@intCast(v * lanes)));
+            score = @select(f32, slot >= begin, score, minus);
+            score = @select(f32, slot < end, score, minus);
+        }
+        vec.store(weights + v * lanes, score);
+        largest = @max(largest, score);
+    }
+    return largest;
+}
+
 /// values[query] += Σ weight[query][slot] · value[slot] over `slots`, for queries [begin, end).
 fn addValues(block: *const Block, values: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
-    var slot = slots.begin;
-    while (slot < slots.end) : (slot += value_slots) {
-        const part: Slots = .{ .begin = slot, .end = @min(slots.end, slot + value_slots) };
-        const source = values + slot * block.width * 2;
-        if (end - begin > tile_queries) {
-            expand(block.expanded, source, (part.end - slot) * block.width);
-            valueTiles(f32, block, @ptrCast(block.expanded), begin, end, part, ahead);
-        } else {
-            valueTiles(f16, block, source, begin, end, part, ahead);
+    const width = block.width;
+    if (end - begin <= tile_queries) {
+        var slot = slots.begin;
+        while (slot < slots.end) : (slot += value_slots) {
+            const seen: Slots = .{ .begin = slot, .end = @min(slots.end, slot + value_slots) };
+            const part: Part = .{ .data = values + slot * width * 2, .stride = width, .first = 0 };
+            valueTiles(f16, block, part, width, begin, end, seen, ahead);
         }
+        return;
+    }
+    if (slots.begin >= slots.end) return;
+    var column: usize = 0;
+    while (column < width) : (column += expanded_columns) {
+        const columns = @min(expanded_columns, width - column);
+        const source = values + (slots.begin * width + column) * 2;
+        const part = expand(block, source, slots.end - slots.begin, columns, width, column, ahead);
+        valueTiles(f32, block, part, columns, begin, end, slots, ahead);
     }
 }
 
-/// The same for at most `value_slots` slots, whose values of type `T` begin at `values`.
-fn valueTiles(comptime T: type, block: *const Block, values: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+/// The same for `columns` columns of `values`, whose rows are of type `T` and the slots given.
+fn valueTiles(comptime T: type, block: *const Block, values: Part, columns: usize, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
+    const column_end = values.first + columns;
     var query = begin;
     while (query < end) {
         const tile = nextTile(end - query);
         switch (tile) {
             inline 1...tile_queries => |n| {
                 const vectors = comptime tileVectors(n);
-                var column: usize = 0;
-                while (column + vectors * lanes <= block.width) : (column += vectors * lanes) {
+                var column = values.first;
+                while (column + vectors * lanes <= column_end) : (column += vectors * lanes) {
                     valueTile(T, n, vectors, block, values, query, column, slots, ahead);
                 }
-                while (column < block.width) : (column += lanes) {
+                while (column < column_end) : (column += lanes) {
                     valueTile(T, n, 1, block, values, query, column, slots, ahead);
                 }
             },
@@ -579,7 +616,7 @@ fn valueTiles(comptime T: type, block: *const Block, values: [*]const u8, begin:
     }
 }
 
-fn valueTile(comptime T: type, comptime n: comptime_int, comptime vectors: comptime_int, block: *const Block, values: [*]const u8, query: usize, column: usize, slots: Slots, ahead: *Ahead) void {
+fn valueTile(comptime T: type, comptime n: comptime_int, comptime vectors: comptime_int, block: *const Block, values: Part, query: usize, column: usize, slots: Slots, ahead: *Ahead) void {
     const width = block.width;
     const target = block.chunk.values + query * width + column;
     var sums: [n][vectors]F = undefined;
@@ -587,11 +624,10 @@ fn valueTile(comptime T: type, comptime n: comptime_int, comptime vectors: compt
         inline for (0..vectors) |v| sums[i][v] = vec.load(F, target + i * width + v * lanes);
     }
     var weight = block.weights + query * positions + slots.begin;
-    var value = values + column * @sizeOf(T);
-    const ahead_bytes = vectors * lanes * 2 / ahead.tiles;
+    var value = values.data + (column - values.first) * @sizeOf(T);
     var lines = ahead.*;
     for (slots.begin..slots.end) |_| {
-        lines.step(ahead_bytes);
+        if (T == f16) lines.step(vectors * lanes * 2);
         var x: [vectors]F = undefined;
         inline for (0..vectors) |v| x[v] = loadAs(T, value + v * lanes * @sizeOf(T));
         inline for (0..n) |i| {
@@ -599,7 +635,7 @@ fn valueTile(comptime T: type, comptime n: comptime_int, comptime vectors: compt
             inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, x[v], sums[i][v]);
         }
         weight += 1;
-        value += width * @sizeOf(T);
+        value += values.stride * @sizeOf(T);
     }
     ahead.* = lines;
     inline for (0..n) |i| {

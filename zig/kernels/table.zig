@@ -253,15 +253,10 @@ pub const Attention = extern struct {
     out_quantized: ?[*]u8,
     out_quantized_stride: u64,
 };
-pub const attention_row_block = 4;
-/// Dimensions of a page's keys, and positions of its values, that attention keeps as float32 at a time.
-pub const attention_key_dimensions = 32;
-pub const attention_value_slots = 16;
-
-/// Floats of that, for heads of this width.
-pub fn attentionExpanded(width: usize) usize {
-    return @max(attention_key_dimensions * page_positions, attention_value_slots * width);
-}
+/// Rows of a block share what is read; with 6, its queries are whole tiles of 6 whatever the number of heads.
+pub const attention_row_block = 6;
+/// Floats of a page's keys or values that attention keeps as float32 at a time.
+pub const attention_expanded = 4096;
 
 /// How a token is drawn from a row of logits, applied in this order: repeat penalty (Keskar et al. 2019: a positive logit
 /// of a recent token is divided, a negative one multiplied), temperature, top-k, top-p, min-p, one draw.
@@ -355,6 +350,6 @@ pub const Table = extern struct {
 pub fn scratchBytes(columns_max: u32, head_width_max: u32, heads_per_kv_head_max: u32) u64 {
     const group: u64 = @as(u64, columns_max) * 16 + @as(u64, columns_max) / 16 * 16 * 8;
     const heads: u64 = @as(u64, heads_per_kv_head_max) * attention_row_block;
-    const attention: u64 = (heads * (@as(u64, head_width_max) * 3 + page_positions + 16) + attentionExpanded(head_width_max)) * 4;
+    const attention: u64 = (heads * (@as(u64, head_width_max) * 3 + page_positions + 16) + attention_expanded) * 4;
     return std.mem.alignForward(u64, @max(group, attention) + 16 * 1024, 4096);
 }
