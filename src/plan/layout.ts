@@ -38,14 +38,20 @@ export class Struct<Name extends string> {
 
   /** Writes the given fields at byte `base`; the others stay as they are (zero in a new buffer). */
   write(view: DataView, base: number, values: Partial<Record<Name, number | bigint | readonly number[]>>): void {
-    for (const [name, value] of Object.entries(values) as [Name, number | bigint | readonly number[]][]) {
-      const field = this.field(name);
-      const list = typeof value === "object" ? value : [value];
-      if (list.length > field.count)
-        throw new RangeError(`${this.name}.${name} holds ${field.count} values, not ${list.length}`);
-      list.forEach((element, index) => {
-        writeScalar(view, base + field.offset + index * sizes[field.type], field.type, element);
-      });
+    // Written for a cold start: thousands of fields are written once, before anything is compiled.
+    for (const name in values) {
+      const value = values[name];
+      if (value === undefined) continue;
+      const { type, offset, count } = this.field(name);
+      const at = base + offset;
+      if (typeof value !== "object") writeScalar(view, at, type, value);
+      else if (value.length > count) {
+        throw new RangeError(`${this.name}.${name} holds ${count} values, not ${value.length}`);
+      } else {
+        const size = sizes[type];
+        for (let index = 0; index < value.length; index++)
+          writeScalar(view, at + index * size, type, value[index] ?? 0);
+      }
     }
   }
 
@@ -62,6 +68,10 @@ export class Struct<Name extends string> {
 }
 
 function writeScalar(view: DataView, at: number, type: FieldType, value: number | bigint): void {
+  if (typeof value === "bigint" && type === "u64") {
+    view.setBigUint64(at, value, true);
+    return;
+  }
   const number = Number(value);
   switch (type) {
     case "u8":
@@ -80,7 +90,8 @@ function writeScalar(view: DataView, at: number, type: FieldType, value: number 
       view.setFloat32(at, number, true);
       break;
     case "u64":
-      view.setBigUint64(at, BigInt(value), true);
+      view.setUint32(at, number, true);
+      view.setUint32(at + 4, number / 2 ** 32, true);
       break;
   }
 }
@@ -282,15 +293,27 @@ export const failures = [
 
 /** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */
 export function layoutHash(): bigint {
+  hash ??= hashStructs();
+  return hash;
+}
+
+let hash: bigint | undefined;
+
+function hashStructs(): bigint {
   const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion];
-  let state = 0xcbf29ce484222325n;
+  // The 64 bits in two halves: the prime is 2^40 + 0x1b3, and a half's product with 0x1b3 is exact in a double.
+  let high = 0xcbf29ce4;
+  let low = 0x84222325;
   for (const struct of structs) {
     for (const { name, type, count, offset } of struct.fields.values()) {
       const text = `${struct.name}.${name}:${offset}:${sizes[type] * count};`;
       for (let index = 0; index < text.length; index++) {
-        state = BigInt.asUintN(64, (state ^ BigInt(text.charCodeAt(index))) * 0x100000001b3n);
+        low = (low ^ text.charCodeAt(index)) >>> 0;
+        const product = low * 0x1b3;
+        high = (Math.imul(high, 0x1b3) + Math.floor(product / 2 ** 32) + (low << 8)) >>> 0;
+        low = product >>> 0;
       }
     }
   }
-  return state;
+  return (BigInt(high) << 32n) | BigInt(low);
 }
