@@ -1,20 +1,11 @@
 // Makes the prepared copy of a model file. A copy is written to a temporary name and renamed, and only ever replaced as a whole:
 // those who have mapped an old one keep it.
 
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statfsSync,
-} from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, readSync, renameSync, rmSync, statfsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { EngineError, ModelFileError } from "./errors.ts";
+import { isSystemError, syncFolder, writeAll } from "./files.ts";
 import type { MetadataEntry, ModelFile, StringBytes, TensorEntry } from "./model/file.ts";
 import { encodePrepared } from "./model/prepared.ts";
 import type { Plan } from "./plan/plan.ts";
@@ -80,11 +71,11 @@ export async function writePrepared(
     process.once("exit", remove);
     const handle = await open(temporary, "wx");
     try {
-      await handle.write(prefix);
+      await writeAll(handle, prefix);
       for (let done = 0; done < weights.length; done += pieceBytes) {
         signal?.throwIfAborted();
         onProgress?.(prefix.length + done, total);
-        await handle.write(weights.subarray(done, done + pieceBytes));
+        await writeAll(handle, weights.subarray(done, done + pieceBytes));
       }
       await handle.sync();
     } finally {
@@ -97,8 +88,8 @@ export async function writePrepared(
     return undefined;
   } catch (cause) {
     remove();
-    if (cause instanceof EngineError || cause instanceof ModelFileError || signal?.aborted) throw cause;
-    throw new EngineError(`${path}: cannot be written: ${(cause as Error).message}`, { cause });
+    if (!isSystemError(cause)) throw cause;
+    throw new EngineError(`${path}: cannot be written: ${cause.message}`, { cause });
   } finally {
     process.removeListener("exit", remove);
   }
@@ -154,13 +145,4 @@ function partTensors(file: ModelFile, plan: Plan) {
     closeSync(descriptor);
   }
   return { matrices, vectors };
-}
-
-// A rename is durable once the folder is; some systems cannot open folders, and then it is as durable as they make it.
-function syncFolder(folder: string): void {
-  try {
-    const descriptor = openSync(folder, "r");
-    fsyncSync(descriptor);
-    closeSync(descriptor);
-  } catch {}
 }

@@ -114,8 +114,9 @@ function openCopy(path: string, read: ReadHead): PreparedFile {
   for (const { name, dtype, shape, byteOffset, byteLength } of file.tensors.values()) {
     const [columns = 0, rows = 1] = shape;
     const { weight, scales } = packedBytes(dtype, rows, columns);
-    if (byteOffset < offset || byteLength === weight + scales) continue;
-    throw new ModelFileError(path, `tensor ${name}`, "is not as long as its shape says; make the file anew");
+    const isMatrix = rows > 1 || byteOffset >= offset;
+    if (!isMatrix || (byteOffset >= offset && byteLength === weight + scales)) continue;
+    throw new ModelFileError(path, `tensor ${name}`, "is not where or as long as its shape says; make the file anew");
   }
   return file;
 }

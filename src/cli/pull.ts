@@ -3,12 +3,9 @@
 
 import { createHash } from "node:crypto";
 import {
-  closeSync,
   createReadStream,
   existsSync,
-  fsyncSync,
   mkdirSync,
-  openSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -18,6 +15,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import type { Command } from "commander";
 import { DownloadError } from "../errors.ts";
+import { syncFolder } from "../files.ts";
 import { type CatalogueEntry, catalogue, catalogueEntry } from "../model/catalogue.ts";
 import { modelsFolder } from "../model/folders.ts";
 import { interruption } from "./interrupt.ts";
@@ -235,15 +233,6 @@ function removeTemporaries(path: string): void {
   for (const name of readdirSync(folder)) {
     if (name.startsWith(prefix)) rmSync(join(folder, name), { recursive: true, force: true });
   }
-}
-
-// A rename is durable once the folder is; some systems cannot open folders, and then it is as durable as they make it.
-function syncFolder(folder: string): void {
-  try {
-    const descriptor = openSync(folder, "r");
-    fsyncSync(descriptor);
-    closeSync(descriptor);
-  } catch {}
 }
 
 /** The models of the catalogue and whether each is here, without reading it. */

@@ -49,6 +49,19 @@ export interface EngineRequest {
   readonly sharesPrefix: boolean;
 }
 
+/** What a request says of drawing tokens if it draws none. */
+export const drawsNothing = {
+  generateMax: 0,
+  seed: 0n,
+  temperature: 0,
+  topP: 1,
+  minP: 0,
+  topK: 0,
+  repeatPenalty: 1,
+  repeatLast: 0,
+  stopTokens: [],
+} as const satisfies Partial<EngineRequest>;
+
 export interface Lookup {
   /** Tokens guessed in a step at most. */
   readonly maxDraft: number;

@@ -4,7 +4,7 @@
 import { EngineError } from "../errors.ts";
 import { pagePositions } from "../plan/layout.ts";
 import type { KvGroupPlan } from "../plan/plan.ts";
-import type { Engine, Finish, RequestHandle } from "./engine.ts";
+import { drawsNothing, type Engine, type Finish, type RequestHandle } from "./engine.ts";
 
 /** Pages that a sequence holds after `positions`: from the first that its next position looks at to the last. */
 export function heldPages(group: KvGroupPlan, positions: number): { readonly first: number; readonly end: number } {
@@ -33,15 +33,7 @@ export class HeldSequence {
       {
         kind,
         tokens,
-        generateMax: 0,
-        seed: 0n,
-        temperature: 0,
-        topP: 1,
-        minP: 0,
-        topK: 0,
-        repeatPenalty: 1,
-        repeatLast: 0,
-        stopTokens: [],
+        ...drawsNothing,
         topCount: 0,
         chunkRows: 0,
         dumpLogits: false,

@@ -1,7 +1,7 @@
 // Log-probabilities of a text's own tokens: what evaluation harnesses and perplexity need.
 
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
-import type { Candidate, RequestHandle } from "../engine/engine.ts";
+import { type Candidate, drawsNothing, type RequestHandle } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { none, topMax } from "../plan/layout.ts";
 import type { Generator } from "./generate.ts";
@@ -87,15 +87,7 @@ export async function scoreTokens(
     {
       kind: "score",
       tokens,
-      generateMax: 0,
-      seed: 0n,
-      temperature: 0,
-      topP: 1,
-      minP: 0,
-      topK: 0,
-      repeatPenalty: 1,
-      repeatLast: 0,
-      stopTokens: [],
+      ...drawsNothing,
       topCount: checked.top,
       chunkRows: checked.oneByOne ? 1 : 0,
       dumpLogits: checked.onLogits !== undefined,

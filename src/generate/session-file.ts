@@ -9,11 +9,11 @@
 // Numbers are little-endian. Pages are bound to the model, to the instruction-set level (levels differ in the last bits), and
 // to the order of keys and values in a page (zig/kernels/table.zig); `version` is raised when that changes.
 
-import { closeSync, fsyncSync, openSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { heldPages } from "../engine/held.ts";
 import { SessionFileError } from "../errors.ts";
+import { isSystemError, syncFolder, writeAll } from "../files.ts";
 import { alignUp } from "../plan/layout.ts";
 import type { KvGroupPlan } from "../plan/plan.ts";
 
@@ -119,23 +119,6 @@ function encodeHead(description: Description, tokens: Uint32Array): Uint8Array {
     view.setUint32(tokensOffset + index * 4, token, true);
   });
   return head;
-}
-
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten;
-}
-
-/** A rename is durable once the folder is; some systems cannot open folders, and then it is as durable as they make it. */
-function syncFolder(folder: string): void {
-  try {
-    const descriptor = openSync(folder, "r");
-    fsyncSync(descriptor);
-    closeSync(descriptor);
-  } catch {}
-}
-
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && "errno" in error;
 }
 
 /** What takes a session's pages in: nothing counts until it is committed. */

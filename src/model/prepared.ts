@@ -10,7 +10,7 @@
 //        begin, u64                 56  when it was modified, ns, i64
 //    24  bytes of the weights, u64  64  when it was changed, ns, i64
 
-import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import { ModelFileError } from "../errors.ts";
 import {
   type DType,
@@ -97,6 +97,8 @@ function isNumeric(type: unknown): type is keyof typeof numericArrays {
 export function isPrepared(path: string): boolean {
   const start = new Uint8Array(magic.length);
   try {
+    // Asked before it is opened: opening a device can have effects, and opening a FIFO waits.
+    if (!statSync(path).isFile()) return false;
     const file = openSync(path, "r");
     try {
       return readSync(file, start, 0, start.length, 0) === start.length && latin1(start) === magic;
@@ -308,6 +310,9 @@ class DirectoryReader {
     const sizes = this.#list(field, shape);
     if (sizes.length < 1 || sizes.length > 4 || !sizes.every((size) => isSize(size) && size > 0)) {
       return this.#fail(field, "has a shape that is none");
+    }
+    if (Number(sizes[0]) % dtypeBlocks[dtype].columns !== 0) {
+      return this.#fail(field, `has rows of ${sizes[0]} values; ${dtype} packs ${dtypeBlocks[dtype].columns} together`);
     }
     const inside =
       isSize(byteOffset) &&

@@ -2,13 +2,14 @@
 // threads convert the tensors, a piece at a time. The new file appears under its name only when it is whole and on the disk.
 
 import { closeSync, existsSync, openSync, readSync, realpathSync, rmSync, statSync } from "node:fs";
-import { type FileHandle, open, rename } from "node:fs/promises";
+import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
 import { type Conversion, type ConversionFailure, convertTensors } from "../engine/converter.ts";
 import { chooseLevel, cpu } from "../engine/cpu.ts";
 import { openLibrary } from "../engine/library.ts";
 import { EngineError, ModelFileError, OptionError, TinyAIError } from "../errors.ts";
+import { syncFolder, writeAll } from "../files.ts";
 import { architectureNames } from "../model/architectures/index.ts";
 import { type DType, dtypeBlocks, type ModelFile, printable } from "../model/file.ts";
 import { type GgufFile, openGguf } from "../model/gguf.ts";
@@ -108,7 +109,7 @@ export async function quantizeModel(input: string, output: string, options: Quan
     }
     signal?.throwIfAborted();
     await writing(output, () => rename(temporary, output));
-    await syncFolder(dirname(output));
+    syncFolder(dirname(output));
   } finally {
     remove();
     process.off("exit", remove);
@@ -240,12 +241,6 @@ function conversionsOf(file: ModelFile, header: GgufHeader): Conversion[] {
   });
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += (await handle.write(bytes, done, bytes.length - done, done)).bytesWritten;
-  }
-}
-
 /** Runs what writes the output; what the system refuses becomes an error that names it. */
 async function writing<Result>(output: string, action: () => Promise<Result>): Promise<Result> {
   try {
@@ -258,14 +253,6 @@ async function writing<Result>(output: string, action: () => Promise<Result>): P
 function unwritable(output: string, problem: string, cause?: unknown): TinyAIError {
   const options = cause === undefined ? undefined : { cause };
   return new TinyAIError("file", `${output}: cannot be written: ${problem}; give another place`, options);
-}
-
-// A rename is durable once the folder is; some systems cannot open folders, and then it is as durable as they make it.
-async function syncFolder(folder: string): Promise<void> {
-  try {
-    const handle = await open(folder, "r");
-    await handle.sync().finally(() => handle.close());
-  } catch {}
 }
 
 /** The converter's failure in words. */

@@ -164,6 +164,8 @@ describe("a prepared file whose author means harm", () => {
   const lies: readonly (readonly [what: string, change: (json: string) => string])[] = [
     ["a tensor beyond the file", (json) => json.replace(/(\["output\.weight","F16",\[\d+,\d+\],)\d+/, "$199999999999")],
     ["a matrix that is too short", (json) => json.replace(/(\["output\.weight","F16",\[\d+,\d+\],\d+,)\d+/, "$164")],
+    ["a matrix outside the weights", (json) => json.replace(/(\["output\.weight","F16",\[\d+,\d+\],)\d+/, "$165536")],
+    ["rows that are no whole blocks", (json) => json.replace('"output.weight","F16"', '"output.weight","Q4_K"')],
     ["a negative offset", (json) => json.replace(/(\["output_norm\.weight","F32",\[\d+\],)\d+/, "$1-64")],
     ["a type that does not exist", (json) => json.replace('"output.weight","F16"', '"output.weight","F17"')],
     ["texts outside the head", (json) => json.replace(/"offsets":\[\d+/, '"offsets":[9999872')],
@@ -279,6 +281,23 @@ test("a prepared file is not prepared again, nor written over its own model", as
   await expect(prepareModel(prepared)).rejects.toThrow(OptionError);
   await expect(prepareModel(source, { output: source })).rejects.toThrow("is the model itself");
   await expect(prepareModel(folder.file("absent.gguf"))).rejects.toThrow("there is no file");
+});
+
+test("a path that is no regular file is refused without being opened", async () => {
+  const path = folder.file("fifo");
+  expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
+  await expect(loadModel(path)).rejects.toThrow("is not a regular file");
+});
+
+test("an error of the caller's own ends the preparing, and nothing is left", async () => {
+  const source = folder.file("thrown.gguf");
+  writeTinyModel(source, { layers: 1 });
+  const own = new Error("the caller's own");
+  const onProgress = () => {
+    throw own;
+  };
+  await expect(prepareModel(source, { output: folder.file("thrown.tinyai"), onProgress })).rejects.toBe(own);
+  expect(readdirSync(folder.path).filter((name) => name.includes("thrown"))).toEqual(["thrown.gguf"]);
 });
 
 test("tokens cut by a prepared tokenizer are those of the file's, bytes and special tokens included", async () => {
