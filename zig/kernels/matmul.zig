@@ -33,11 +33,13 @@ const few_tiles = switch (vec.level) {
 /// Up to this many tokens decode codes in registers; more unpack a group once and reuse it.
 const few_tokens = 4;
 
-/// Tokens of one tile over unpacked codes. Registers: a token takes 16 integer sums and, best, 16 float sums; a quad of
-/// codes, a scale, a minimum and two temporaries come on top.
+/// Tokens and groups of one tile over unpacked codes. Registers: a token takes 16 integer sums and, best, 16 float sums a group;
+/// a quad of codes, a scale and a minimum a group and two temporaries come on top.
 const many_tokens = switch (vec.level) {
-    // 16 of 16 lanes a register: 8 + 8 + 5 = 21 of 32.
-    .avx512, .avx512_vnni, .amx => 8,
+    // 16 of 16 lanes a register: 2 · (4 + 4 + 3) + 2 = 24 of 32. An activation that is loaded into all lanes serves two groups:
+    // with 8 tokens and one group, as many registers, loads and products share the machine's attention (Zen 5, one core, from the
+    // first-level cache: 838 GOP/s instead of 757).
+    .avx512, .avx512_vnni, .amx => 4,
     // Two registers a token: 8 integer sums, 2 of codes, 4 temporaries, 14 of 16; float sums wait on the stack.
     .avx2 => 4,
     // Four registers a token: 16 + 4 + 4 of 32; float sums wait on the stack.
@@ -46,8 +48,16 @@ const many_tokens = switch (vec.level) {
     .x86_64_v2 => 2,
     .scalar => 1,
 };
+const many_groups = switch (vec.level) {
+    .avx512, .avx512_vnni, .amx => 2,
+    else => 1,
+};
 
-/// How weights are asked for ahead of a single token's product, into the second-level cache only: lines asked for into the
+/// Columns of a tile's groups that are gone through for all tokens before the next ones are, at most: 24 KB of codes, which stay
+/// in a first-level cache of 32 KB.
+const many_columns = 24 * 1024 / (group_rows * many_groups);
+
+/// How weights are asked for ahead of the product of a few tokens, into the second-level cache only: lines asked for into the
 /// first one wait in its fill buffers beside those being read, which costs a fifth of the bandwidth (Zen 4).
 const Prefetch = struct {
     /// Bytes between the weights being multiplied and those asked for.
@@ -62,6 +72,34 @@ const Prefetch = struct {
         return .{ .distance = 8192, .lines = (d.blockBytes() + 63) / 64 };
     }
 };
+
+/// Weights that are asked for while those before them are multiplied with several tokens: without it, 16 tokens waited for memory
+/// half of their time. Tiles take turns: with each of its blocks, a tile asks for as many bytes as a block has.
+const Ahead = struct {
+    next: [*]const u8,
+    end: [*]const u8,
+
+    fn of(weight: [*]const u8, bytes: usize) Ahead {
+        return .{ .next = weight, .end = weight + bytes };
+    }
+
+    /// Where the next tile of `columns` columns begins to ask; null: all is asked for.
+    fn take(ahead: *Ahead, comptime lines: comptime_int, columns: u32) ?[*]const u8 {
+        if (@intFromPtr(ahead.next) >= @intFromPtr(ahead.end)) return null;
+        defer ahead.next += columns / block_columns * lines * 64;
+        return ahead.next;
+    }
+
+    inline fn ask(from: [*]const u8, comptime lines: comptime_int, index: usize) void {
+        inline for (0..lines) |line| vec.prefetchFar(from + index * lines * 64, line * 64);
+    }
+};
+
+/// Asks for `bytes` bytes at once: scales, which are few.
+fn askAll(from: [*]const u8, bytes: usize) void {
+    var at: usize = 0;
+    while (at < bytes) : (at += 64) vec.prefetchFar(from + at, 0);
+}
 
 /// `table.MatMul`. Units: groups of 16 rows.
 pub fn matmul(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
@@ -113,6 +151,8 @@ const Shape = struct {
     offset: comptime_int,
     /// Quads that `vec.dotPairs` may sum up in 16 bits, where the level has it; 1: not worth it.
     pair_quads: comptime_int,
+    /// Cache lines of a packed block.
+    lines: comptime_int,
 
     fn of(comptime d: layout.Descriptor) Shape {
         const full = d.weightMax() > 127;
@@ -122,6 +162,7 @@ const Shape = struct {
             .full = full,
             .offset = d.offset - if (full and vec.dot_subtracts_128) 128 else 0,
             .pair_quads = pairQuads(d.weightMax()),
+            .lines = d.blockBytes() / 64,
         };
     }
 
@@ -203,20 +244,22 @@ const Head = struct {
 
 inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
     const d = comptime layout.descriptor(format);
+    const with_tiles = vec.has_tiles and args.tokens >= vec.tile_tokens;
+    if (args.tokens > few_tokens and !with_tiles) {
+        var group = begin;
+        inline for (if (many_groups == 1) .{1} else .{ many_groups, 1 }) |count| {
+            while (end - group >= count) : (group += count) manyGroups(format, count, args, group, scratch);
+        }
+        return;
+    }
     const group_bytes = layout.groupBytes(format, args.columns);
     const scale_bytes = layout.groupScaleBytes(format, args.columns);
     for (begin..end) |group| {
         const weight = args.weight + group * group_bytes;
         const scales = args.scales + group * scale_bytes;
+        var ahead: Ahead = .of(weight + group_bytes, group_bytes);
         var token: u32 = 0;
-        if (vec.has_tiles and args.tokens >= vec.tile_tokens) {
-            const unpacked = unpackGroup(d, true, args.columns, weight, scales, scratch);
-            token = tiles(.of(d), args, group, unpacked);
-        } else if (args.tokens > few_tokens) {
-            const unpacked = unpackGroup(d, false, args.columns, weight, scales, scratch);
-            manyTokens(.of(d), args, group, unpacked);
-            continue;
-        }
+        if (with_tiles) token = tiles(.of(d), args, group, unpackGroup(d, true, args.columns, weight, scales, scratch), &ahead);
         inline for (few_tiles) |count| {
             while (args.tokens - token >= count) : (token += count) {
                 var y: [count]Rows = undefined;
@@ -225,6 +268,38 @@ inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u
             }
         }
     }
+}
+
+/// `groups` groups times all tokens: part by part of the columns, so that codes are decoded into the first-level cache and found
+/// there by every tile of tokens. Sums wait in `scratch` from part to part.
+inline fn manyGroups(comptime format: Format, comptime groups: u32, args: *const table.MatMul, group: usize, scratch: [*]align(64) u8) void {
+    const d = comptime layout.descriptor(format);
+    const group_bytes = layout.groupBytes(format, args.columns);
+    const scale_bytes = layout.groupScaleBytes(format, args.columns);
+    const parts = std.math.divCeil(u32, args.columns, many_columns) catch unreachable;
+    const part_columns = std.mem.alignForward(u32, std.math.divCeil(u32, args.columns, parts) catch unreachable, d.super_columns);
+    const part_scratch = unpackedBytes(part_columns);
+    var ahead: Ahead = .of(args.weight + (group + groups) * group_bytes, groups * group_bytes);
+    var first: u32 = 0;
+    while (first < args.columns) : (first += part_columns) {
+        const count = @min(part_columns, args.columns - first);
+        const weight = args.weight + group * group_bytes + first / block_columns * d.blockBytes();
+        const scales = args.scales + group * scale_bytes + first / d.super_columns * d.superBytes();
+        var unpacked: [groups]Unpacked = undefined;
+        inline for (0..groups) |index| {
+            unpacked[index] = unpackGroup(d, false, count, weight + index * group_bytes, scales + index * scale_bytes, @alignCast(scratch + index * part_scratch));
+        }
+        askAll(scales + groups * scale_bytes, groups * scale_bytes / parts);
+        const sums: [*]f32 = @ptrCast(@alignCast(scratch + groups * part_scratch));
+        manyTokens(.of(d), groups, args, group, .{ .first = first, .count = count }, &unpacked, &ahead, sums);
+    }
+}
+
+const Columns = struct { first: u32, count: u32 };
+
+comptime {
+    // The largest part is one that a super-block of 256 columns has lengthened.
+    assert(many_groups * unpackedBytes(many_columns + 255) + table.matmul_tokens_max * many_groups * @sizeOf(Rows) <= table.scratchBytes(0, 0, 0));
 }
 
 /// The activation rows of `count` tokens from `first`; places past the last token repeat it.
@@ -242,24 +317,22 @@ inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns
     const shape: Shape = comptime .of(d);
     const subs_per_block = block_columns / shape.sub_columns;
     const blocks_per_super = d.super_columns / block_columns;
-    var sums: [count]Rows = @splat(@splat(0));
+    var sums: [1][count]Rows = @splat(@splat(@splat(0)));
     for (0..columns / d.super_columns) |super| {
         const super_scales = scales + super * d.superBytes();
         const head: Head = .load(d, super_scales);
         for (0..blocks_per_super) |block_in_super| {
             const index = super * blocks_per_super + block_in_super;
             const block = weight + index * d.blockBytes();
-            if (count == 1) {
-                const ahead: Prefetch = comptime .of(d);
-                inline for (0..ahead.lines) |line| vec.prefetchFar(block, ahead.distance + line * 64);
-            }
+            const ahead: Prefetch = comptime .of(d);
+            inline for (0..ahead.lines) |line| vec.prefetchFar(block, ahead.distance + line * 64);
             inline for (0..subs_per_block) |sub| {
                 const factors = head.sub(d, super_scales, block_in_super * subs_per_block + sub);
-                subBlock(shape, count, index, sub, Packed(d), block, factors, x, &sums);
+                subBlock(shape, count, 1, index, sub, Packed(d), .{block}, .{factors}, x, &sums);
             }
         }
     }
-    y.* = sums;
+    y.* = sums[0];
 }
 
 /// Where `subBlock` gets a quad's codes from: a packed block, or an unpacked one.
@@ -277,45 +350,56 @@ const UnpackedCodes = struct {
     }
 };
 
-/// Adds sub-block `sub` of block `index` to the sums of `count` tokens.
+/// Adds sub-block `sub` of block `index` to the sums of `count` tokens and `groups` groups.
 inline fn subBlock(
     comptime shape: Shape,
     comptime count: u32,
+    comptime groups: u32,
     index: usize,
     comptime sub: comptime_int,
     comptime Codes: type,
-    block: [*]const u8,
-    factors: SubScales,
+    blocks: [groups][*]const u8,
+    factors: [groups]SubScales,
     x: [count]quant.Row,
-    sums: *[count]Rows,
+    sums: *[groups][count]Rows,
 ) void {
     const sub_index = index * (block_columns / shape.sub_columns) + sub;
     const quads = shape.sub_columns / 4;
     var x_sums: [count]i32 = undefined;
-    var isums: [count]Ints = undefined;
+    var isums: [groups][count]Ints = undefined;
     inline for (0..count) |token| {
         x_sums[token] = if (shape.minimum or shape.offset != 0) activationSum(shape, x[token], sub_index) else 0;
-        isums[token] = startSum(shape, x_sums[token]);
+        inline for (0..groups) |group| isums[group][token] = startSum(shape, x_sums[token]);
     }
     const pair_quads = @min(quads, shape.pair_quads);
     inline for (0..quads / pair_quads) |part| {
-        var pairs: [count]vec.Pairs = @splat(@splat(0));
+        var pairs: [groups][count]vec.Pairs = @splat(@splat(@splat(0)));
         inline for (0..pair_quads) |quad_in_part| {
             const quad = sub * quads + part * pair_quads + quad_in_part;
-            const bytes = Codes.quad(block, quad);
+            var bytes: [groups]vec.Bytes = undefined;
+            inline for (0..groups) |group| bytes[group] = Codes.quad(blocks[group], quad);
             inline for (0..count) |token| {
                 const four = vec.load(i32, x[token].quants + index * block_columns + quad * 4);
-                if (pair_quads > 1) pairs[token] = vec.dotPairs(pairs[token], bytes, four) else isums[token] = shape.dot(isums[token], bytes, four);
+                inline for (0..groups) |group| {
+                    if (pair_quads > 1) {
+                        pairs[group][token] = vec.dotPairs(pairs[group][token], bytes[group], four);
+                    } else isums[group][token] = shape.dot(isums[group][token], bytes[group], four);
+                }
             }
         }
         if (pair_quads > 1) {
-            inline for (0..count) |token| isums[token] = vec.addPairs(isums[token], pairs[token]);
+            inline for (0..groups) |group| {
+                inline for (0..count) |token| isums[group][token] = vec.addPairs(isums[group][token], pairs[group][token]);
+            }
         }
     }
     inline for (0..count) |token| {
         const x_scale = vec.load(f32, x[token].scales + index * 4);
-        sums[token] = combine(sums[token], isums[token], factors.scale, x_scale);
-        if (shape.minimum) sums[token] = combineMinimum(sums[token], factors.minimum, x_scale, x_sums[token]);
+        inline for (0..groups) |group| {
+            const sum = &sums[group][token];
+            sum.* = combine(sum.*, isums[group][token], factors[group].scale, x_scale);
+            if (shape.minimum) sum.* = combineMinimum(sum.*, factors[group].minimum, x_scale, x_sums[token]);
+        }
     }
 }
 
@@ -327,7 +411,12 @@ const Unpacked = struct {
     factors: [*]const f32,
 };
 
-/// Decodes a whole group into `scratch`: codes as they are, or `signed`, their offset subtracted, as tiles take them.
+/// Scratch of `unpackGroup`: a byte a code, and two float32 a row and 16 columns.
+fn unpackedBytes(columns: u32) u32 {
+    return columns * group_rows + columns / 16 * group_rows * 2 * @sizeOf(f32);
+}
+
+/// Decodes `columns` columns of a group into `scratch`: codes as they are, or `signed`, their offset subtracted, as tiles take them.
 fn unpackGroup(comptime d: layout.Descriptor, comptime signed: bool, columns: u32, weight: [*]const u8, scales: [*]const u8, scratch: [*]align(64) u8) Unpacked {
     @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
     // Codes that need no decoding are used where they are.
@@ -356,37 +445,52 @@ fn unpackGroup(comptime d: layout.Descriptor, comptime signed: bool, columns: u3
     return .{ .codes = if (plain) weight else scratch, .factors = factors };
 }
 
-fn manyTokens(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) void {
+/// A part of `groups` groups times all tokens.
+fn manyTokens(comptime shape: Shape, comptime groups: u32, args: *const table.MatMul, group: usize, columns: Columns, unpacked: *const [groups]Unpacked, ahead: *Ahead, sums: [*]f32) void {
     @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
+    assert(args.tokens <= table.matmul_tokens_max);
+    const last = columns.first + columns.count == args.columns;
     var token: u32 = 0;
     while (token < args.tokens) : (token += many_tokens) {
         const valid = @min(args.tokens - token, many_tokens);
-        var y: [many_tokens]Rows = undefined;
-        unpackedTile(shape, many_tokens, args.columns, unpacked, activations(many_tokens, args, token, valid), &y);
-        finish(many_tokens, args, group, token, valid, &y);
+        const kept = sums + token * groups * group_rows;
+        var y: [groups][many_tokens]Rows = @splat(@splat(@splat(0)));
+        if (columns.first > 0) y = vec.load(@TypeOf(y), kept);
+        var x = activations(many_tokens, args, token, valid);
+        inline for (&x) |*row| row.* = row.from(columns.first);
+        if (ahead.take(shape.lines, columns.count)) |from| {
+            unpackedTile(shape, many_tokens, groups, columns.count, unpacked, x, true, from, &y);
+        } else unpackedTile(shape, many_tokens, groups, columns.count, unpacked, x, false, undefined, &y);
+        if (last) {
+            inline for (0..groups) |index| finish(many_tokens, args, group + index, token, valid, &y[index]);
+        } else vec.store(kept, y);
     }
 }
 
 /// A group of signed codes times as many whole tiles of tokens as there are; the number of tokens done. Inline, so that
 /// the tile instructions stand in the function that bears the format's name.
-inline fn tiles(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked) u32 {
+inline fn tiles(comptime shape: Shape, args: *const table.MatMul, group: usize, unpacked: Unpacked, ahead: *Ahead) u32 {
     var token: u32 = 0;
     while (args.tokens - token >= vec.tile_tokens) : (token += vec.tile_tokens) {
         var y: [vec.tile_tokens]Rows = undefined;
-        tokenTile(shape, args.columns, unpacked, args.x + token * args.x_stride, args.x_stride, &y);
+        const x = args.x + token * args.x_stride;
+        if (ahead.take(shape.lines, args.columns)) |from| {
+            tokenTile(shape, args.columns, unpacked, x, args.x_stride, true, from, &y);
+        } else tokenTile(shape, args.columns, unpacked, x, args.x_stride, false, undefined, &y);
         finish(vec.tile_tokens, args, group, token, vec.tile_tokens, &y);
     }
     return token;
 }
 
 /// A group of signed codes times 16 tokens. The 16 sums stay in registers: 16 + a scale, a minimum and temporaries of 32.
-inline fn tokenTile(comptime shape: Shape, columns: u32, unpacked: Unpacked, x: [*]const u8, stride: u64, y: *[vec.tile_tokens]Rows) void {
+inline fn tokenTile(comptime shape: Shape, columns: u32, unpacked: Unpacked, x: [*]const u8, stride: u64, comptime asks: bool, ahead: [*]const u8, y: *[vec.tile_tokens]Rows) void {
     const subs_per_block = block_columns / shape.sub_columns;
     const factor_stride = group_rows * (if (shape.minimum) 2 else 1);
     const parts: quant.Row = .of(x, columns);
     var sums: [vec.tile_tokens]Rows = @splat(@splat(0));
     var isums: [2]vec.TileSums align(64) = undefined;
     for (0..columns / block_columns) |index| {
+        if (asks) Ahead.ask(ahead, shape.lines, index);
         inline for (0..subs_per_block) |sub| {
             const sub_index = index * subs_per_block + sub;
             const column = sub_index * shape.sub_columns;
@@ -407,20 +511,25 @@ inline fn tokenTile(comptime shape: Shape, columns: u32, unpacked: Unpacked, x: 
     y.* = sums;
 }
 
-/// A group of unpacked codes times `count` tokens.
-inline fn unpackedTile(comptime shape: Shape, comptime count: u32, columns: u32, unpacked: Unpacked, x: [count]quant.Row, y: *[count]Rows) void {
+/// Adds `columns` columns of `groups` groups of unpacked codes times `count` tokens to `y`.
+inline fn unpackedTile(comptime shape: Shape, comptime count: u32, comptime groups: u32, columns: u32, unpacked: *const [groups]Unpacked, x: [count]quant.Row, comptime asks: bool, ahead: [*]const u8, y: *[groups][count]Rows) void {
     const subs_per_block = block_columns / shape.sub_columns;
     const stride = group_rows * (if (shape.minimum) 2 else 1);
-    var sums: [count]Rows = @splat(@splat(0));
+    var sums = y.*;
     for (0..columns / block_columns) |index| {
-        const block = unpacked.codes + index * layout.quads * layout.quad_bytes;
+        if (asks) Ahead.ask(ahead, shape.lines, index);
+        var blocks: [groups][*]const u8 = undefined;
+        inline for (0..groups) |group| blocks[group] = unpacked[group].codes + index * layout.quads * layout.quad_bytes;
         inline for (0..subs_per_block) |sub| {
-            const place = unpacked.factors + (index * subs_per_block + sub) * stride;
-            const factors: SubScales = .{
-                .scale = vec.load(Rows, place),
-                .minimum = if (shape.minimum) vec.load(Rows, place + group_rows) else undefined,
-            };
-            subBlock(shape, count, index, sub, UnpackedCodes, block, factors, x, &sums);
+            var factors: [groups]SubScales = undefined;
+            inline for (0..groups) |group| {
+                const place = unpacked[group].factors + (index * subs_per_block + sub) * stride;
+                factors[group] = .{
+                    .scale = vec.load(Rows, place),
+                    .minimum = if (shape.minimum) vec.load(Rows, place + group_rows) else undefined,
+                };
+            }
+            subBlock(shape, count, groups, index, sub, UnpackedCodes, blocks, factors, x, &sums);
         }
     }
     y.* = sums;

@@ -21,6 +21,11 @@ pub const Row = struct {
     pub inline fn of(row: [*]const u8, columns: u32) Row {
         return .{ .quants = row, .scales = row + columns, .sums = row + columns + columns / block * 4 };
     }
+
+    /// The row from `column` on, a multiple of 32.
+    pub inline fn from(row: Row, column: u32) Row {
+        return .{ .quants = row.quants + column, .scales = row.scales + column / block * 4, .sums = row.sums + column / block * 8 };
+    }
 };
 
 /// Quantizes columns [begin, end), multiples of 32, of the row `x` of `columns` values into the row `out` of

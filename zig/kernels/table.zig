@@ -13,6 +13,8 @@ pub const page_positions = 64;
 pub const attention_chunk_positions = 256;
 /// Rows of one weight group: the 16 output rows that 64 bytes of four int8 columns interleave.
 pub const group_rows = 16;
+/// Tokens of one product, at most.
+pub const matmul_tokens_max = 1024;
 /// Columns that share one int8 activation scale.
 pub const block_columns = 32;
 
@@ -346,10 +348,12 @@ pub const Table = extern struct {
 };
 
 /// Scratch a thread needs for any kernel called with at most these sizes: the unpacked weights of one row group
-/// (16 · columns bytes of int8 and their float32 scales and minimums for every 16 columns), or one attention block.
+/// (16 · columns bytes of int8 and their float32 scales and minimums for every 16 columns), parts of two of them and the sums of
+/// all tokens, or one attention block.
 pub fn scratchBytes(columns_max: u32, head_width_max: u32, heads_per_kv_head_max: u32) u64 {
     const group: u64 = @as(u64, columns_max) * 16 + @as(u64, columns_max) / 16 * 16 * 8;
     const heads: u64 = @as(u64, heads_per_kv_head_max) * attention_row_block;
     const attention: u64 = (heads * (@as(u64, head_width_max) * 3 + page_positions + 16) + attention_expanded) * 4;
-    return std.mem.alignForward(u64, @max(group, attention) + 16 * 1024, 4096);
+    const parts: u64 = 64 * 1024 + matmul_tokens_max * 2 * group_rows * 4;
+    return std.mem.alignForward(u64, @max(group, parts, attention) + 16 * 1024, 4096);
 }
