@@ -37,18 +37,30 @@ pub const Work = struct {
 
     pub const Range = struct { begin: u32, end: u32 };
 
+    /// The units that `thread` of `thread_count` begins with.
+    pub fn ownSegment(thread: u32, thread_count: u32, unit_count: u32) Range {
+        const segments = @min(thread_count, segments_max);
+        return segmentOf(thread % segments, segments, unit_count);
+    }
+
+    fn segmentOf(segment: u32, segments: u32, unit_count: u32) Range {
+        return .{
+            .begin = @intCast(@as(u64, unit_count) * segment / segments),
+            .end = @intCast(@as(u64, unit_count) * (segment + 1) / segments),
+        };
+    }
+
     /// The next up to `chunk` units for `thread` of `thread_count`; null when all are taken.
     pub fn claim(work: *Work, thread: u32, thread_count: u32, chunk: u32, unit_count: u32) ?Range {
         const segments = @min(thread_count, segments_max);
         for (0..segments) |step| {
-            const segment = (thread + step) % segments;
-            const first: u32 = @intCast(@as(u64, unit_count) * segment / segments);
-            const end: u32 = @intCast(@as(u64, unit_count) * (segment + 1) / segments);
-            const counter = &work.claimed[segment].value;
+            const index: u32 = @intCast((thread + step) % segments);
+            const segment = segmentOf(index, segments, unit_count);
+            const counter = &work.claimed[index].value;
             // A look first: threads that come late would otherwise push the counter on without end.
-            if (counter.load(.monotonic) >= end - first) continue;
-            const begin = counter.fetchAdd(chunk, .monotonic);
-            if (begin < end - first) return .{ .begin = first + begin, .end = @min(first + begin + chunk, end) };
+            if (counter.load(.monotonic) >= segment.end - segment.begin) continue;
+            const begin = segment.begin + counter.fetchAdd(chunk, .monotonic);
+            if (begin < segment.end) return .{ .begin = begin, .end = @min(begin + chunk, segment.end) };
         }
         return null;
     }
@@ -102,7 +114,7 @@ pub const Pool = struct {
         job(pool.context, 0);
         // Closed before the look at `active`, entered before the look at `epoch`: no thread slips in unseen.
         _ = pool.epoch.fetchAdd(1, .seq_cst);
-        pool.await(&pool.active, 0);
+        pool.await(&pool.active, 0, nothing);
     }
 
     /// Counts `count` units of `work` as done.
@@ -111,10 +123,18 @@ pub const Pool = struct {
         pool.wakeSleepers(&work.done.value);
     }
 
-    /// Returns when all units of `work` are done; their results are visible then.
-    pub fn awaitDone(pool: *Pool, work: *const Work, unit_count: u32) void {
-        pool.await(&work.done.value, unit_count);
+    /// Returns when all units of `work` are done; their results are visible then. Meanwhile `pastime.step()` is called again and
+    /// again until it says that nothing is left to do: it must be short.
+    pub fn awaitDone(pool: *Pool, work: *const Work, unit_count: u32, pastime: anytype) void {
+        pool.await(&work.done.value, unit_count, pastime);
     }
+
+    /// No pastime.
+    pub const nothing: struct {
+        fn step(_: @This()) bool {
+            return false;
+        }
+    } = .{};
 
     fn wakeSleepers(pool: *Pool, address: *const std.atomic.Value(u32)) void {
         // seq_cst here and in `await`: either the sleeper sees the new value or we see the sleeper.
@@ -122,8 +142,9 @@ pub const Pool = struct {
     }
 
     /// Returns when `address` holds `wanted`. All loads are seq_cst: `run` closes a job and looks at `active` in that order.
-    fn await(pool: *Pool, address: *const std.atomic.Value(u32), wanted: u32) void {
+    fn await(pool: *Pool, address: *const std.atomic.Value(u32), wanted: u32, pastime: anytype) void {
         if (address.load(.seq_cst) == wanted) return;
+        while (pastime.step()) if (address.load(.seq_cst) == wanted) return;
         const begin = clock.ticks();
         while (pool.patient(begin)) if (address.load(.seq_cst) == wanted) return;
         _ = pool.sleepers.fetchAdd(1, .seq_cst);
@@ -141,9 +162,7 @@ pub const Pool = struct {
         if (waited > pool.spin_ticks * yield_spins) return false;
         if (waited > pool.spin_ticks) {
             std.Thread.yield() catch {};
-        } else {
-            for (0..8) |_| std.atomic.spinLoopHint();
-        }
+        } else std.atomic.spinLoopHint();
         return true;
     }
 
@@ -197,7 +216,7 @@ test "every unit runs once, in order of its work, whoever runs it" {
                 for (range.begin..range.end) |unit| _ = self.runs[0][unit].fetchAdd(1, .monotonic);
                 self.pool.finish(&self.first, range.end - range.begin);
             }
-            self.pool.awaitDone(&self.first, 100);
+            self.pool.awaitDone(&self.first, 100, Pool.nothing);
             for (&self.runs[0]) |*run| if (run.load(.monotonic) != self.runs[0][0].load(.monotonic)) {
                 _ = self.early.fetchAdd(1, .monotonic);
             };
