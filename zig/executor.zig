@@ -169,7 +169,7 @@ pub const Executor = struct {
         };
 
         /// Steps of more rows compute longer than they wait.
-        const rows_max = 8;
+        const rows_max = 32;
         /// Small beside any second-level cache, and more than memory gives while a thread waits.
         const bytes_max = 128 * 1024;
         const lines_a_step = 4;
