@@ -2,7 +2,6 @@
 
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { freemem } from "node:os";
-import { join } from "node:path";
 import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
@@ -15,7 +14,7 @@ import {
   mapWeights,
   openLibrary,
 } from "./engine/library.ts";
-import { DownloadError, EngineError, OptionError } from "./errors.ts";
+import { EngineError, OptionError } from "./errors.ts";
 import {
   complete,
   encodePrompt,
@@ -30,11 +29,10 @@ import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/sco
 import type { Session, SessionModel } from "./generate/session.ts";
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
-import { catalogue } from "./model/catalogue.ts";
 import type { ModelFile, PackedWeights } from "./model/file.ts";
-import { modelsFolder } from "./model/folders.ts";
 import { openGguf } from "./model/gguf.ts";
 import { isPrepared, readHead } from "./model/prepared.ts";
+import { resolveModel } from "./model/resolve.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
 import {
@@ -555,24 +553,6 @@ function checkAffinity(affinity: unknown): readonly number[] | undefined {
     }
     return checked;
   });
-}
-
-/** A name of the catalogue, unless a file of that path exists. */
-function resolveModel(model: string): string {
-  if (existsSync(model)) return model;
-  if (!catalogue.some(({ name }) => name === model)) {
-    if (/[/\\.]/.test(model)) return model;
-    const names = catalogue.map(({ name }) => name).join(", ");
-    throw new OptionError(
-      "model",
-      `there is no file and no model named ${describe(model)}; models with a name are ${names}`,
-    );
-  }
-  const path = join(modelsFolder(), `${model}.gguf`);
-  if (!existsSync(path)) {
-    throw new DownloadError(`${model} is not on this machine yet; run \`tinyai pull ${model}\``);
-  }
-  return path;
 }
 
 /** Memory that can be had without pushing others out: the system's estimate, and the control group's limit. */

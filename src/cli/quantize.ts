@@ -34,7 +34,7 @@ export function registerQuantize(program: Command): void {
   program
     .command("quantize")
     .description("write a model in smaller formats to a new file")
-    .argument("<in>", "the model, a GGUF file; best in F32, F16 or BF16")
+    .argument("<in>", "the model: a GGUF file, best in F32, F16 or BF16, or the name of a pulled one")
     .argument("<out>", "the new file")
     .requiredOption("--type <type>", quantizationTypes.join(", "))
     .option("--threads <count>", "threads that convert (default: the CPUs this process may use)")
@@ -47,7 +47,7 @@ export function registerQuantize(program: Command): void {
 Examples:
   tinyai quantize model-f16.gguf model-q4_k_m.gguf --type Q4_K_M
   tinyai quantize model-f16.gguf model-q8_0.gguf --type Q8_0 --overwrite
-  tinyai quantize model-q8_0.gguf model-q4_0.gguf --type Q4_0 --allow-requantize
+  tinyai quantize gemma3-270m gemma3-270m-q3_k_m.gguf --type Q3_K_M --allow-requantize
 
 Each tensor's format is the one that llama.cpp's llama-quantize gives it; the same input gives the same file, whatever the
 number of threads.`,

@@ -1,7 +1,7 @@
 // `quantizeModel`: a GGUF file in other formats. TypeScript chooses each tensor's format and writes the header; the library's
 // threads convert the tensors, a piece at a time. The new file appears under its name only when it is whole and on the disk.
 
-import { closeSync, existsSync, openSync, readSync, realpathSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readSync, realpathSync, rmSync, statfsSync, statSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
@@ -14,6 +14,7 @@ import { architectureNames } from "../model/architectures/index.ts";
 import { type DType, dtypeBlocks, type ModelFile, printable } from "../model/file.ts";
 import { type GgufFile, openGguf } from "../model/gguf.ts";
 import { type GgufHeader, writeGgufHeader } from "../model/gguf-writer.ts";
+import { resolveModel } from "../model/resolve.ts";
 import { chooseTypes, fileTypeNumber, type QuantizationType, quantizationTypes } from "./types.ts";
 
 /** Options of `quantizeModel`. */
@@ -59,25 +60,29 @@ const splitKeys = ["split.no", "split.count", "split.tensors.count"];
 const threadsMax = 64;
 
 /**
- * Writes the model `input` (a path to a GGUF file) to the file `output`, its matrices in the formats of `options.type`, as
- * llama.cpp's llama-quantize chooses them. Metadata and the order of tensors stay.
- * @throws {OptionError} if an option is out of its bounds, the output is there already, or is the input itself.
+ * Writes the model `model` (a path to a GGUF file, or the name of a pulled model) to the file `output`, its matrices in the
+ * formats of `options.type`, as llama.cpp's llama-quantize chooses them. Metadata and the order of tensors stay.
+ * @throws {OptionError} if an option is out of its bounds, there is no model of that name, or the output is there already or
+ * is the input itself.
  * @throws {ModelFileError} if the input is damaged, of a family that is not supported, quantized already, or holds values
  * that the formats cannot.
- * @throws {TinyAIError} with the code `file` if the output cannot be written.
+ * @throws {DownloadError} if the model of that name was not pulled.
+ * @throws {TinyAIError} with the code `file` if the output cannot be written, as where the disk has too little room.
  * @example
  * await quantizeModel("model-f16.gguf", "model-q4_k_m.gguf", { type: "Q4_K_M" });
  */
-export async function quantizeModel(input: string, output: string, options: QuantizeOptions): Promise<QuantizeResult> {
-  const checked = checkOptions(input, output, options);
+export async function quantizeModel(model: string, output: string, options: QuantizeOptions): Promise<QuantizeResult> {
+  const checked = checkOptions(model, output, options);
   const { type, signal } = checked;
   signal?.throwIfAborted();
+  const input = resolveModel(model, "input");
   const file = openGguf(input);
   checkOutput(input, output, checked.overwrite);
   checkFamily(file);
   const dtypes = chooseTypes(file, type);
   if (!checked.allowRequantize) refuseRequantizing(file, dtypes, type);
   const header = writeHeader(file, dtypes, type);
+  requireSpace(output, header.byteLength);
   const library = await openLibrary();
   const level = chooseLevel(library, undefined);
 
@@ -180,6 +185,20 @@ function checkOutput(input: string, output: string, overwrite: boolean): void {
 function sameFile(a: string, b: string): boolean {
   const [first, second] = [statSync(a, { bigint: true }), statSync(b, { bigint: true })];
   return first.ino !== 0n && first.ino === second.ino && first.dev === second.dev;
+}
+
+/** A disk that fills up is found out before the work, not in the middle of it. A file that is replaced stays until the end. */
+function requireSpace(output: string, neededBytes: number): void {
+  let freeBytes: number;
+  try {
+    const { bavail, bsize } = statfsSync(dirname(output));
+    freeBytes = bavail * bsize;
+  } catch {
+    return; // Some file systems do not tell, and a folder that is not there is refused when the file is made.
+  }
+  if (freeBytes >= neededBytes) return;
+  const [needed, free] = [neededBytes, freeBytes].map((bytes) => Math.ceil(bytes / 1e6).toLocaleString("en-US"));
+  throw unwritable(output, `${needed} MB are needed, and its disk has ${free} MB free`);
 }
 
 /** The rules of formats are those of dense models of known families. */

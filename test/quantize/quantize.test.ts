@@ -2,9 +2,22 @@
 // against an independent quantizer, and what is refused.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, linkSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import {
+  DownloadError,
   loadModel,
   ModelFileError,
   OptionError,
@@ -70,6 +83,22 @@ describe("quantizeModel", () => {
       expect(tokens.length).toBe(8);
     },
   );
+
+  test("takes the name of a model that was pulled", async () => {
+    const home = process.env["TINYAI_HOME"];
+    process.env["TINYAI_HOME"] = folder.path;
+    try {
+      mkdirSync(folder.file("models"));
+      writeTinyModel(folder.file("models/gemma3-270m.gguf"), { width: 256, dtype: "F16" });
+      const target = fresh();
+      await quantizeModel("gemma3-270m", target, { type: "Q8_0" });
+      expect(openGguf(target).metadata.integer("general.file_type")).toBe(7);
+    } finally {
+      rmSync(folder.file("models"), { recursive: true });
+      if (home === undefined) delete process.env["TINYAI_HOME"];
+      else process.env["TINYAI_HOME"] = home;
+    }
+  });
 
   test("tells how far it is, and ends at the source's bytes", async () => {
     const seen: (readonly [number, number])[] = [];
@@ -319,6 +348,37 @@ describe("is refused, and leaves nothing:", () => {
     const experts = fresh();
     tinyModel().set("llama.expert_count", "uint32", 8).write(experts);
     expect((await refusal(experts, fresh(), { type: "Q8_0" })).message).toContain("experts");
+  });
+
+  test("a file for which the disk has too little room", async () => {
+    const { bavail, bsize } = statfsSync(folder.path);
+    const source = fresh();
+    const count = Math.ceil((bavail * bsize) / 256) * 2;
+    new GgufWriter()
+      .set("general.architecture", "string", "llama")
+      .set("llama.block_count", "uint32", 1)
+      .set("llama.attention.head_count", "uint32", 1)
+      .tensor("blk.0.ffn_up.weight", "F16", [256, count], new Uint8Array())
+      .write(source);
+    // A hole, which takes no room itself.
+    truncateSync(source, statSync(source).size + count * 512);
+    const error = await refusal(source, fresh(), { type: "Q8_0" });
+    expect(error).toMatchObject({ code: "file" });
+    expect(error.message).toMatch(/[\d,]+ MB are needed, and its disk has [\d,]+ MB free/);
+  });
+
+  test("names of models that there are not, or that were not pulled", async () => {
+    expect(await refusal("no-such-model", fresh(), { type: "Q8_0" })).toBeInstanceOf(OptionError);
+    const home = process.env["TINYAI_HOME"];
+    process.env["TINYAI_HOME"] = folder.path;
+    try {
+      const error = await refusal("gemma3-270m", fresh(), { type: "Q8_0" });
+      expect(error).toBeInstanceOf(DownloadError);
+      expect(error.message).toContain("tinyai pull gemma3-270m");
+    } finally {
+      if (home === undefined) delete process.env["TINYAI_HOME"];
+      else process.env["TINYAI_HOME"] = home;
+    }
   });
 
   test("options out of bounds, and paths that are none", async () => {
