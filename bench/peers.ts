@@ -1,6 +1,6 @@
 // `bun run bench:peers`: TinyAI beside llama.cpp built for this CPU, and beside node-llama-cpp under Bun, on the same files. All run
 // in turns in one run, and the memory's bandwidth is read between them, so that a busy or throttled machine is so for all.
-// What is faster is said only where the rounds carry it. Figures of two machines, or of two runs, are not to be compared.
+// What is faster is said only where the turns carry it. Figures of two machines, or of two runs, are not to be compared.
 //
 // The results file is written after every model; --resume goes on with it, so that a long list can be measured in pieces.
 //
@@ -18,9 +18,21 @@ import { ensureLibrary } from "../src/setup/build.ts";
 import { root, runSetup, SetupError } from "../src/setup/checkout.ts";
 import { runProgram } from "../src/setup/python.ts";
 import { zigVersion } from "../src/setup/toolchain.ts";
-import { type Meter, openMeter } from "./meter.ts";
+import { openMeter } from "./meter.ts";
 import { barsOf, barsOfAll, showBar } from "./peers/bars.ts";
-import { ensureLlama, ensureNodeLlama, type PeerNode, type PeerPython } from "./peers/install.ts";
+import { ensureLlama, ensureNodeLlama } from "./peers/install.ts";
+import {
+  figures,
+  type Measured,
+  measure,
+  nodeScript,
+  type Program,
+  peersScripts,
+  readingFigures,
+  type Settings,
+  type Turn,
+  valuesOf,
+} from "./peers/measure.ts";
 import { ensureModel, modelNames, quickModelNames } from "./peers/models.ts";
 import { compare, showRatio } from "./peers/ratio.ts";
 import {
@@ -28,7 +40,6 @@ import {
   continueFrom,
   type Described,
   type Failure,
-  type Figure,
   noResults,
   parseResults,
   type Result,
@@ -38,7 +49,6 @@ import {
   withModel,
 } from "./peers/results.ts";
 import { tableOf } from "./peers/table.ts";
-import { type Command, launch, Worker } from "./peers/worker.ts";
 import { show, spread, summarise } from "./statistics.ts";
 
 const usage = `usage: bun run bench:peers [--quick] [--resume] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
@@ -47,211 +57,37 @@ const usage = `usage: bun run bench:peers [--quick] [--resume] [--json] [--model
   --table   print that file as Markdown, and measure nothing
 models: ${modelNames.join(", ")}`;
 
-const promptTokens = 512;
-const depth = 4096;
-const batches = [1, 4, 8, 16] as const;
-/** The first token is that of a prompt of so many tokens, in a context of so many positions; memory is that of the same run. */
-const firstPromptTokens = 32;
-const firstContext = 2048;
-const firstGenerated = 32;
-
-const rate = { better: "more", unit: "tokens/s", digits: 1 } as const;
-const figures: Readonly<Record<string, Figure>> = {
-  [`prompt_${promptTokens}`]: { label: `prompt of ${promptTokens}`, ...rate },
-  depth_0: { label: "generation at depth 0", ...rate },
-  [`depth_${depth}`]: { label: `generation at depth ${depth}`, ...rate },
-  ...Object.fromEntries(
-    batches.map((count) => [`batch_${count}`, { label: `${count} sequence${count > 1 ? "s together" : ""}`, ...rate }]),
-  ),
-  lookup: { label: "guessing by prompt lookup", ...rate },
-  first_token: { label: "start to first token", better: "less", unit: "s", digits: 3 },
-  first_opening: { label: "start, the first time", better: "less", unit: "s", digits: 3 },
-  peak_memory: { label: "peak resident memory", better: "less", unit: "MB", digits: 0 },
-  opening_memory: { label: "memory, the first time", better: "less", unit: "MB", digits: 0 },
-};
-
-/** Values of the rounds that count, by figure. */
-type Values = Record<string, number[]>;
-
-function put(values: Values, key: string, value: number): void {
-  values[key] ??= [];
-  values[key].push(value);
-}
-
-interface Settings {
-  readonly threads: number;
-  readonly rounds: number;
-  /** Tokens that are generated for one figure: alone, at the depth, and by each sequence of a batch. */
-  readonly tokens: number;
-  readonly deepTokens: number;
-  readonly batchTokens: number;
-}
-
-interface Peers {
-  readonly python: PeerPython;
-  readonly node: PeerNode;
-}
-
-const here = join(import.meta.dir, "peers");
-const nodeScript = "node_llama_worker.mjs";
-
-/** The three programs with the arguments given; those of the Python one are named otherwise. */
-function commands(
-  peers: Peers,
-  python: readonly string[],
-  others: readonly string[],
-): readonly [Command, Command, Command] {
-  return [
-    { name: "TinyAI", command: [process.execPath, join(here, "tinyai_worker.ts"), ...others] },
-    {
-      name: "llama.cpp",
-      command: [...peers.python.command, join(here, "llama_worker.py"), ...python],
-      environment: peers.python.environment,
-    },
-    { name: "node-llama-cpp", command: [process.execPath, nodeScript, ...others], folder: peers.node.folder },
-  ];
-}
-
-async function measure(path: string, peers: Peers, meter: Meter, settings: Settings) {
-  const threads = String(settings.threads);
-  const staying = commands(peers, [path, "--threads", threads, "--depth", String(depth)], [path, threads]);
-  await using tinyai = new Worker({ ...staying[0], command: [...staying[0].command, String(depth)] });
-  await using llama = new Worker(staying[1]);
-  await using node = new Worker(staying[2]);
-  const about = await tinyai.ask({ do: "about", promptTokens: firstPromptTokens });
-  const text = String(about["text"]);
-  const starting = commands(
-    peers,
-    [
-      path,
-      "--threads",
-      threads,
-      "--first",
-      text,
-      "--tokens",
-      String(firstGenerated),
-      "--context",
-      String(firstContext),
-    ],
-    [path, threads, text, String(firstGenerated), String(firstContext)],
-  );
-  const own: Values = {};
-  const flashOn: Values = {};
-  const flashOff: Values = {};
-  const nodes: Values = {};
-  /** TinyAI without what is an option. */
-  const plain: Values = {};
-  const runtimes: Values = {};
-  const bandwidth: Values = {};
-  const prompts: Values = {};
-  let counted = false;
-  let backwards = false;
-
-  /** Takes each turn, in the round's order. */
-  const inTurn = async (turns: readonly (() => Promise<void>)[]) => {
-    for (const turn of backwards ? [...turns].reverse() : turns) await turn();
-  };
-  const keep = (values: Values, key: string, value: unknown) => {
-    if (typeof value !== "number" || !(value > 0)) throw new Error(`${key}: ${JSON.stringify(value)} is no figure`);
-    if (counted) put(values, key, value);
-  };
-  const ask = async (key: string, question: Readonly<Record<string, unknown>>, withNode = false) => {
-    const turns = [
-      async () => keep(own, key, (await tinyai.ask(question))["rate"]),
-      async () => {
-        const answer = await llama.ask(question);
-        keep(flashOn, key, answer["flash_on"]);
-        keep(flashOff, key, answer["flash_off"]);
-      },
-    ];
-    if (withNode) turns.push(async () => keep(nodes, key, (await node.ask(question))["rate"]));
-    await inTurn(turns);
-    // One read takes a twentieth of a second, in which anything can come between.
-    keep(bandwidth, key, summarise([meter.measure(), meter.measure(), meter.measure()]).median);
-  };
-
-  // The first round warms up and is not counted.
-  for (let round = -1; round < settings.rounds; round++) {
-    counted = round >= 0;
-    backwards = round % 2 !== 0;
-    await ask(`prompt_${promptTokens}`, { do: "prompt", tokens: promptTokens });
-    await ask("depth_0", { do: "generate", tokens: settings.tokens, depth: 0 }, true);
-    await ask(`depth_${depth}`, { do: "generate", tokens: settings.deepTokens, depth });
-    for (const sequences of batches) {
-      await ask(`batch_${sequences}`, { do: "batch", sequences, tokens: settings.batchTokens });
-    }
-    const texts: string[] = [];
-    const repeat = (lookup: boolean, values: Values) => async () => {
-      const { rate, tokens } = await tinyai.ask({ do: "repeat", tokens: settings.tokens, lookup });
-      keep(values, "lookup", rate);
-      texts.push(JSON.stringify(tokens));
-    };
-    await inTurn([repeat(true, own), repeat(false, plain)]);
-    if (texts[0] !== texts[1]) throw new Error("guessing by prompt lookup changes the tokens");
-    const values = [own, flashOn, nodes];
-    const unprepared = { ...starting[0], command: [...starting[0].command, "unprepared"] };
-    await inTurn([
-      async () => {
-        const { firstByte_s, peakBytes } = await launch(unprepared);
-        keep(own, "first_opening", firstByte_s);
-        keep(own, "opening_memory", peakBytes / 1e6);
-      },
-      ...starting.map((command, index) => async () => {
-        const { firstByte_s, runtime_s, peakBytes, promptTokens: read } = await launch(command);
-        const into = values[index] ?? {};
-        keep(into, "first_token", firstByte_s);
-        keep(into, "peak_memory", peakBytes / 1e6);
-        keep(runtimes, command.name, runtime_s);
-        keep(prompts, command.name, read);
-      }),
-    ]);
-  }
-  return { own, flashOn, flashOff, nodes, plain, runtimes, bandwidth, prompts, about };
-}
-
-type Measured = Awaited<ReturnType<typeof measure>>;
-
 function describe(values: readonly number[]): Described {
-  return { ...summarise(values), rounds: values };
+  return { ...summarise(values), turns: values };
 }
 
-/** Figures of the first opening, held against those of the prepared copy. */
-const openings: Readonly<Record<string, string>> = { first_opening: "first_token", opening_memory: "peak_memory" };
-
-function rowsOf({ own, flashOn, flashOff, nodes, plain }: Measured): Row[] {
+function rowsOf({ turns }: Measured): Row[] {
   const rows: Row[] = [];
   for (const [key, figure] of Object.entries(figures)) {
-    const tinyai = own[key] ?? [];
-    const prepared = own[openings[key] ?? ""];
-    if (prepared !== undefined) {
-      const ratio = compare(tinyai, prepared, figure.better);
-      rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(prepared), peerName: "prepared", ratio });
-      continue;
-    }
-    const without = plain[key];
-    if (without !== undefined) {
-      const ratio = compare(tinyai, without, figure.better);
-      rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(without), peerName: "without", ratio });
-      continue;
-    }
-    const [on = [], off] = [flashOn[key], flashOff[key]];
-    const offIsBetter = off !== undefined && summarise(off).median > summarise(on).median;
-    const llama = offIsBetter ? off : on;
-    rows.push({
-      key,
-      ...figure,
-      tinyai: describe(tinyai),
-      peer: describe(llama),
-      peerName: "llama.cpp",
-      ...(off === undefined ? {} : { setting: `flash attention ${offIsBetter ? "off" : "on"}` }),
-      ratio: compare(tinyai, llama, figure.better),
-    });
-    const node = nodes[key];
-    if (node === undefined) continue;
-    const ratio = compare(tinyai, node, figure.better);
-    rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(node), peerName: "node-llama-cpp", ratio });
+    const taken = turns[key] ?? [];
+    const hold = (program: Program, peerName: string, setting?: string) => {
+      // Not every program takes part in every turn.
+      const both = taken.filter((turn) => turn.tinyai !== undefined && turn[program] !== undefined);
+      if (both.length === 0) return;
+      const [tinyai, peer] = [valuesOf(both, "tinyai"), valuesOf(both, program)];
+      const ratio = compare(tinyai, peer, figure.better);
+      const named = { peerName, ...(setting === undefined ? {} : { setting }) };
+      rows.push({ key, ...figure, tinyai: describe(tinyai), peer: describe(peer), ...named, ratio });
+    };
+    if (figure.against !== undefined) hold("other", figure.against);
+    const flash = betterFlash(taken);
+    if (flash !== undefined) hold(flash, "llama.cpp", `flash attention ${flash === "flashOn" ? "on" : "off"}`);
+    hold("llama", "llama.cpp");
+    hold("node", "node-llama-cpp");
   }
   return rows;
+}
+
+/** llama.cpp with flash attention or without: the better of those that came to the end. */
+function betterFlash(turns: readonly Turn[]): Program | undefined {
+  const ways = (["flashOn", "flashOff"] as const).filter((way) => turns.at(-1)?.[way] !== undefined);
+  const median = (way: Program) => summarise(valuesOf(turns, way)).median;
+  return ways.sort((a, b) => median(b) - median(a))[0];
 }
 
 /** Bytes of the file that one generated token reads: all, but of an embedding that is not the head as well only a row. */
@@ -263,19 +99,23 @@ function weightBytesPerToken(path: string): number {
   }, 0);
 }
 
-/** How much of the memory's bandwidth generation reaches, round by round. */
-function reached({ own, bandwidth, about }: Measured, weights: number): Readonly<Record<string, Described>> {
-  const at = (key: string, bytes: number) =>
-    describe((own[key] ?? []).map((value, round) => (value * bytes) / 1e9 / (bandwidth[key]?.[round] ?? Number.NaN)));
-  const kv = Number(about["kv_bytes_per_token"]);
-  return { depth_0: at("depth_0", weights), [`depth_${depth}`]: at(`depth_${depth}`, weights + kv) };
+/** How much of the memory's bandwidth generation reaches, turn by turn. */
+function reached({ turns, kvBytesPerToken }: Measured, weights: number): Readonly<Record<string, Described>> {
+  return Object.fromEntries(
+    readingFigures.map((key) => {
+      const bytes = weights + (key === "depth_0" ? 0 : kvBytesPerToken);
+      const shares = (turns[key] ?? []).map(
+        ({ tinyai = 0, bandwidth = Number.NaN }) => (tinyai * bytes) / 1e9 / bandwidth,
+      );
+      return [key, describe(shares)];
+    }),
+  );
 }
 
 /** What is known of a model's measuring beside its figures. */
 type Circumstances = Pick<Result, "measured_at" | "commit" | "took_s" | "load_average_before">;
 
 function resultOf(name: string, path: string, measured: Measured, circumstances: Circumstances): Result {
-  const { bandwidth, runtimes, prompts, about } = measured;
   const rows = rowsOf(measured);
   const restless = rows.filter(({ tinyai, peer }) => spread(tinyai) > 0.1 || spread(peer) > 0.1);
   const warnings: string[] = [];
@@ -289,7 +129,7 @@ function resultOf(name: string, path: string, measured: Measured, circumstances:
     const list = restless.map(({ label, peerName }) => `${label} (${peerName})`).join(", ");
     warnings.push(`the machine was not quiet: spreads above 10 % in ${list}`);
   }
-  const read = Object.values(prompts).flat();
+  const read = measured.promptTokens;
   if (new Set(read).size > 1)
     warnings.push(`the prompt of the first token had ${[...new Set(read)].join(" or ")} tokens`);
   const weights = weightBytesPerToken(path);
@@ -297,15 +137,18 @@ function resultOf(name: string, path: string, measured: Measured, circumstances:
     model: name,
     ...circumstances,
     file_bytes: statSync(path).size,
-    level: String(about["level"]),
+    took_s_by_figure: measured.took_s,
+    level: measured.level,
     first_prompt_tokens: read[0] ?? 0,
     weight_bytes_per_token: weights,
-    kv_bytes_per_token: Number(about["kv_bytes_per_token"]),
+    kv_bytes_per_token: measured.kvBytesPerToken,
     rows,
-    bandwidth_gb_per_s: describe(Object.values(bandwidth).flat()),
+    bandwidth_gb_per_s: describe(readingFigures.flatMap((key) => valuesOf(measured.turns[key] ?? [], "bandwidth"))),
     reached_of_bandwidth: reached(measured, weights),
     /** How long each program's language and libraries took of the time to the first token. */
-    runtime_s: Object.fromEntries(Object.entries(runtimes).map(([program, values]) => [program, describe(values)])),
+    runtime_s: Object.fromEntries(
+      Object.entries(measured.runtimes_s).map(([program, values]) => [program, describe(values)]),
+    ),
     warnings,
   };
 }
@@ -337,6 +180,8 @@ function print(result: Result): void {
   }
   const runtimes = Object.entries(rest.runtime_s).map(([program, { median }]) => `${program} ${median.toFixed(3)} s`);
   console.log(`of the start, before the model is opened: ${runtimes.join(", ")}`);
+  const parts = Object.entries(rest.took_s_by_figure).map(([what, seconds]) => `${what} ${seconds.toFixed(0)}`);
+  console.log(`measured in ${rest.took_s} s: ${parts.join(", ")}`);
   for (const bar of barsOf(result)) console.log(`${bar.what}: ${showBar(bar)}`);
   for (const warning of warnings) console.log(warning);
 }
@@ -410,10 +255,9 @@ await runSetup(async () => {
   }
   const settings: Settings = {
     threads: flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, cpu.cores),
-    rounds: whole("rounds", flags.rounds ?? (flags.quick ? "3" : "5"), 100),
-    ...(flags.quick
-      ? { tokens: 48, deepTokens: 24, batchTokens: 16 }
-      : { tokens: 64, deepTokens: 32, batchTokens: 32 }),
+    rounds: whole("rounds", flags.rounds ?? (flags.quick ? "2" : "3"), 100),
+    turns: 3,
+    turn_s: 0.4,
   };
   const names = flags.models?.split(",") ?? (flags.quick ? quickModelNames : modelNames);
   const unknown = names.filter((name) => !modelNames.includes(name));
@@ -423,7 +267,7 @@ await runSetup(async () => {
 
   await ensureLibrary();
   const peers = { python: await ensureLlama(), node: await ensureNodeLlama() };
-  copyFileSync(join(here, nodeScript), join(peers.node.folder, nodeScript));
+  copyFileSync(join(peersScripts, nodeScript), join(peers.node.folder, nodeScript));
   const measuredCommit = await commit();
   const conditions: Conditions = {
     cpu: cpu.model,
@@ -445,7 +289,7 @@ await runSetup(async () => {
     const versions = Object.entries(conditions.versions).map((pair) => pair.join(" "));
     console.log(versions.join(", "));
     console.log(
-      `medians of ${settings.rounds} rounds (least to most); ratios with the 95 % interval of their geometric mean`,
+      `medians of ${settings.rounds * settings.turns} turns (least to most); ratios with the 95 % interval of their median`,
     );
     if (wanted.length < names.length) console.log(`${names.length - wanted.length} models are measured already`);
   }

@@ -7,10 +7,8 @@
 import { parseArgs } from "node:util";
 import { cpu, loadModel, type Model } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
+import { PrefixReuse, type PrefixTurn, prefixBar } from "./prefix-reuse.ts";
 import { show, summarise } from "./statistics.ts";
-
-/** The first token behind the prefix should not take longer than this many first tokens without. */
-const bar = 1.2;
 
 const { values: flags } = parseArgs({
   options: {
@@ -34,43 +32,16 @@ function whole(name: string, text: string, minimum: number, maximum: number): nu
   process.exit(1);
 }
 
-/** Any tokens do: the time does not depend on which. */
-function tokensOf(model: Model, length: number, seed: number): number[] {
-  return Array.from({ length }, (_, index) => ((index + 1) * 7919 + seed * 104_729) % model.tokenizer.vocabularySize);
-}
-
-async function firstTokenMs(model: Model, prompt: readonly number[], reused: number): Promise<number> {
-  const cachePrompt = reused > 0;
-  const options = { maxLength: 1, temperature: 0, cachePrompt } as const;
-  const { reusedTokens, timings } = await model.generate(Uint32Array.from(prompt), options);
-  if (reusedTokens !== reused) throw new Error(`${reusedTokens} tokens were reused, not ${reused}`);
-  return timings.firstTokenMs;
-}
-
 async function measure(model: Model) {
-  const prefix = tokensOf(model, prefixTokens, 1);
-  await model.generate(Uint32Array.from([...prefix, 5]), { maxLength: 1 });
-  const behind: number[] = [];
-  const without: number[] = [];
-  const computed: number[] = [];
-  // The first round warms up and is not counted.
-  for (let round = -1; round < rounds; round++) {
-    const suffix = tokensOf(model, suffixTokens, round + 3);
-    const turns = [
-      async () => behind.push(await firstTokenMs(model, [...prefix, ...suffix], prefix.length)),
-      async () => without.push(await firstTokenMs(model, suffix, 0)),
-      async () => computed.push(await firstTokenMs(model, [...prefix, ...suffix], 0)),
-    ];
-    // Each comes first, second and last equally often.
-    for (let turn = 0; turn < turns.length; turn++) await turns[(turn + round + 3) % turns.length]?.();
-    if (round < 0) for (const list of [behind, without, computed]) list.length = 0;
-  }
-  const ratio = behind.map((time, index) => time / (without[index] ?? Number.NaN));
+  const reuse = await PrefixReuse.bring(model, prefixTokens, suffixTokens);
+  await reuse.turn(true); // It warms up and is not counted.
+  const turns: PrefixTurn[] = [];
+  for (let round = 0; round < rounds; round++) turns.push(await reuse.turn(true));
   return {
-    behind: summarise(behind),
-    without: summarise(without),
-    computed: summarise(computed),
-    ratio: summarise(ratio),
+    behind: summarise(turns.map(({ behindMs }) => behindMs)),
+    without: summarise(turns.map(({ withoutMs }) => withoutMs)),
+    computed: summarise(turns.map(({ wholeMs = Number.NaN }) => wholeMs)),
+    ratio: summarise(turns.map(({ behindMs, withoutMs }) => behindMs / withoutMs)),
   };
 }
 
@@ -91,8 +62,8 @@ try {
       first_token_without_prefix_ms: without,
       first_token_computed_whole_ms: computed,
       ratio,
-      bar,
-      within: ratio.median <= bar,
+      bar: prefixBar,
+      within: ratio.median <= prefixBar,
     };
     console.log(JSON.stringify(result, null, 2));
   } else {
@@ -101,7 +72,7 @@ try {
     console.log(`behind ${prefixTokens} that are there  ${show(behind, 1)} ms`);
     console.log(`without them            ${show(without, 1)} ms`);
     console.log(`all computed            ${show(computed, 1)} ms`);
-    console.log(`behind ÷ without        ${show(ratio, 2)}; at most ${bar} is wanted`);
+    console.log(`behind ÷ without        ${show(ratio, 2)}; at most ${prefixBar} is wanted`);
   }
 } finally {
   chosen.remove();

@@ -1,5 +1,6 @@
 // What TinyAI sets out to reach beside its peers, and whether a result does. It measures nothing.
 
+import { prefixBar } from "../prefix-reuse.ts";
 import { geometricMean } from "./ratio.ts";
 import type { Result } from "./results.ts";
 
@@ -35,6 +36,7 @@ export function barsOf(result: Result): Bar[] {
   hold("prompt ÷ llama.cpp", over("prompt_512"), "at least", result.level.includes("amx") ? 4 : 2);
   hold("16 sequences ÷ llama.cpp", over("batch_16"), "at least", 2.5);
   hold("generation ÷ node-llama-cpp", over("depth_0", "node-llama-cpp"), "at least", 1.7);
+  hold("first token behind 1,000 tokens ÷ without them", over("prefix", "no prefix"), "at most", prefixBar);
   if (result.model === small) {
     hold("start to first token", row("first_token")?.tinyai.median, "at most", 0.2, "s");
     hold("start to first token ÷ llama.cpp", over("first_token"), "at most", 1 / 8);
@@ -59,18 +61,29 @@ export function barsOfAll(results: readonly Result[]): Bar[] {
   });
 }
 
+/** Whether a bar is reached. */
+export function isReached({ value, sense, target }: Bar): boolean {
+  return sense === "at least" ? value >= target : value <= target;
+}
+
 /** "reached", or "missed by 12 %" of the target. */
-export function verdictOf({ value, sense, target }: Bar): string {
-  const short = sense === "at least" ? target - value : value - target;
-  if (short <= 0) return "reached";
-  const percent = (short / target) * 100;
+export function verdictOf(bar: Bar): string {
+  if (isReached(bar)) return "reached";
+  const percent = (Math.abs(bar.target - bar.value) / bar.target) * 100;
   return `missed by ${percent < 1 ? "under 1" : percent.toFixed(0)} %`;
 }
 
 /** "1.31, at least 1.25: reached". */
 export function showBar(bar: Bar): string {
-  const [value, target] = [bar.value, bar.target].map(
-    (number) => `${Number(number.toFixed(3))}${bar.unit && ` ${bar.unit}`}`,
-  );
-  return `${value}, ${bar.sense} ${target}: ${verdictOf(bar)}`;
+  return `${amount(bar, bar.value)}, ${demand(bar)}: ${verdictOf(bar)}`;
+}
+
+/** "at least 1.25". */
+export function demand(bar: Bar): string {
+  return `${bar.sense} ${amount(bar, bar.target)}`;
+}
+
+/** "0.165 s". */
+export function amount({ unit }: Bar, number: number): string {
+  return `${Number(number.toFixed(3))}${unit && ` ${unit}`}`;
 }

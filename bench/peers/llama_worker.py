@@ -5,7 +5,8 @@
       {"do": "prompt", "tokens": 512}                    tokens/s of reading a prompt
       {"do": "generate", "tokens": 64, "depth": 0}       tokens/s after that many positions, 0 or the --depth
       {"do": "batch", "sequences": 4, "tokens": 24}      tokens/s of all sequences together
-    Each is answered by {"flash_on": X, "flash_off": Y}: with and without flash attention.
+      each with "flash": "on" or "off", for with or without flash attention, is answered by {"rate": X}
+      {"do": "about"} is answered by {} once all is loaded
 
     llama_worker.py MODEL.gguf --threads N --first TEXT --tokens N --context N
       writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr.
@@ -131,12 +132,16 @@ class Bench:
 
 def serve(arguments):
     model = load(arguments.model)
-    benches = {f"flash_{name}": Bench(model, arguments.threads, arguments.depth, name == "on") for name in ("on", "off")}
+    benches = {name: Bench(model, arguments.threads, arguments.depth, name == "on") for name in ("on", "off")}
     for line in sys.stdin:
         asked = json.loads(line)
         what = asked.pop("do")
+        if what == "about":
+            print("{}", flush=True)
+            continue
+        bench = benches[asked.pop("flash")]
         work = {"prompt": Bench.prompt, "generate": Bench.generate, "batch": Bench.run_batch}[what]
-        print(json.dumps({name: work(bench, **asked) for name, bench in benches.items()}), flush=True)
+        print(json.dumps({"rate": work(bench, **asked)}), flush=True)
 
 
 def peak_bytes():

@@ -2,7 +2,7 @@
 // stdout, as llama_worker.py beside it. It is copied beside the installed package, whose name it then finds.
 //
 //   bun node_llama_worker.mjs MODEL.gguf THREADS
-//     {"do": "generate", "tokens": 64, "depth": 0} is answered by {"rate": tokens/s after the first}
+//     {"do": "generate", "tokens": 64, "depth": 0} is answered by {"rate": tokens/s after the first}, {"do": "about"} by {}
 //   bun node_llama_worker.mjs MODEL.gguf THREADS TEXT TOKENS CONTEXT
 //     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr
 
@@ -36,6 +36,10 @@ async function generate(prompt, count, each) {
 if (text === undefined) {
   for await (const line of createInterface({ input: process.stdin })) {
     const asked = JSON.parse(line);
+    if (asked.do === "about") {
+      process.stdout.write("{}\n");
+      continue;
+    }
     let first;
     let last;
     await generate([1], asked.tokens + 1, () => {

@@ -1,46 +1,56 @@
 // What may be said of two programs measured in turns: their ratio with an interval, and whether the data carry a difference.
-// A round's two figures were measured right after each other, so the rounds are compared in pairs: a slow moment of the
-// machine is then in both. It measures nothing.
+// A turn's two figures were measured right after each other, so the turns are compared in pairs: a slow moment of the machine
+// is then in both. A moment that only one of them had does not move a median as it would a mean. It measures nothing.
+
+import { quantile } from "../statistics.ts";
 
 /** TinyAI's figure over the peer's. */
 export interface Ratio {
-  /** The geometric mean of the rounds' ratios. */
+  /** The median of the turns' ratios. */
   readonly ratio: number;
-  /** The 95 % interval of that mean; null with fewer than two rounds. */
+  /** The 95 % interval of that median; null with fewer than six turns, which cannot carry one. */
   readonly interval: readonly [low: number, high: number] | null;
   readonly verdict: Verdict;
 }
 
-/** `ahead`: TinyAI is better. `draw`: the interval holds 1. `unknown`: one round says nothing of chance. */
+/** `ahead`: TinyAI is better. `draw`: the interval holds 1. `unknown`: so few turns say nothing of chance. */
 export type Verdict = "ahead" | "behind" | "draw" | "unknown";
 
-/** Student's t for a two-sided 95 % interval, by degrees of freedom from 1; beyond the list it is taken as its last. */
-const student = [
-  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11,
-  2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
-] as const;
-
 /**
- * Compares figures of the same rounds, pair by pair, by Student's interval of the mean logarithm of their ratios. Figures are
- * above 0; both lists have the same length, at least one.
+ * Compares figures of the same turns, pair by pair: the median of their ratios, with the interval that its order statistics
+ * give, whatever the ratios' distribution. Figures are above 0; both lists have the same length, at least one.
  * @param better whether more (tokens/s) or less (seconds, bytes) is better.
  * @throws {RangeError} if the lists cannot be paired, or a figure has no logarithm.
  */
 export function compare(tinyai: readonly number[], peer: readonly number[], better: "more" | "less"): Ratio {
   if (tinyai.length !== peer.length || tinyai.length === 0) {
-    throw new RangeError(`${tinyai.length} figures against ${peer.length}: each round needs both`);
+    throw new RangeError(`${tinyai.length} figures against ${peer.length}: each turn needs both`);
   }
+  // The middle of two ratios is their geometric mean: that of the reciprocals is then its reciprocal.
   const logarithms = tinyai.map((value, index) => Math.log(value / (peer[index] ?? Number.NaN)));
   if (!logarithms.every(Number.isFinite)) throw new RangeError("a figure is not above 0");
-  const count = logarithms.length;
-  const mean = logarithms.reduce((sum, value) => sum + value, 0) / count;
-  const ratio = Math.exp(mean);
-  if (count < 2) return { ratio, interval: null, verdict: "unknown" };
-  const variance = logarithms.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
-  const critical = student[Math.min(count - 1, student.length) - 1] ?? Number.NaN;
-  const half = critical * Math.sqrt(variance / count);
-  const interval = [Math.exp(mean - half), Math.exp(mean + half)] as const;
+  logarithms.sort((a, b) => a - b);
+  const ratio = Math.exp(quantile(logarithms, 0.5));
+  const outside = outsideInterval(logarithms.length);
+  if (outside === undefined) return { ratio, interval: null, verdict: "unknown" };
+  const [low, high] = [logarithms[outside], logarithms.at(-1 - outside)].map((end) => Math.exp(end ?? Number.NaN));
+  const interval = [low ?? Number.NaN, high ?? Number.NaN] as const;
   return { ratio, interval, verdict: judge(interval, better) };
+}
+
+/**
+ * How many of `count` ascending values may be left out at either end, so that the rest still spans the median with 95 %:
+ * half of all values lie below it, so how many do is binomial. Undefined if even all of them do not.
+ */
+function outsideInterval(count: number): number | undefined {
+  let least: number | undefined;
+  let probability = 0.5 ** count;
+  for (let below = 0, sum = probability; sum <= 0.025; sum += probability) {
+    least = below;
+    probability *= (count - below) / (below + 1);
+    below++;
+  }
+  return least;
 }
 
 function judge([low, high]: readonly [number, number], better: "more" | "less"): Verdict {
@@ -50,7 +60,7 @@ function judge([low, high]: readonly [number, number], better: "more" | "less"):
 
 /** "1.25 (1.20 to 1.31) ahead", or "draw (0.97 to 1.04)": a ratio that the data do not carry is not shown. */
 export function showRatio({ ratio, interval, verdict }: Ratio): string {
-  if (interval === null) return `${ratio.toFixed(2)} (one round)`;
+  if (interval === null) return `${ratio.toFixed(2)} (few turns)`;
   const range = interval.map((end) => end.toFixed(2)).join(" to ");
   return verdict === "draw" ? `draw (${range})` : `${ratio.toFixed(2)} (${range}) ${verdict}`;
 }

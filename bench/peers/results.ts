@@ -9,10 +9,12 @@ export interface Figure {
   readonly better: "more" | "less";
   readonly unit: string;
   readonly digits: number;
+  /** What TinyAI's figure is held against where that is TinyAI itself, in another way. */
+  readonly against?: string;
 }
 
-/** A summary and the values of the rounds that it was made of, in their order. */
-export type Described = Summary & { readonly rounds: readonly number[] };
+/** A summary and the values of the turns that it was made of, in their order. */
+export type Described = Summary & { readonly turns: readonly number[] };
 
 /** One line of a model's table. */
 export interface Row extends Figure {
@@ -33,6 +35,8 @@ export interface Result {
   readonly commit: string;
   /** How long measuring it took, without making the model. */
   readonly took_s: number;
+  /** What of it each figure took. */
+  readonly took_s_by_figure: Readonly<Record<string, number>>;
   readonly load_average_before: number;
   readonly file_bytes: number;
   readonly level: string;
@@ -70,7 +74,7 @@ export interface Failure {
   readonly problem: string;
 }
 
-const schema = 1;
+const schema = 2;
 
 /** A file without a model. */
 export function noResults({ cpu, cpus, versions, settings }: Conditions): Results {

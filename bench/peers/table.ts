@@ -1,6 +1,6 @@
 // The Markdown of a results file, as the README shows it. It measures nothing.
 
-import { barsOf, barsOfAll, showBar } from "./bars.ts";
+import { amount, type Bar, barsOf, barsOfAll, demand, isReached, verdictOf } from "./bars.ts";
 import { showRatio } from "./ratio.ts";
 import type { Result, Results } from "./results.ts";
 
@@ -26,15 +26,33 @@ export function tableOf(results: Results): string {
     `|${" --- |".repeat(columns.length + 3)}`,
     ...results.models.map((result) => `| ${cellsOf(result).join(" | ")} |`),
     "",
-    "| to reach | |",
-    "| --- | --- |",
-    ...barsOfAll(results.models).map((bar) => `| ${bar.what} | ${showBar(bar)} |`),
-    ...results.models.flatMap((result) =>
-      barsOf(result).map((bar) => `| ${result.model}: ${bar.what} | ${showBar(bar)} |`),
-    ),
+    "| to reach | | |",
+    "| --- | --- | --- |",
+    ...barsOfAll(results.models).map((bar) => barRow(bar, [`${amount(bar, bar.value)}: ${verdictOf(bar)}`])),
+    ...barRows(results.models),
   ];
   const missing = results.failures.map(({ model, problem }) => `\n${model} could not be measured: ${problem}`);
   return [...lines, ...missing].join("\n");
+}
+
+function barRow(bar: Bar, cells: readonly string[]): string {
+  return `| ${[bar.what, demand(bar), ...cells].join(" | ")} |`;
+}
+
+/** A row for each bar that models are held to one by one: how many reach it, and which do not. */
+function barRows(results: readonly Result[]): string[] {
+  const held = new Map<string, { readonly model: string; readonly bar: Bar }[]>();
+  for (const result of results) {
+    for (const bar of barsOf(result)) held.set(bar.what, [...(held.get(bar.what) ?? []), { model: result.model, bar }]);
+  }
+  return [...held.values()].map((all) => {
+    const missing = all.filter(({ bar }) => !isReached(bar));
+    const missed = missing.map(({ model, bar }) => `${model} ${amount(bar, bar.value)} (${verdictOf(bar)})`);
+    const count = `${all.length - missing.length} of ${all.length} models`;
+    const [{ bar }] = all as [(typeof all)[number]];
+    const values = all.map(({ bar: { value } }) => amount(bar, value));
+    return barRow(bar, [all.length === 1 ? `${values[0]}: ${verdictOf(bar)}` : [count, ...missed].join("; ")]);
+  });
 }
 
 function cellsOf(result: Result): string[] {

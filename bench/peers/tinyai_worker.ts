@@ -3,7 +3,8 @@
 // in the tokens/s, for that is all a user gets.
 //
 //   bun tinyai_worker.ts MODEL.gguf THREADS DEPTH
-//     the questions of llama_worker.py are answered by {"rate": tokens/s}; {"do": "about"} by what is said of the model once
+//     the questions of llama_worker.py are answered by {"rate": tokens/s}; {"do": "about"} by what is said of the model once;
+//     there are two more, "repeat" and "prefix", below
 //   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT [unprepared]
 //     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr; from the
 //     model's prepared copy, unless it is told to open the file as if for the first time
@@ -11,6 +12,7 @@
 import { readFileSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { loadModel, type Model } from "../../src/index.ts";
+import type { PrefixReuse } from "../prefix-reuse.ts";
 
 const importedAt = Date.now();
 
@@ -20,7 +22,13 @@ type Asked =
   | { readonly do: "prompt"; readonly tokens: number }
   | { readonly do: "generate"; readonly tokens: number; readonly depth: number }
   | { readonly do: "repeat"; readonly tokens: number; readonly lookup: boolean }
+  | { readonly do: "prefix"; readonly prefix: number; readonly suffix: number; readonly whole: boolean }
   | { readonly do: "batch"; readonly sequences: number; readonly tokens: number };
+
+/** Every request computes all of its prompt unless it says otherwise. */
+const greedy = { temperature: 0, ignoreEos: true, cachePrompt: false } as const;
+/** Enough that what is to be reused is still there, whatever came in between. */
+const prefixCache = { maxBytes: 2 ** 30 };
 
 /** Any tokens do: the time does not depend on which. */
 function promptOf(model: Model, length: number, step = 7919): Uint32Array {
@@ -44,13 +52,24 @@ async function repeat(model: Model, asked: Extract<Asked, { do: "repeat" }>) {
   const phrase = Array.from(promptOf(model, 32));
   const prompt = Uint32Array.from([...phrase, ...phrase, ...phrase, ...phrase]);
   const speculation = asked.lookup ? ({ speculation: "lookup" } as const) : {};
-  const options = { temperature: 0, ignoreEos: true, maxLength: asked.tokens + 1, ...speculation };
+  const options = { ...greedy, maxLength: asked.tokens + 1, ...speculation };
   const { timings, tokens } = await model.generate(prompt, options);
   return { rate: timings.generatedTokensPerSecond, tokens };
 }
 
-async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" | "repeat" }>): Promise<number> {
-  const greedy = { temperature: 0, ignoreEos: true } as const;
+let reuse: PrefixReuse | undefined;
+
+/** The first token behind a prefix that is there, and that of the prompt without the prefix. */
+async function prefix(model: Model, asked: Extract<Asked, { do: "prefix" }>) {
+  if (reuse === undefined) {
+    const { PrefixReuse } = await import("../prefix-reuse.ts");
+    reuse = await PrefixReuse.bring(model, asked.prefix, asked.suffix);
+  }
+  const { behindMs, withoutMs } = await reuse.turn(asked.whole);
+  return { behind_s: behindMs / 1000, without_s: withoutMs / 1000 };
+}
+
+async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" | "repeat" | "prefix" }>): Promise<number> {
   switch (asked.do) {
     case "prompt": {
       const { timings } = await model.generate(promptOf(model, asked.tokens), { ...greedy, maxLength: 1 });
@@ -58,7 +77,9 @@ async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" | "repea
     }
     case "generate": {
       const prompt = promptOf(model, Math.max(asked.depth, 1));
-      const { timings } = await model.generate(prompt, { ...greedy, maxLength: asked.tokens + 1 });
+      // The positions before are computed once, as the peer's are.
+      const cachePrompt = asked.depth > 0;
+      const { timings } = await model.generate(prompt, { ...greedy, cachePrompt, maxLength: asked.tokens + 1 });
       return timings.generatedTokensPerSecond;
     }
     case "batch": {
@@ -82,26 +103,34 @@ function kvBytesPerToken({ plan }: Model, depth: number): number {
   }, 0);
 }
 
+async function answerTo(model: Model, asked: Asked, depth: number): Promise<object> {
+  switch (asked.do) {
+    case "about":
+      return {
+        level: model.simdLevel.name,
+        text: textOf(model, asked.promptTokens),
+        kv_bytes_per_token: kvBytesPerToken(model, depth),
+      };
+    case "repeat":
+      return repeat(model, asked);
+    case "prefix":
+      return prefix(model, asked);
+    default:
+      return { rate: await rateOf(model, asked) };
+  }
+}
+
 const [path = "", threads = "1", ...rest] = process.argv.slice(2);
 if (rest.length === 1) {
   const depth = Number(rest[0]);
   await using model = await loadModel(path, {
     threads: { count: Number(threads) },
-    prefixCache: false,
+    prefixCache,
     contextLength: Math.min(depth + 1024, 8192),
   });
   for await (const line of createInterface({ input: process.stdin })) {
     const asked = JSON.parse(line) as Asked;
-    const answer =
-      asked.do === "about"
-        ? {
-            level: model.simdLevel.name,
-            text: textOf(model, asked.promptTokens),
-            kv_bytes_per_token: kvBytesPerToken(model, depth),
-          }
-        : asked.do === "repeat"
-          ? await repeat(model, asked)
-          : { rate: await rateOf(model, asked) };
+    const answer = await answerTo(model, asked, depth);
     process.stdout.write(`${JSON.stringify(answer)}\n`);
   }
 } else {

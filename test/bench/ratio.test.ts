@@ -1,52 +1,89 @@
 import { expect, test } from "bun:test";
 import { compare, geometricMean, showRatio } from "../../bench/peers/ratio.ts";
 
-test("a ratio and its interval are those of the paired logarithms", () => {
-  const { ratio, interval, verdict } = compare([20, 44, 18, 42, 19], [10, 20, 10, 20, 10], "more");
-  const logarithms = [2, 2.2, 1.8, 2.1, 1.9].map(Math.log);
-  const mean = logarithms.reduce((a, b) => a + b) / 5;
-  const error = Math.sqrt(logarithms.reduce((sum, x) => sum + (x - mean) ** 2, 0) / 4 / 5);
-  expect(ratio).toBeCloseTo((2 * 2.2 * 1.8 * 2.1 * 1.9) ** 0.2, 12);
-  expect(interval?.[0]).toBeCloseTo(Math.exp(mean - 2.776 * error), 12);
-  expect(interval?.[1]).toBeCloseTo(Math.exp(mean + 2.776 * error), 12);
+/** A repeatable series of values in [0, 1). */
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state * 48271) % 0x7fffffff;
+    return state / 0x7fffffff;
+  };
+}
+
+test("a ratio is the median of the pairs', its interval that of the second from either end of nine", () => {
+  const peer = [10, 20, 10, 20, 10, 20, 10, 20, 10];
+  const ratios = [2, 2.2, 1.8, 2.1, 1.9, 2.3, 1.7, 2.05, 9];
+  const tinyai = peer.map((value, index) => value * (ratios[index] ?? 0));
+  const { ratio, interval, verdict } = compare(tinyai, peer, "more");
+  expect(ratio).toBeCloseTo(2.05, 12);
+  expect(interval?.[0]).toBeCloseTo(1.8, 12);
+  expect(interval?.[1]).toBeCloseTo(2.3, 12);
   expect(verdict).toBe("ahead");
 });
 
-test("rounds in which both were slow alike widen no interval", () => {
-  const { ratio, interval } = compare([10, 5, 20], [5, 2.5, 10], "more");
+test("turns in which both were slow alike widen no interval", () => {
+  const { ratio, interval } = compare([10, 5, 20, 10, 5, 20], [5, 2.5, 10, 5, 2.5, 10], "more");
   expect(ratio).toBeCloseTo(2, 12);
   expect(interval?.[0]).toBeCloseTo(2, 12);
   expect(interval?.[1]).toBeCloseTo(2, 12);
 });
 
+test("a turn in which only one was disturbed moves neither the ratio nor the verdict of nine", () => {
+  const calm = [2, 2, 2, 2, 2, 2, 2, 2, 2];
+  const peer = calm.map(() => 1);
+  expect(compare([...calm.slice(1), 0.1], peer, "more")).toEqual(compare(calm, peer, "more"));
+});
+
+test("the interval holds the true median in at least 95 of 100 series, whatever the scatter's shape", () => {
+  const next = random(7);
+  for (const count of [6, 9, 12, 18]) {
+    let held = 0;
+    for (let series = 0; series < 2000; series++) {
+      // Half of the ratios lie below 1, and a few far above.
+      const tinyai = Array.from({ length: count }, () => (next() < 0.5 ? 0.9 + 0.1 * next() : 1 + 5 * next() ** 8));
+      const { interval } = compare(
+        tinyai,
+        tinyai.map(() => 1),
+        "more",
+      );
+      if (interval && interval[0] <= 1 && interval[1] >= 1) held++;
+    }
+    expect(held).toBeGreaterThanOrEqual(1885); // 95 % less three standard errors.
+  }
+});
+
 test("an interval that holds 1 is a draw, and its ratio is not shown", () => {
-  const compared = compare([10, 9, 11], [9, 10, 10], "more");
+  const compared = compare([10, 9, 11, 10, 9, 11], [9, 10, 10, 9, 10, 10], "more");
   expect(compared.verdict).toBe("draw");
   expect(showRatio(compared)).toMatch(/^draw \(0\.\d\d to 1\.\d\d\)$/);
 });
 
 test("where less is better, the smaller figure is ahead", () => {
-  expect(compare([1, 1.1, 1], [4, 4.2, 4], "less").verdict).toBe("ahead");
-  expect(compare([4, 4.2, 4], [1, 1.1, 1], "less").verdict).toBe("behind");
-  expect(compare([1, 1.1, 1], [4, 4.2, 4], "more").verdict).toBe("behind");
+  const one = [1, 1.1, 1, 1, 1, 1];
+  const four = [4, 4.2, 4, 4, 4, 4];
+  expect(compare(one, four, "less").verdict).toBe("ahead");
+  expect(compare(four, one, "less").verdict).toBe("behind");
+  expect(compare(one, four, "more").verdict).toBe("behind");
 });
 
 test("exchanging the two turns the ratio and its interval over", () => {
-  const there = compare([3, 4, 5, 4], [2, 2, 3, 3], "more");
-  const back = compare([2, 2, 3, 3], [3, 4, 5, 4], "more");
+  const one = [3, 4, 5, 4, 7, 6];
+  const other = [2, 2, 3, 3, 4, 5];
+  const there = compare(one, other, "more");
+  const back = compare(other, one, "more");
   expect(back.ratio).toBeCloseTo(1 / there.ratio, 12);
   expect(back.interval?.[0]).toBeCloseTo(1 / (there.interval?.[1] ?? 0), 12);
 });
 
-test("one round has no interval and no verdict", () => {
-  const compared = compare([4], [2], "more");
+test("five turns have no interval and no verdict", () => {
+  const compared = compare([4, 4, 4, 4, 4], [2, 2, 2, 2, 2], "more");
   expect(compared).toEqual({ ratio: 2, interval: null, verdict: "unknown" });
-  expect(showRatio(compared)).toBe("2.00 (one round)");
+  expect(showRatio(compared)).toBe("2.00 (few turns)");
 });
 
-test("the more rounds, the narrower the interval of the same scatter", () => {
-  const width = (rounds: number) => {
-    const tinyai = Array.from({ length: rounds }, (_, index) => (index % 2 ? 2.2 : 2));
+test("the more turns, the narrower the interval of the same scatter", () => {
+  const width = (turns: number) => {
+    const tinyai = Array.from({ length: turns }, (_, index) => 2 + ((index * 7) % turns) / turns);
     const [low, high] = compare(
       tinyai,
       tinyai.map(() => 1),
@@ -54,13 +91,13 @@ test("the more rounds, the narrower the interval of the same scatter", () => {
     ).interval ?? [0, 0];
     return high - low;
   };
-  expect(width(8)).toBeLessThan(width(4));
-  expect(width(64)).toBeLessThan(width(32));
+  expect(width(9)).toBeLessThan(width(6));
+  expect(width(36)).toBeLessThan(width(9));
 });
 
 test("figures that do not pair, or are not above 0, are refused", () => {
-  expect(() => compare([1, 2], [1], "more")).toThrow("each round needs both");
-  expect(() => compare([], [], "more")).toThrow("each round needs both");
+  expect(() => compare([1, 2], [1], "more")).toThrow("each turn needs both");
+  expect(() => compare([], [], "more")).toThrow("each turn needs both");
   expect(() => compare([1, 0], [1, 1], "more")).toThrow("not above 0");
 });
 

@@ -22,13 +22,13 @@ const conditions: Conditions = {
 };
 const names = ["one", "two", "three"];
 
-function described(...rounds: number[]) {
-  return { ...summarise(rounds), rounds };
+function described(...turns: number[]) {
+  return { ...summarise(turns), turns };
 }
 
 function row(key: string, tinyai: number, peer: number, peerName = "llama.cpp", better: Row["better"] = "more"): Row {
-  const own = [tinyai, tinyai];
-  const other = [peer, peer];
+  const own = Array.from({ length: 6 }, () => tinyai);
+  const other = own.map(() => peer);
   const ratio = compare(own, other, better);
   const figure = { key, label: key, unit: "tokens/s", digits: 1, better };
   return { ...figure, tinyai: described(...own), peer: described(...other), peerName, ratio };
@@ -40,6 +40,7 @@ function result(model: string, rows: readonly Row[], more: Partial<Result> = {})
     measured_at: "2026-01-02T03:04:05.000Z",
     commit: "abc",
     took_s: 60,
+    took_s_by_figure: { depth_0: 60 },
     load_average_before: 0,
     file_bytes: 100e6,
     level: "avx512_vnni",
@@ -93,8 +94,8 @@ test("a file is continued under its own conditions only", () => {
     'its cpu were "a CPU" and are now "another"',
   );
   expect(() => continueFrom(text, { ...conditions, settings: { quick: true, threads: 2 } })).toThrow("its settings");
-  expect(() => parseResults(JSON.stringify({ ...results, schema: 0 }))).toThrow("schema 1");
-  expect(() => parseResults("null")).toThrow("schema 1");
+  expect(() => parseResults(JSON.stringify({ ...results, schema: 0 }))).toThrow("schema 2");
+  expect(() => parseResults("null")).toThrow("schema 2");
 });
 
 test("bars say what is reached, and by how much not", () => {
@@ -123,6 +124,14 @@ test("Gemma's start and memory have bars; less is better there", () => {
   expect(bars.map(verdictOf)).toEqual(["missed by 25 %", "missed by 100 %", "reached", "reached"]);
 });
 
+test("the first token behind a prefix is held against the one without", () => {
+  const bars = barsOf(result("one", [row("prefix", 0.011, 0.01, "no prefix", "less")], { reached_of_bandwidth: {} }));
+  expect(bars).toMatchObject([
+    { what: "first token behind 1,000 tokens ÷ without them", sense: "at most", target: 1.2 },
+  ]);
+  expect(bars.map(verdictOf)).toEqual(["reached"]);
+});
+
 test("the means over models have bars of their own", () => {
   const results = [result("one", [row("depth_0", 1, 1)]), result("two", [row("depth_0", 2, 1)])];
   const [bar, ...rest] = barsOfAll(results);
@@ -146,4 +155,19 @@ test("the table names the CPU, the commits and the command, and has a row for ea
     "| one |  | 50.0, 2.00 (2.00 to 2.00) ahead |  |  | 90 %, 68 % | 5.00 (5.00 to 5.00) ahead |",
   );
   expect(lines).toContain("two could not be measured: no memory");
+});
+
+test("the table says how many models reach a bar, which miss it, and by how much", () => {
+  let results = noResults(conditions);
+  results = withModel(results, result("one", [row("depth_0", 50, 25)]), names);
+  results = withModel(results, result("two", [row("depth_0", 48.5, 50)], { file_bytes: 80e6 }), names);
+  results = withModel(results, result("three", [row("depth_0", 45, 50)], { file_bytes: 80e6 }), names);
+  const lines = tableOf(results).split("\n");
+  expect(lines).toContain(
+    "| generation at depth 0 ÷ llama.cpp, geometric mean | at least 1.25 | 1.204: missed by 4 % |",
+  );
+  expect(lines).toContain(
+    "| generation at depth 0 ÷ llama.cpp | at least 0.97 | 2 of 3 models; three 0.9 (missed by 7 %) |",
+  );
+  expect(lines).toContain("| depth_0, of the bandwidth | at least 0.85 | 0.9: reached |");
 });
