@@ -54,9 +54,14 @@ pub const Calibration = struct {
 
     /// Waits until enough time has passed since `begin`.
     pub fn end(start: Start) Calibration {
-        var now = begin();
-        while (now.ns - start.ns < interval_ns_min) now = begin();
-        const elapsed_ns: f64 = @floatFromInt(now.ns - start.ns);
+        while (system.monotonicNs() - start.ns < interval_ns_min) std.atomic.spinLoopHint();
+        return soFar(start);
+    }
+
+    /// The same without waiting: the less time has passed, the less exact.
+    pub fn soFar(start: Start) Calibration {
+        const now = begin();
+        const elapsed_ns: f64 = @floatFromInt(@max(1, now.ns - start.ns));
         const elapsed_ticks: f64 = @floatFromInt(@max(1, now.ticks -% start.ticks));
         return .{ .base_ticks = now.ticks, .base_ns = now.ns, .ns_per_tick = elapsed_ns / elapsed_ticks };
     }

@@ -79,7 +79,9 @@ pub const Engine = struct {
     token_memory: []align(4096) u8,
     executor: executor_.Executor,
     pool: pool_.Pool,
-    calibration: clock.Calibration,
+    calibration_start: clock.Calibration.Start,
+    /// Made when the first events are drained: making it earlier would delay the first token by what its exactness takes.
+    calibration: ?clock.Calibration,
     thread: std.Thread,
 
     stop_flag: std.atomic.Value(u32),
@@ -134,7 +136,8 @@ pub const Engine = struct {
             .token_memory = undefined,
             .executor = undefined,
             .pool = .{ .thread_count = config.thread_count },
-            .calibration = undefined,
+            .calibration_start = clock.Calibration.begin(),
+            .calibration = null,
             .thread = undefined,
             .stop_flag = .init(0),
             .ended = .init(0),
@@ -368,8 +371,9 @@ pub const Engine = struct {
     }
 
     pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
-        if (thread >= engine.executor.rings.len or engine.packed_bytes.load(.acquire) == 0) return 0;
-        return engine.executor.rings[thread].drain(out, engine.calibration);
+        if (thread >= engine.executor.rings.len or engine.executor.rings[thread].isEmpty()) return 0;
+        if (engine.calibration == null) engine.calibration = clock.Calibration.end(engine.calibration_start);
+        return engine.executor.rings[thread].drain(out, engine.calibration.?);
     }
 
     pub fn eventsLost(engine: *const Engine) u64 {
@@ -401,16 +405,15 @@ pub const Engine = struct {
     }
 
     fn serve(engine: *Engine) void {
-        const calibration_start = clock.Calibration.begin();
         engine.threadBegin(0);
         engine.pool.context = &engine.executor;
         engine.pool.thread_begin = poolThreadBegin;
         engine.pool.thread_end = poolThreadEnd;
         const failure = engine.prepare();
-        engine.calibration = clock.Calibration.end(calibration_start);
-        engine.pool.spin_ticks = @intFromFloat(@as(f64, @floatFromInt(engine.config.spin_us)) * 1000.0 / engine.calibration.ns_per_tick);
+        // How long threads spin need not be exact.
+        const ns_per_tick = clock.Calibration.soFar(engine.calibration_start).ns_per_tick;
+        engine.pool.spin_ticks = @intFromFloat(@as(f64, @floatFromInt(engine.config.spin_us)) * 1000.0 / ns_per_tick);
         if (failure == .none) {
-            _ = engine.packed_bytes.fetchAdd(1, .release); // Calibrated: events may be drained.
             engine.write(.{ .kind = .loaded });
             engine.notify();
             engine.loop();

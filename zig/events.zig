@@ -28,6 +28,10 @@ pub const Ring = struct {
         ring.written.store(at + 1, .release);
     }
 
+    pub fn isEmpty(ring: *const Ring) bool {
+        return ring.written.load(.acquire) == ring.read.raw;
+    }
+
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds.
     pub fn drain(ring: *Ring, out: []program.Event, calibration: clock.Calibration) usize {
         const from = ring.read.raw;

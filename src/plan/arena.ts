@@ -22,27 +22,31 @@ export function planArena(lifetimes: readonly Lifetime[], alignment: number): Ar
   const round = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
   const order = lifetimes.map((_, index) => index).sort((a, b) => sizeOf(b) - sizeOf(a) || a - b);
   const offsets = new Array<number>(lifetimes.length).fill(0);
-  const placed: { offset: number; end: number; first: number; last: number }[] = [];
+  /** By offset. */
+  const placed: { readonly offset: number; readonly end: number; readonly first: number; readonly last: number }[] = [];
   let bytes = 0;
 
   function sizeOf(index: number): number {
     return lifetimes[index]?.bytes ?? 0;
   }
 
+  // Written for a cold start: a model's hundreds of buffers are placed once, before anything is compiled.
   for (const index of order) {
     const lifetime = lifetimes[index];
     if (!lifetime) continue;
+    const { first, last } = lifetime;
     const size = round(lifetime.bytes);
-    const neighbours = placed
-      .filter((other) => other.first <= lifetime.last && lifetime.first <= other.last)
-      .sort((a, b) => a.offset - b.offset);
     let offset = 0;
-    for (const other of neighbours) {
+    for (let at = 0; at < placed.length; at++) {
+      const other = placed[at];
+      if (!other || other.first > last || other.last < first) continue;
       if (offset + size <= other.offset) break;
-      offset = Math.max(offset, other.end);
+      if (other.end > offset) offset = other.end;
     }
     offsets[index] = offset;
-    placed.push({ offset, end: offset + size, first: lifetime.first, last: lifetime.last });
+    let place = placed.length;
+    while (place > 0 && (placed[place - 1]?.offset ?? 0) > offset) place--;
+    placed.splice(place, 0, { offset, end: offset + size, first, last });
     bytes = Math.max(bytes, offset + size);
   }
   return { offsets, bytes };

@@ -10,7 +10,6 @@ import { TokenBuffer } from "./merge.ts";
 import type { PreTokenizer } from "./pretokenize.ts";
 import { findPreTokenizer, preTokenizerNames, splitWords } from "./pretokenize.ts";
 import { markSpaces, SentencePiece, unmarkSpaces } from "./sentencepiece.ts";
-import type { SpecialToken } from "./special.ts";
 import { SpecialTokens } from "./special.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 import { attribute, byteOfText, keys, readVocabulary } from "./vocabulary.ts";
@@ -254,13 +253,13 @@ abstract class BaseTokenizer implements Tokenizer {
 
   #collect(wanted: number, unwanted: number): SpecialTokens {
     const { attributes, texts, stripsRight } = this.vocabulary;
-    const tokens: SpecialToken[] = [];
-    for (let id = 0; id < attributes.length; id++) {
-      const bits = attributes[id] ?? 0;
+    const ids: number[] = [];
+    // The runtime's own search skips the many others: a loop over all tokens would be most of the first prompt's encoding.
+    for (let bits = 0; bits < 2 * attribute.byte; bits++) {
       if ((bits & wanted) === 0 || (bits & unwanted) !== 0) continue;
-      tokens.push({ id, text: texts.text(id), stripsRight: stripsRight(id) });
+      for (let id = attributes.indexOf(bits); id >= 0; id = attributes.indexOf(bits, id + 1)) ids.push(id);
     }
-    return new SpecialTokens(tokens);
+    return new SpecialTokens(texts, ids, stripsRight);
   }
 }
 

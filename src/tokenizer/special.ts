@@ -1,14 +1,7 @@
 // Finds special tokens' texts in a prompt before anything else is cut: the longest texts first over the whole prompt, each
 // from left to right, which is llama.cpp's order (not leftmost first). It works on bytes and knows no merges.
 
-/** A token that is matched as a whole, before the tokenizer proper. */
-export interface SpecialToken {
-  readonly id: number;
-  /** Its text, not empty. */
-  readonly text: Uint8Array;
-  /** White space to the right of it in the text belongs to it (Phi-3's chat tokens). */
-  readonly stripsRight: boolean;
-}
+import type { TokenTable } from "./table.ts";
 
 /** A part of a prompt: a special token, or (`token` -1) the bytes from `start` to `end`, at least one. */
 export interface Segment {
@@ -19,45 +12,45 @@ export interface Segment {
 
 /** A set of special tokens, ready to be searched for. */
 export class SpecialTokens {
-  /** Longest first; equal lengths by id. */
-  readonly #tokens: readonly SpecialToken[];
-  // A trie over the texts. `#children` maps node * 256 + byte to a node; `#final` maps a node to its token's place in
-  // `#tokens`. It only says which of thousands of tokens occur at all (Gemma has 6,400): those few are then searched for.
-  readonly #children = new Map<number, number>();
-  readonly #final = new Map<number, number>();
-  readonly #first = new Uint8Array(256);
+  readonly #texts: TokenTable;
+  readonly #ids: ReadonlySet<number>;
+  readonly #stripsRight: (id: number) => boolean;
+  // Which of thousands of tokens occur at all (Gemma has 6,400) is looked up in the table of all tokens; only those few are
+  // then searched for. What can begin with two given bytes, or is but one byte, has few lengths: only those are looked up.
+  readonly #lengths = new Map<number, number[]>();
+  readonly #begins = new Uint8Array(256);
 
-  constructor(tokens: readonly SpecialToken[]) {
-    this.#tokens = [...tokens].sort((a, b) => b.text.length - a.text.length || a.id - b.id);
-    let nodes = 1;
-    for (const [place, { text }] of this.#tokens.entries()) {
-      let node = 0;
-      for (const byte of text) {
-        const key = node * 256 + byte;
-        let child = this.#children.get(key);
-        if (child === undefined) {
-          child = nodes++;
-          this.#children.set(key, child);
-        }
-        node = child;
-      }
-      this.#final.set(node, place);
-      this.#first[text[0] ?? 0] = 1;
+  /**
+   * @param ids of tokens with texts that are not empty.
+   * @param stripsRight whether white space to the right of a token in the text belongs to it (Phi-3's chat tokens).
+   */
+  constructor(texts: TokenTable, ids: readonly number[], stripsRight: (id: number) => boolean) {
+    this.#texts = texts;
+    this.#ids = new Set(ids);
+    this.#stripsRight = stripsRight;
+    const { bytes, offsets } = texts;
+    for (const id of ids) {
+      const start = offsets[id] ?? 0;
+      const length = (offsets[id + 1] ?? 0) - start;
+      const first = bytes[start] ?? 0;
+      const key = length === 1 ? first : beginning(first, bytes[start + 1] ?? 0);
+      const lengths = this.#lengths.get(key);
+      if (lengths === undefined) this.#lengths.set(key, [length]);
+      else if (!lengths.includes(length)) lengths.push(length);
+      this.#begins[first] = 1;
     }
   }
 
   /** Cuts `bytes` into special tokens and the text between them, in order. */
   split(bytes: Uint8Array): Segment[] {
-    const places = this.#occurring(bytes);
-    if (places.length === 0) return bytes.length > 0 ? [{ token: -1, start: 0, end: bytes.length }] : [];
+    const ids = this.#occurring(bytes);
+    if (ids.length === 0) return bytes.length > 0 ? [{ token: -1, start: 0, end: bytes.length }] : [];
     // For each byte that belongs to a match, where the match ends; 0 for a free byte.
     const coverEnd = new Uint32Array(bytes.length);
     const matches: Segment[] = [];
     const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-    for (const place of places) {
-      const special = this.#tokens[place];
-      if (special === undefined) continue;
-      const { id, text, stripsRight } = special;
+    for (const id of ids) {
+      const text = this.#texts.text(id);
       let from = 0;
       for (;;) {
         const start = buffer.indexOf(text, from);
@@ -70,7 +63,7 @@ export class SpecialTokens {
           continue;
         }
         let coveredTo = end;
-        if (stripsRight) while (isSpace(bytes[coveredTo]) && coverEnd[coveredTo] === 0) coveredTo++;
+        if (this.#stripsRight(id)) while (isSpace(bytes[coveredTo]) && coverEnd[coveredTo] === 0) coveredTo++;
         coverEnd.fill(coveredTo, start, coveredTo);
         matches.push({ token: id, start, end: coveredTo });
         from = coveredTo;
@@ -88,23 +81,27 @@ export class SpecialTokens {
     return segments;
   }
 
-  /** The places in `#tokens` of those that occur in `bytes`, ascending. */
+  /** Those that occur in `bytes`: the longest first, equal lengths by id. */
   #occurring(bytes: Uint8Array): number[] {
-    const found = new Set<number>();
-    if (this.#tokens.length === 0) return [];
+    const found = new Map<number, number>();
     for (let position = 0; position < bytes.length; position++) {
-      if (this.#first[bytes[position] ?? 0] === 0) continue;
-      let node = 0;
-      for (let index = position; index < bytes.length; index++) {
-        const child = this.#children.get(node * 256 + (bytes[index] ?? 0));
-        if (child === undefined) break;
-        node = child;
-        const place = this.#final.get(node);
-        if (place !== undefined) found.add(place);
+      const first = bytes[position] ?? 0;
+      if (this.#begins[first] === 0) continue;
+      for (const key of [first, beginning(first, bytes[position + 1] ?? 0)]) {
+        for (const length of this.#lengths.get(key) ?? []) {
+          if (position + length > bytes.length) continue;
+          const id = this.#texts.find(bytes, position, position + length);
+          if (id >= 0 && this.#ids.has(id)) found.set(id, length);
+        }
       }
     }
-    return [...found].sort((a, b) => a - b);
+    return [...found].sort(([a, aLength], [b, bLength]) => bLength - aLength || a - b).map(([id]) => id);
   }
+}
+
+/** Stands for all texts of two bytes or more that begin with these. */
+function beginning(first: number, second: number): number {
+  return 256 + first * 256 + second;
 }
 
 /** White space as C's `isspace` has it, which is what llama.cpp strips. */

@@ -29,6 +29,14 @@ function words(tokenizer: Tokenizer, text: string, parseSpecial = false): string
   return Array.from(tokens, (token) => tokenizer.tokenText(token));
 }
 
+/** Special tokens of a vocabulary that has no others. */
+function specialTokens(names: readonly string[]): SpecialTokens {
+  const texts = names.map((name) => utf8.encode(name));
+  const offsets = Uint32Array.from([0, ...texts.map((_, id) => Buffer.concat(texts.slice(0, id + 1)).length)]);
+  const table = TokenTable.build(new Uint8Array(Buffer.concat(texts)), offsets, () => {});
+  return new SpecialTokens(table, [...names.keys()], () => false);
+}
+
 describe("special tokens", () => {
   test("are read in a text only if asked for; user-defined tokens always", () => {
     const pieces = [..."<s>[x]ab"].map((text) => ({ text }));
@@ -38,9 +46,7 @@ describe("special tokens", () => {
   });
 
   test("are found longest first, not leftmost first", () => {
-    const special = new SpecialTokens(
-      ["ab", "bcd"].map((text, id) => ({ id, text: utf8.encode(text), stripsRight: false })),
-    );
+    const special = specialTokens(["ab", "bcd"]);
     expect(special.split(utf8.encode("abcd"))).toEqual([
       { token: -1, start: 0, end: 1 },
       { token: 1, start: 1, end: 4 },
@@ -65,10 +71,7 @@ describe("special tokens", () => {
               : part.split(name).flatMap((rest, index) => (index === 0 ? [rest] : [id, rest])),
           );
         }
-        const special = new SpecialTokens(
-          names.map((name, id) => ({ id, text: utf8.encode(name), stripsRight: false })),
-        );
-        const found = special
+        const found = specialTokens(names)
           .split(utf8.encode(text))
           .map(({ token, start, end }) => (token >= 0 ? token : text.slice(start, end)));
         expect(found).toEqual(parts.filter((part) => part !== ""));
