@@ -205,6 +205,8 @@ pub const Engine = struct {
         executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
         for (executor.work) |*work| work.* = .{};
 
+        executor.step.draws = try allocator.alloc(executor_.Draw, header.logits_rows_max);
+
         const kv_groups = try allocator.alloc(memory.KvGroup, engine.view.kv_groups.len);
         executor.kv_groups = kv_groups[0..0];
         errdefer if (executor.kv_groups.len == 0) allocator.free(kv_groups);
@@ -248,6 +250,7 @@ pub const Engine = struct {
         if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.config.thread_count]);
         for (executor.kv_groups) |*group| group.deinit(allocator);
         if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
+        allocator.free(executor.step.draws);
         allocator.free(executor.work);
         allocator.free(executor.tensors);
     }

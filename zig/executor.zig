@@ -57,8 +57,8 @@ pub const Step = struct {
     tokens: [p.step_rows_max]u32 = undefined,
     /// Step rows that ask for logits, ascending.
     logits_rows: [p.step_rows_max]u32 = undefined,
-    /// What is asked of each row of logits, and the answer.
-    draws: [p.step_rows_max]Draw = undefined,
+    /// What is asked of each row of logits, and the answer; as many as a step may have.
+    draws: []Draw = &.{},
 };
 
 /// What to do with one row of logits.
