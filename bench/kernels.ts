@@ -1,132 +1,167 @@
-// What TypeScript does for every token, event and request, and for every model once, each by itself with mitata: it warms up,
-// batches, and shows how far the samples spread. The engine's own kernels are timed in place by the profiler instead.
+// `bun run bench:kernels`: every kernel with the shapes that small models give it, timed by mitata, beside what this machine
+// does at most: how fast it reads memory and a second-level cache, and how fast the level's instructions multiply on the same
+// threads. Memory is measured before and after each row, so that a busy moment is in both.
 //
-//   bun bench/kernels.ts [--model NAME|PATH] [--json]
+//   bun run bench:kernels [WORD...] [--level NAME] [--threads N] [--time MS] [--json]
+//
+// Only rows in which every WORD stands are measured, such as `matmul Q4_K` or `attention prompt`.
 
 import { parseArgs } from "node:util";
-import { bench, do_not_optimize, group, run } from "mitata";
-import { DurationHistogram, EVENT_BYTES, EventKind, NO_OP, type OpInfo, Profiler } from "../profiler/index.ts";
+import { measure } from "mitata";
+import { chooseLevel, cpu } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
-import { StopFinder } from "../src/generate/stop.ts";
-import { buildGraph } from "../src/model/architectures/index.ts";
-import { openGguf } from "../src/model/gguf.ts";
-import { Event, Record, Request } from "../src/plan/layout.ts";
-import { planProgram } from "../src/plan/plan.ts";
-import { createTokenizer } from "../src/tokenizer/index.ts";
-import { chooseModel } from "./model.ts";
+import { type MeasuredKernel, openStand } from "../src/engine/stand.ts";
+import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
+import { judge, type Roofs } from "./roofline.ts";
+import { summarise } from "./statistics.ts";
 
-const { values: flags } = parseArgs({
-  options: { model: { type: "string" }, json: { type: "boolean", default: false } },
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    level: { type: "string" },
+    threads: { type: "string" },
+    time: { type: "string", default: "100" },
+    json: { type: "boolean", default: false },
+  },
 });
-const chosen = chooseModel(flags.model);
+if (flags.level !== undefined) process.env["TINYAI_SIMD"] = flags.level;
+const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, 64);
+const time_ms = whole("time", flags.time, 1, 60_000);
 const library = await openLibrary();
-const file = openGguf(chosen.path);
-const graph = buildGraph(file);
-const options = {
-  contextMax: graph.contextLength,
-  batchMax: 16,
-  rowsMax: 256,
-  logitsRowsMax: 32,
-  chunkPositions: 256,
-  kvBytesMax: 1e9,
-  keptBytesMax: 0,
-};
-const plan = planProgram(graph, options);
-const tokenizer = createTokenizer(file.metadata);
-const sentence = "The quick brown fox jumps over the lazy dog, and nobody at the river minded it at all. ";
-const page = sentence.repeat(40);
-const tokens = tokenizer.encode(sentence);
+const level = chooseLevel(library, undefined);
+const options = { level: level.index, threadCount: threads };
 
-group("tokens", () => {
-  bench("encode a sentence of 87 characters", () => do_not_optimize(tokenizer.encode(sentence)));
-  bench("encode 3,480 characters", () => do_not_optimize(tokenizer.encode(page)));
-  bench(`decode ${tokens.length} tokens as a stream`, () => {
-    const decoder = tokenizer.decoder();
-    for (const token of tokens) do_not_optimize(decoder.push(token));
-    do_not_optimize(decoder.finish());
-  });
-  bench("look for two stop texts in a piece", function* () {
-    const finder = new StopFinder(["\n\nUser:", "<|end|>"]);
-    yield () => do_not_optimize(finder.push(" river"));
-  });
-});
+function whole(name: string, text: string, minimum: number, maximum: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
+  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected`);
+  process.exit(1);
+}
 
-/** What one thread writes in a step of `ops`: work and barrier of each op, sampling, and the step itself. */
-function stepEvents(ops: number, step: number): Uint8Array {
-  const bytes = new Uint8Array((2 * ops + 2) * EVENT_BYTES);
-  const view = new DataView(bytes.buffer);
-  let now = step * 10_000_000;
-  let at = 0;
-  const write = (kind: number, op: number, start: number, end: number) => {
-    Event.write(view, at, { start, end, step, rows: 1, op, kind, thread: 0, aux: 1 });
-    at += EVENT_BYTES;
-  };
-  const begin = now;
-  for (let op = 0; op < ops; op++) {
-    write(EventKind.work, op, now, now + 20_000);
-    write(EventKind.barrier, op, now + 20_000, now + 21_000);
-    now += 21_000;
+/** The most that a peak did in a nanosecond, of runs that take about 20 ms together. */
+function peak(kernel: MeasuredKernel): number {
+  const stand = openStand(library, { kernel }, options);
+  try {
+    let best = 0;
+    for (let spent_ns = 0, runs = 0; spent_ns < 20e6 || runs < 5; runs++) {
+      const time_ns = stand.run(1);
+      best = Math.max(best, stand.counted / time_ns);
+      spent_ns += time_ns;
+      if (stand.counted === 0) return 0;
+    }
+    return best;
+  } finally {
+    stand.close();
   }
-  write(EventKind.sampling, NO_OP, now, now + 50_000);
-  write(EventKind.step, NO_OP, begin, now + 51_000);
-  return bytes;
 }
 
-const opList = plan.ops.map(
-  ({ index, name, kind, layer, bytesPerStep, bytesPerRow, operationsPerRow }): OpInfo => ({
-    index,
-    name,
-    kind,
-    kernel: kind,
-    layer,
-    bytesPerStep,
-    bytesPerRow,
-    operationsPerRow,
-  }),
+// Twice what a row goes through: the roof is of memory alone.
+const memory = openStand(library, { kernel: "peak_memory", workingBytes: 2 * memoryBytes }, options);
+
+/** GB/s. */
+function readMemory(): number {
+  const time_ns = memory.run(1);
+  return memory.counted / time_ns;
+}
+
+const peaks = {
+  float: peak("peak_float"),
+  int8: peak("peak_int8"),
+  bf16: peak("peak_bf16"),
+  cache: peak("peak_cache"),
+};
+
+/** A row: mitata's statistics of a run in nanoseconds, and what they reach. */
+async function row(kernelCase: KernelCase) {
+  const { kernel, shape, measurement, bytes, operations, fromMemory } = kernelCase;
+  const before = readMemory();
+  const stand = openStand(library, measurement, options);
+  try {
+    // A run is long beside a reading of the clock: none is measured in batches.
+    const stats = await measure(() => stand.run(1), { min_cpu_time: time_ms * 1e6, batch_threshold: 0 });
+    const { min, p25, p50, p75, p99, samples } = stats;
+    const bandwidth = (before + readMemory()) / 2;
+    const roofs: Roofs = { memory: bandwidth, ...peaks };
+    return {
+      kernel,
+      shape,
+      level: level.name,
+      threads,
+      operands: fromMemory ? "memory" : "cache",
+      time_ns: { min, p25, p50, p75, p99, samples: samples.length },
+      bytes,
+      operations,
+      ...judge(kernelCase, roofs, p50),
+      memory_gb_per_s: bandwidth,
+    };
+  } finally {
+    stand.close();
+  }
+}
+
+type Row = Awaited<ReturnType<typeof row>>;
+
+function showTime(ns: number): string {
+  return ns < 1e4 ? `${ns.toFixed(0)} ns` : ns < 1e7 ? `${(ns / 1e3).toFixed(1)} µs` : `${(ns / 1e6).toFixed(2)} ms`;
+}
+
+const columns: readonly { title: string; width: number; text: (row: Row) => string }[] = [
+  { title: "kernel", width: -16, text: ({ kernel }) => kernel },
+  { title: "shape", width: -46, text: ({ shape }) => shape },
+  { title: "level", width: -13, text: (row) => row.level },
+  { title: "median", width: 10, text: ({ time_ns }) => showTime(time_ns.p50) },
+  { title: "p25", width: 10, text: ({ time_ns }) => showTime(time_ns.p25) },
+  { title: "p75", width: 10, text: ({ time_ns }) => showTime(time_ns.p75) },
+  { title: "p99", width: 10, text: ({ time_ns }) => showTime(time_ns.p99) },
+  { title: "achieved", width: 16, text: ({ achieved, unit }) => `${achieved.toFixed(1)} ${unit}` },
+  { title: "roof", width: 8, text: ({ roof }) => roof.toFixed(1) },
+  { title: "share", width: 6, text: ({ share }) => `${(share * 100).toFixed(0)} %` },
+  { title: "binds", width: -6, text: ({ binds }) => binds },
+];
+
+function line(texts: readonly string[]): string {
+  return texts
+    .map((text, index) => {
+      const width = columns[index]?.width ?? 0;
+      return width < 0 ? text.padEnd(-width) : text.padStart(width);
+    })
+    .join("  ")
+    .trimEnd();
+}
+
+const words = positionals.map((word) => word.toLowerCase());
+const chosen = kernelCases().filter(({ kernel, shape }) => {
+  const text = `${kernel} ${shape}`.toLowerCase();
+  return words.every((word) => text.includes(word));
+});
+if (chosen.length === 0) {
+  console.error(`no row has ${positionals.join(" and ")}; there are ${kernelCases().length}`);
+  process.exit(1);
+}
+const say = flags.json ? () => {} : console.log;
+const bf16 = peaks.bf16 > 0 ? `, bfloat16 ${peaks.bf16.toFixed(0)} GFLOP/s` : "";
+say(
+  `${cpu.model}, ${threads} threads, ${level.name}: float32 ${peaks.float.toFixed(0)} GFLOP/s, int8 ${peaks.int8.toFixed(0)} GOP/s${bf16}`,
 );
-
-group("profiler", () => {
-  bench("record one duration", function* () {
-    const histogram = new DurationHistogram();
-    let duration = 1;
-    yield () => {
-      duration = (duration * 48_271) % 2_147_483_647;
-      histogram.record(duration % 1_000_000);
-    };
-  });
-  bench(`drain a step of ${opList.length} ops (${2 * opList.length + 2} events)`, function* () {
-    const profiler = new Profiler(opList);
-    let step = 1;
-    yield {
-      [0]: () => stepEvents(opList.length, step++),
-      bench: (events: Uint8Array) => profiler.drain(events, 0),
-    };
-  });
-});
-
-group("engine", () => {
-  bench("call into the library", () => do_not_optimize(library.symbols.tinyai_level_count()));
-  bench("write a request", function* () {
-    const bytes = new Uint8Array(Request.size);
-    const view = new DataView(bytes.buffer);
-    yield () => Request.write(view, 0, { id: 1, kind: 0, token_count: 100, seed: 5n, temperature: 0.7, top_k: 50 });
-  });
-  bench("read a record's fields", function* () {
-    const view = new DataView(new ArrayBuffer(Record.size));
-    yield () =>
-      do_not_optimize(view.getUint32(Record.offset("token"), true) + view.getFloat32(Record.offset("logprob"), true));
-  });
-});
-
-group("once for each model", () => {
-  bench("open the file's header", () => do_not_optimize(openGguf(chosen.path)));
-  bench("build the graph", () => do_not_optimize(buildGraph(file)));
-  bench("plan the program", () => do_not_optimize(planProgram(graph, options)));
-});
-
-try {
-  if (!flags.json) console.log(`${chosen.name}\n`);
-  await run(flags.json ? { format: "json" } : {});
-} finally {
-  chosen.remove();
+say(`second-level caches read ${peaks.cache.toFixed(0)} GB/s; memory is measured beside each row\n`);
+say(line(columns.map(({ title }) => title)));
+const rows: Row[] = [];
+for (const kernelCase of chosen) {
+  const measured = await row(kernelCase);
+  rows.push(measured);
+  say(line(columns.map(({ text }) => text(measured))));
 }
+memory.close();
+const bandwidth = summarise(rows.map(({ memory_gb_per_s }) => memory_gb_per_s));
+if (flags.json) {
+  console.log(
+    JSON.stringify(
+      { cpu: cpu.model, threads, level: level.name, roofs: { ...peaks, memory: bandwidth }, rows },
+      null,
+      2,
+    ),
+  );
+} else
+  say(
+    `\nmemory read ${bandwidth.median.toFixed(1)} GB/s (${bandwidth.minimum.toFixed(1)} to ${bandwidth.maximum.toFixed(1)})`,
+  );

@@ -290,10 +290,53 @@ pub const Conversion = extern struct {
     target_format: u32,
 };
 
+/// Kernels that a stand (stand.zig) measures, and the level's peaks.
+pub const MeasuredKernel = enum(u32) {
+    matmul = 0,
+    /// With its merge where it is split.
+    attention = 1,
+    norm = 2,
+    glu = 3,
+    rope_store = 4,
+    quantize = 5,
+    embed = 6,
+    sample = 7,
+    pack = 8,
+    convert = 9,
+    peak_float = 10,
+    peak_int8 = 11,
+    peak_bf16 = 12,
+    peak_cache = 13,
+    /// Reading `working_bytes` from end to end.
+    peak_memory = 14,
+};
+
+/// One kernel over operands that are made up; none looks at every field.
+pub const Measurement = extern struct {
+    kernel: MeasuredKernel,
+    /// Of weights; of what is converted.
+    format: u32,
+    /// What is converted to.
+    target_format: u32,
+    /// Of weights.
+    rows: u32,
+    /// Of weights, or the width of rows; a vocabulary; values of a piece that is converted.
+    columns: u32,
+    /// Rows of activations; draws; pieces.
+    tokens: u32,
+    head_count: u32,
+    kv_head_count: u32,
+    head_width: u32,
+    /// Of the first row.
+    position: u32,
+    /// Weights, or keys and values, are there so many times that together they have this many bytes; each run takes the next.
+    working_bytes: u64,
+};
+
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });

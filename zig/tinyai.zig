@@ -8,6 +8,7 @@ const cpu = @import("cpu.zig");
 const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
+const stand_ = @import("stand.zig");
 const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
@@ -180,6 +181,33 @@ export fn tinyai_bandwidth_destroy(meter: *bandwidth.Meter) void {
     meter.destroy();
 }
 
+/// Makes the operands of one kernel, and threads that run it; null on failure, with a `program.Failure` in `failure`.
+export fn tinyai_stand_create(measurement: *const p.Measurement, level: u32, thread_count: u32, failure: *u32) ?*stand_.Stand {
+    failure.* = 0;
+    return stand_.Stand.create(measurement.*, level, thread_count) catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Threads => .threads,
+            error.Program => .program,
+        }));
+        return null;
+    };
+}
+
+/// Runs the kernel `count` times and returns how long that took, in ns. The caller is one of the threads.
+export fn tinyai_stand_run(stand: *stand_.Stand, count: u32) u64 {
+    return stand.run(count);
+}
+
+/// What a peak has counted in the last of the runs; 0 where the level has no such instructions.
+export fn tinyai_stand_counted(stand: *stand_.Stand) u64 {
+    return stand.counted.load(.monotonic);
+}
+
+export fn tinyai_stand_destroy(stand: *stand_.Stand) void {
+    stand.destroy();
+}
+
 /// Starts threads that convert tensors from one file into another; null on failure, with a `program.Failure` in `failure`.
 /// The last thread to end rings.
 export fn tinyai_converter_create(
@@ -239,5 +267,6 @@ test {
     _ = @import("pool.zig");
     _ = @import("prefix.zig");
     _ = @import("program.zig");
+    _ = stand_;
     _ = engine_;
 }

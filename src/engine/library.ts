@@ -48,6 +48,10 @@ const symbolTable = {
   tinyai_bandwidth_create: { args: [u64, u32], returns: ptr },
   tinyai_bandwidth_measure: { args: [ptr], returns: u64 },
   tinyai_bandwidth_destroy: { args: [ptr], returns: FFIType.void },
+  tinyai_stand_create: { args: [ptr, u32, u32, ptr], returns: ptr },
+  tinyai_stand_run: { args: [ptr, u32], returns: u64 },
+  tinyai_stand_counted: { args: [ptr], returns: u64 },
+  tinyai_stand_destroy: { args: [ptr], returns: FFIType.void },
 } as const;
 
 function open(path: string) {

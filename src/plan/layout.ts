@@ -245,6 +245,39 @@ export const Conversion = new Struct("Conversion", [
   ["target_format", "u32"],
 ]);
 
+export const Measurement = new Struct("Measurement", [
+  ["kernel", "u32"],
+  ["format", "u32"],
+  ["target_format", "u32"],
+  ["rows", "u32"],
+  ["columns", "u32"],
+  ["tokens", "u32"],
+  ["head_count", "u32"],
+  ["kv_head_count", "u32"],
+  ["head_width", "u32"],
+  ["position", "u32"],
+  ["working_bytes", "u64"],
+]);
+
+/** Values of `Measurement.kernel`, in zig/program.zig's order. */
+export const measuredKernels = [
+  "matmul",
+  "attention",
+  "norm",
+  "glu",
+  "rope_store",
+  "quantize",
+  "embed",
+  "sample",
+  "pack",
+  "convert",
+  "peak_float",
+  "peak_int8",
+  "peak_bf16",
+  "peak_cache",
+  "peak_memory",
+] as const;
+
 /** Values of `Op.kind`, in zig/program.zig's order. */
 export const opKinds = [
   "embed",
@@ -300,7 +333,7 @@ export function layoutHash(): bigint {
 let hash: bigint | undefined;
 
 function hashStructs(): bigint {
-  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion];
+  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement];
   // The 64 bits in two halves: the prime is 2^40 + 0x1b3, and a half's product with 0x1b3 is exact in a double.
   let high = 0xcbf29ce4;
   let low = 0x84222325;

@@ -11,6 +11,7 @@ const convert = @import("convert.zig");
 const activation = @import("activation.zig");
 const attention = @import("attention.zig");
 const norm = @import("norm.zig");
+const peak = @import("peak.zig");
 const rope = @import("rope.zig");
 const sample = @import("sample.zig");
 
@@ -32,6 +33,7 @@ const kernels: table.Table = .{
     .sample = sample.sample,
     .score = sample.score,
     .convert = convert.convert,
+    .peak = peak.peak,
     .thread_begin = vec.threadBegin,
     .thread_end = vec.threadEnd,
 };
@@ -52,6 +54,7 @@ test {
     _ = activation;
     _ = attention;
     _ = norm;
+    _ = peak;
     _ = rope;
     _ = sample;
 }

@@ -324,6 +324,20 @@ pub const Convert = extern struct {
     values: [*]f32,
 };
 
+/// What a level does at most, of what kernels consist of.
+pub const Peak = enum(u32) {
+    /// Multiply-adds of float32.
+    float = 0,
+    /// Products of int8 with their sums.
+    int8 = 1,
+    /// The same of bfloat16, where the level has instructions for it.
+    bf16 = 2,
+    /// Bytes read, `peak_read_bytes` a turn.
+    read = 3,
+};
+/// Beyond every first-level cache, within every second-level one.
+pub const peak_read_bytes = 128 * 1024;
+
 /// One instruction-set level. `scratch` is this thread's own memory of `scratchBytes` bytes, 64-byte aligned.
 pub const Table = extern struct {
     /// "scalar", "x86_64_v2", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_i8mm".
@@ -342,6 +356,9 @@ pub const Table = extern struct {
     sample: *const fn (*Sample) callconv(.c) void,
     score: *const fn (*Score) callconv(.c) void,
     convert: *const fn (*const Convert) callconv(.c) Converted,
+    /// Does as much as it can for `turns` of a loop; how many operations (or bytes) that was. 0: the level has no such.
+    /// `memory` is what is read.
+    peak: *const fn (Peak, turns: u32, memory: [*]align(64) const u8) callconv(.c) u64,
     /// Called once on every worker thread before its first kernel (AMX tile configuration is per thread) and after its last.
     thread_begin: *const fn () callconv(.c) void,
     thread_end: *const fn () callconv(.c) void,

@@ -571,6 +571,42 @@ pub inline fn tileProduct(comptime columns: u32, comptime parity: u1, sums: *ali
         : .{ .memory = true });
 }
 
+/// Eight whole tiles, of which `tilePeak` makes the first four its sums.
+const peak_config: TileConfig align(64) = .{ .row_bytes = .{64} ** 8 ++ .{0} ** 8, .rows = .{16} ** 8 ++ .{0} ** 8 };
+
+/// The most that the tiles do: products of whole tiles that wait for nothing, `turns` times four; the number of operations.
+/// They are of int8, or with `bf16` of bfloat16. The thread's own configuration is back when it returns.
+pub fn tilePeak(comptime bf16: bool, turns: u32) u64 {
+    asm volatile ("ldtilecfg (%[config])"
+        :
+        : [config] "r" (&peak_config),
+        : .{ .memory = true });
+    const product = if (bf16) "tdpbf16ps " else "tdpbssd ";
+    for (0..turns) |_| asm volatile (product ++ "%%tmm6, %%tmm4, %%tmm0\n" ++
+            product ++ "%%tmm7, %%tmm4, %%tmm1\n" ++
+            product ++ "%%tmm6, %%tmm5, %%tmm2\n" ++
+            product ++ "%%tmm7, %%tmm5, %%tmm3");
+    threadBegin();
+    const columns = if (bf16) 32 else 64;
+    return @as(u64, turns) * 4 * 16 * 16 * columns * 2;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Bfloat16 products: 64 bytes are 16 lanes of 2.
+
+pub const has_bf16 = level == .avx512_vnni or level == .amx;
+
+/// acc[i] + w[2i] · x[2i] + w[2i + 1] · x[2i + 1] for 16 lanes of pairs of bfloat16. Only where `has_bf16`.
+pub inline fn dotBf16(acc: @Vector(16, f32), w: Bytes, x: Bytes) @Vector(16, f32) {
+    var result = acc;
+    asm ("vdpbf16ps %[x], %[w], %[acc]"
+        : [acc] "+v" (result),
+        : [w] "v" (w),
+          [x] "v" (x),
+    );
+    return result;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Bytes.
 

@@ -1,0 +1,192 @@
+// What `bun run bench:kernels` measures: every kernel with the shapes that small models give it, and what each run of it reads,
+// writes and computes.
+
+import type { Measurement } from "../src/engine/stand.ts";
+import { type DType, dtypeBlocks } from "../src/model/file.ts";
+import { isQuantized, packedBytes, quantizedRowBytes } from "../src/plan/formats.ts";
+import { attentionSplitRows } from "../src/plan/layout.ts";
+
+/** Far more than caches hold: a run finds nothing of the last one's weights there. */
+export const memoryBytes = 256 << 20;
+
+export interface KernelCase {
+  readonly kernel: string;
+  readonly shape: string;
+  readonly measurement: Measurement;
+  /** Bytes that a run reads of its large operands, and of the others reads and writes. */
+  readonly bytes: number;
+  /** Operations that a run takes at least; 0: few beside its bytes. */
+  readonly operations: number;
+  /** What the operations are of. */
+  readonly arithmetic: "float" | "int8";
+  /** Whether the large operand comes from memory. The others find everything in a cache. */
+  readonly fromMemory: boolean;
+}
+
+const formats = Object.keys(dtypeBlocks) as readonly DType[];
+const tokenCounts = [1, 4, 16, 512] as const;
+
+/** Matrices by the model they are of. Formats of 256 columns a block fit only multiples of that. */
+const matrices = [
+  { model: "llama-1b up", rows: 8192, columns: 2048 },
+  { model: "gemma3-270m up", rows: 2048, columns: 640 },
+] as const;
+
+/** Attention of a layer by the model that it is of. */
+const heads = [
+  { model: "llama-1b", heads: 32, kvHeads: 8, headWidth: 64 },
+  { model: "gemma3-270m", heads: 4, kvHeads: 1, headWidth: 256 },
+] as const;
+
+/** Where a step stands: tokens of it, and positions before. */
+const steps = [
+  { name: "generation at 512", tokens: 1, position: 511 },
+  { name: "generation at 4096", tokens: 1, position: 4095 },
+  { name: "prompt of 512", tokens: 512, position: 0 },
+  { name: "prompt of 512 at 4096", tokens: 512, position: 4096 },
+] as const;
+
+export function kernelCases(): KernelCase[] {
+  return [...products(), ...attentions(), ...elementwise(), ...others()];
+}
+
+function products(): KernelCase[] {
+  const cases: KernelCase[] = [];
+  for (const format of formats) {
+    for (const { model, rows, columns } of matrices) {
+      if (columns % dtypeBlocks[format].columns !== 0) continue;
+      for (const tokens of tokenCounts) {
+        const { weight, scales } = packedBytes(format, rows, columns);
+        const rowBytes = isQuantized(format) ? quantizedRowBytes(columns) : columns * 4;
+        cases.push({
+          kernel: `matmul ${format}`,
+          shape: `${rows} × ${columns} (${model}), ${count(tokens, "token")}`,
+          measurement: { kernel: "matmul", format, rows, columns, tokens, workingBytes: memoryBytes },
+          bytes: weight + scales + tokens * (rowBytes + rows * 4),
+          operations: 2 * rows * columns * tokens,
+          arithmetic: isQuantized(format) ? "int8" : "float",
+          fromMemory: true,
+        });
+      }
+    }
+  }
+  return cases;
+}
+
+function attentions(): KernelCase[] {
+  return heads.flatMap(({ model, ...shape }) =>
+    steps.map(({ name, tokens, position }): KernelCase => {
+      const width = shape.heads * shape.headWidth;
+      // Positions that each row looks at, itself among them.
+      const looks = tokens * position + (tokens * (tokens + 1)) / 2;
+      return {
+        kernel: "attention",
+        shape: `${model}, ${name}`,
+        measurement: { kernel: "attention", ...shape, tokens, position, workingBytes: memoryBytes },
+        bytes:
+          (position + tokens) * shape.kvHeads * shape.headWidth * 4 + tokens * (width * 4 + quantizedRowBytes(width)),
+        operations: 4 * width * looks,
+        arithmetic: "float",
+        fromMemory: tokens <= attentionSplitRows,
+      };
+    }),
+  );
+}
+
+function elementwise(): KernelCase[] {
+  const cases: KernelCase[] = [];
+  for (const tokens of [1, 512]) {
+    const add = (kernel: "norm" | "glu" | "quantize", columns: number, floats: number, other: number) =>
+      cases.push({
+        kernel,
+        shape: `${columns} wide, ${count(tokens, "row")}`,
+        measurement: { kernel, columns, tokens },
+        bytes: tokens * (floats * columns * 4 + quantizedRowBytes(columns)) + other,
+        operations: 0,
+        arithmetic: "float",
+        fromMemory: false,
+      });
+    // A norm reads its rows twice, the second time from the first-level cache, which is not counted.
+    add("norm", 640, 1, 640 * 4);
+    add("norm", 2048, 1, 2048 * 4);
+    add("glu", 2048, 2, 0);
+    add("glu", 8192, 2, 0);
+    add("quantize", 2048, 1, 0);
+    for (const { model, ...shape } of heads) {
+      const q = shape.heads * shape.headWidth;
+      const k = shape.kvHeads * shape.headWidth;
+      cases.push({
+        kernel: "rope_store",
+        shape: `${model}, ${count(tokens, "row")}`,
+        measurement: { kernel: "rope_store", ...shape, tokens, position: 0 },
+        // q read and written, k and v read as float32 and written as float16, a row of the table.
+        bytes: tokens * (q * 8 + k * 12 + shape.headWidth * 4),
+        operations: 0,
+        arithmetic: "float",
+        fromMemory: false,
+      });
+    }
+  }
+  return cases;
+}
+
+function others(): KernelCase[] {
+  const cases: KernelCase[] = [];
+  for (const format of ["F16", "Q8_0", "Q6_K"] as const) {
+    const [rows, columns, tokens] = [64_000, 2048, 512];
+    const { weight, scales } = packedBytes(format, rows, columns);
+    cases.push({
+      kernel: `embed ${format}`,
+      shape: `${columns} wide, ${tokens} tokens of ${rows}`,
+      measurement: { kernel: "embed", format, rows, columns, tokens },
+      bytes: tokens * ((weight + scales) / rows + columns * 4),
+      operations: 0,
+      arithmetic: "float",
+      fromMemory: false,
+    });
+  }
+  for (const vocabulary of [49_152, 262_144]) {
+    cases.push({
+      kernel: "sample",
+      shape: `one of ${vocabulary}, top-k 40, top-p 0.95`,
+      measurement: { kernel: "sample", columns: vocabulary, tokens: 1 },
+      bytes: vocabulary * 4,
+      operations: 0,
+      arithmetic: "float",
+      fromMemory: false,
+    });
+  }
+  for (const format of formats) {
+    const [rows, columns] = [2048, 2048];
+    const { weight, scales } = packedBytes(format, rows, columns);
+    cases.push({
+      kernel: `pack ${format}`,
+      shape: `${rows} × ${columns}`,
+      measurement: { kernel: "pack", format, rows, columns },
+      // The packed layout is as large as the file's.
+      bytes: 2 * (weight + scales),
+      operations: 0,
+      arithmetic: "float",
+      fromMemory: false,
+    });
+  }
+  for (const targetFormat of formats) {
+    if (targetFormat === "F32") continue;
+    const [columns, tokens] = [32_768, 16];
+    const { weight, scales } = packedBytes(targetFormat, 16, columns / 16);
+    cases.push({
+      kernel: `convert ${targetFormat}`,
+      shape: `${tokens} × ${columns} values of F32`,
+      measurement: { kernel: "convert", format: "F32", targetFormat, columns, tokens },
+      bytes: tokens * (columns * 4 + weight + scales),
+      operations: 0,
+      arithmetic: "float",
+      fromMemory: false,
+    });
+  }
+  return cases;
+}
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}

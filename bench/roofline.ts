@@ -1,0 +1,38 @@
+// Which of a machine's limits a kernel runs into, and how near it comes to it: the bytes it moves over what memory or cache
+// give, or its operations over what the instructions do (Williams et al. 2009).
+
+/** What the machine does at most, in units a nanosecond: GB/s, GFLOP/s, GOP/s. `bf16` is 0 where there is none. */
+export interface Roofs {
+  readonly memory: number;
+  readonly cache: number;
+  readonly float: number;
+  readonly int8: number;
+  readonly bf16: number;
+}
+
+export interface Cost {
+  readonly bytes: number;
+  readonly operations: number;
+  readonly arithmetic: "float" | "int8";
+  readonly fromMemory: boolean;
+}
+
+export interface Verdict {
+  readonly binds: keyof Roofs;
+  readonly unit: "GB/s" | "GFLOP/s" | "GOP/s";
+  /** In `unit`, as `roof`. */
+  readonly achieved: number;
+  readonly roof: number;
+  /** Of the roof that is reached; above 1 where the roof was measured in a slower moment. */
+  readonly share: number;
+}
+
+/** The roof that allows no shorter time, and what a run of `time_ns` reaches of it. */
+export function judge({ bytes, operations, arithmetic, fromMemory }: Cost, roofs: Roofs, time_ns: number): Verdict {
+  const source = fromMemory ? "memory" : "cache";
+  const byBytes = bytes / roofs[source] >= operations / roofs[arithmetic];
+  const binds = byBytes ? source : arithmetic;
+  const achieved = (byBytes ? bytes : operations) / time_ns;
+  const unit = byBytes ? "GB/s" : arithmetic === "int8" ? "GOP/s" : "GFLOP/s";
+  return { binds, unit, achieved, roof: roofs[binds], share: achieved / roofs[binds] };
+}
