@@ -11,6 +11,7 @@ import { measure } from "mitata";
 import { chooseLevel, cpu } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
 import { type MeasuredKernel, openStand } from "../src/engine/stand.ts";
+import { chooseTuning, findTuning } from "../src/tuning.ts";
 import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
 import { judge, type Roofs } from "./roofline.ts";
 import { summarise } from "./statistics.ts";
@@ -30,6 +31,8 @@ const time_ms = whole("time", flags.time, 1, 60_000);
 const library = await openLibrary();
 const level = chooseLevel(library, undefined);
 const options = { level: level.index, threadCount: threads };
+// As an engine would work here.
+const { tuning, source } = findTuning(library, level.index, threads, chooseTuning(undefined));
 
 function whole(name: string, text: string, minimum: number, maximum: number): number {
   const value = Number(text);
@@ -76,6 +79,7 @@ async function row(kernelCase: KernelCase) {
   const { kernel, shape, measurement, bytes, operations, fromMemory } = kernelCase;
   const before = readMemory();
   const stand = openStand(library, measurement, options);
+  stand.tune(tuning);
   try {
     // A run is long beside a reading of the clock: none is measured in batches.
     const stats = await measure(() => stand.run(1), { min_cpu_time: time_ms * 1e6, batch_threshold: 0 });
@@ -143,6 +147,7 @@ const bf16 = peaks.bf16 > 0 ? `, bfloat16 ${peaks.bf16.toFixed(0)} GFLOP/s` : ""
 say(
   `${cpu.model}, ${threads} threads, ${level.name}: float32 ${peaks.float.toFixed(0)} GFLOP/s, int8 ${peaks.int8.toFixed(0)} GOP/s${bf16}`,
 );
+say(`tuning: ${source === "measured" ? "measured on this machine" : "a table"}`);
 say(`second-level caches read ${peaks.cache.toFixed(0)} GB/s; memory is measured beside each row\n`);
 say(line(columns.map(({ title }) => title)));
 const rows: Row[] = [];
@@ -156,7 +161,7 @@ const bandwidth = summarise(rows.map(({ memory_gb_per_s }) => memory_gb_per_s));
 if (flags.json) {
   console.log(
     JSON.stringify(
-      { cpu: cpu.model, threads, level: level.name, roofs: { ...peaks, memory: bandwidth }, rows },
+      { cpu: cpu.model, threads, level: level.name, tuning: source, roofs: { ...peaks, memory: bandwidth }, rows },
       null,
       2,
     ),

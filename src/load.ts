@@ -47,6 +47,7 @@ import {
 } from "./prepared.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
+import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
 
 /** Options of `loadModel`. */
 export interface LoadOptions {
@@ -79,6 +80,11 @@ export interface LoadOptions {
    * time and is shared between processes. Default true.
    */
   readonly prepared?: boolean | undefined;
+  /**
+   * Whether kernels work as was measured to be best on this machine, or as a table says, which is also what is done where
+   * nothing was measured. No result depends on it. Default "measured"; `TINYAI_TUNING=off` wins over it.
+   */
+  readonly tuning?: TuningChoice | undefined;
   /** Called while the model is being loaded, with bytes done and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -140,11 +146,13 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     throw error;
   }
   const contextLength = plan.options.contextMax;
+  const { tuning, source } = findTuning(library, level.index, checked.threadCount, checked.tuning);
   // The engine's threads read weights while this one builds the tokenizer.
   const starting = Engine.create(library, plan, {
     threadCount: checked.threadCount,
     level: level.index,
     affinity: checked.affinity,
+    tuning,
     events: false,
     sourcePath: file.path,
     mapped,
@@ -159,13 +167,25 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     throw error;
   }
   const engine = await starting;
+  const preparing =
+    stamp && preparation.state === "making"
+      ? startPreparing(preparation.path, { file, stamp, plan, weights: engine.weights }, options.signal)
+      : { state: preparation, done: Promise.resolve() };
+  // The machine is measured beside the first copy that is made on it.
+  const tunes = preparation.state === "making" && source === "fixed" && checked.tuning === "measured" && mayTune();
+  let closing = false;
+  const surroundings = { busy: () => engine.pending > 0, closing: () => closing };
+  const tuned = tunes
+    ? preparing.done.then(() => tuneWhenIdle(library, level.index, checked.threadCount, surroundings))
+    : preparing.done;
   return new Model({
     path,
     file,
-    preparing:
-      stamp && preparation.state === "making"
-        ? startPreparing(preparation.path, { file, stamp, plan, weights: engine.weights }, options.signal)
-        : { state: preparation, done: Promise.resolve() },
+    preparing,
+    settle: () => {
+      closing = true;
+      return tuned;
+    },
     engine,
     tokenizer,
     plan,
@@ -245,6 +265,11 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
   } finally {
     await engine.close();
   }
+  const { index } = chooseLevel(library, undefined);
+  const tunes = mayTune() && checked.tuning === "measured";
+  if (tunes && findTuning(library, index, checked.threadCount, "measured").source === "fixed") {
+    await tuneWhenIdle(library, index, checked.threadCount, { busy: () => false, closing: () => false });
+  }
   return { path, bytes: statSync(path).size, made: true };
 }
 
@@ -259,6 +284,8 @@ interface ModelParts {
   readonly path: string;
   readonly file: ModelFile;
   readonly preparing: Preparing;
+  /** Lets what is being prepared or measured come to an end, never with an error. */
+  readonly settle: () => Promise<void>;
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly plan: Plan;
@@ -429,7 +456,7 @@ export class Model implements AsyncDisposable {
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
   async close(): Promise<void> {
-    await this.#parts.preparing.done;
+    await this.#parts.settle();
     await this.#parts.engine.close();
   }
 
@@ -486,6 +513,7 @@ const loadKeys = [
   "batchSize",
   "prefixCache",
   "prepared",
+  "tuning",
   "onProgress",
   "signal",
 ] as const;
@@ -526,7 +554,13 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
     keptBytesMax: checkPrefixCache(options.prefixCache),
     prepared: checkBoolean("prepared", prepared),
+    tuning: chooseTuning(checkTuning(options.tuning)),
   };
+}
+
+function checkTuning(option: unknown): TuningChoice | undefined {
+  if (option === undefined || option === "measured" || option === "fixed") return option;
+  throw new OptionError("tuning", `is ${describe(option)}; "measured" or "fixed" is expected`);
 }
 
 /** Bytes that may be kept; 0: nothing is. */

@@ -113,6 +113,7 @@ pub const Engine = struct {
         const allocator = std.heap.c_allocator;
         if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
         if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
+        if (!config.tuning.valid()) return error.Program;
         if (!std.math.isPowerOfTwo(config.event_capacity) or config.event_capacity > 1 << 22) return error.Program;
 
         const engine = try allocator.create(Engine);
@@ -190,6 +191,7 @@ pub const Engine = struct {
         executor.* = .{
             .view = engine.view,
             .kernels = cpu.levels[engine.config.level].kernels,
+            .tuning = &engine.config.tuning,
             .pool = &engine.pool,
             .tensors = &.{},
             .kv_groups = &.{},

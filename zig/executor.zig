@@ -77,6 +77,7 @@ pub const Draw = struct {
 pub const Executor = struct {
     view: p.View,
     kernels: *const table.Table,
+    tuning: *const table.Tuning,
     pool: *pool_.Pool,
     tensors: []Resolved,
     kv_groups: []memory.KvGroup,
@@ -375,6 +376,7 @@ pub const Executor = struct {
                     .bias = executor.floatsAt(op, 3),
                     .accumulate = op.u[0],
                     .soft_cap = op.f[0],
+                    .tuning = executor.tuning,
                 };
                 return executor.share(op, index, thread, &arguments, kernels.matmul, .{scratch});
             },

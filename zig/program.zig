@@ -156,6 +156,7 @@ pub const Config = extern struct {
     /// A pipe's writing end: a byte in it means that there are records, or that the engine has ended.
     notify_fd: i32,
     affinity: [64]u32,
+    tuning: table.Tuning,
 };
 
 pub const RequestKind = enum(u32) {
@@ -336,7 +337,7 @@ pub const Measurement = extern struct {
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement, table.Tuning }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });

@@ -63,6 +63,7 @@ pub const Stand = struct {
     step_rows: [*]table.Row = undefined,
     units: pool_.Work = .{},
     merge_units: pool_.Work = .{},
+    tuning: table.Tuning = .fixed,
     counted: std.atomic.Value(u64) = .init(0),
 
     const allocator = std.heap.c_allocator;
@@ -162,6 +163,7 @@ pub const Stand = struct {
                     .bias = null,
                     .accumulate = 0,
                     .soft_cap = 0,
+                    .tuning = &stand.tuning,
                 } };
             },
             .embed => embed: {
@@ -382,6 +384,13 @@ pub const Stand = struct {
         for (rows[0..m.tokens], 0..) |*row, index| row.* = .{ .sequence = 0, .position = m.position + @as(u32, @intCast(index)) };
         stand.step_rows = rows;
         return rows;
+    }
+
+    /// What later runs work with. False: it is out of bounds.
+    pub fn tune(stand: *Stand, tuning: table.Tuning) bool {
+        if (!tuning.valid()) return false;
+        stand.tuning = tuning;
+        return true;
     }
 
     /// Runs the kernel `count` times, each time with the next copy of its large operand; ns. The caller is worker 0.

@@ -194,6 +194,11 @@ export fn tinyai_stand_create(measurement: *const p.Measurement, level: u32, thr
     };
 }
 
+/// What the stand's later runs are tuned to. 0: it is out of bounds.
+export fn tinyai_stand_tune(stand: *stand_.Stand, tuning: *const table.Tuning) u32 {
+    return @intFromBool(stand.tune(tuning.*));
+}
+
 /// Runs the kernel `count` times and returns how long that took, in ns. The caller is one of the threads.
 export fn tinyai_stand_run(stand: *stand_.Stand, count: u32) u64 {
     return stand.run(count);

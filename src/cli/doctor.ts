@@ -11,6 +11,7 @@ import { type Library, openLibrary } from "../engine/library.ts";
 import { modelsFolder } from "../model/folders.ts";
 import { findPython } from "../setup/python.ts";
 import { findZig, zigVersion } from "../setup/toolchain.ts";
+import { chooseTuning, findTuning } from "../tuning.ts";
 import { formatBytes } from "./progress.ts";
 import { listModels } from "./pull.ts";
 
@@ -73,15 +74,24 @@ async function examineLibrary(): Promise<Finding[]> {
       state: "ok",
       found: `${chosen.name}: ${chosen.reason}; in the library, those in brackets not on this CPU: ${levels}`,
     });
+    findings.push(examineTuning(library, chosen.index));
   } catch (error) {
     findings.push({
       name: "instructions",
       state: "broken",
       found: messageOf(error),
-      remedy: "unset TINYAI_SIMD or name another level",
+      remedy: "set TINYAI_SIMD and TINYAI_TUNING to something that there is, or unset them",
     });
   }
   return findings;
+}
+
+function examineTuning(library: Library, level: number): Finding {
+  const choice = chooseTuning(undefined);
+  const { source, path } = findTuning(library, level, cpu.cores, choice);
+  const reason = choice === "fixed" ? "TINYAI_TUNING is off" : "this machine is not measured: tinyai tune does it";
+  const found = source === "measured" ? `measured on this machine: ${path}` : `a table: ${reason}`;
+  return { name: "tuning", state: "ok", found };
 }
 
 function examineMemory(): Finding {

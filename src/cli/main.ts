@@ -57,6 +57,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./score.ts")).registerScore(program),
   },
   {
+    name: "tune",
+    summary: "measure what this machine prefers",
+    register: async (program) => (await import("./tune.ts")).registerTune(program),
+  },
+  {
     name: "doctor",
     summary: "check what this machine has and say what to do about what is missing",
     register: async (program) => (await import("./doctor.ts")).registerDoctor(program),

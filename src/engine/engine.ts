@@ -6,6 +6,7 @@ import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
+import { encodeTuning, fixedTuning, type Tuning } from "./tuning.ts";
 
 export interface EngineOptions {
   readonly threadCount: number;
@@ -13,6 +14,8 @@ export interface EngineOptions {
   readonly level: number;
   /** CPU of each thread, if threads are to be pinned. */
   readonly affinity: readonly number[] | undefined;
+  /** Default what the level's table says. */
+  readonly tuning?: Tuning | undefined;
   /** Whether events are written from the start. */
   readonly events: boolean;
   /** The model file. */
@@ -177,6 +180,7 @@ export class Engine {
       events_enabled: options.events ? 1 : 0,
       notify_fd: bell.writeEnd,
       affinity: options.affinity ?? [],
+      tuning: [...encodeTuning(options.tuning ?? fixedTuning(library.levels[options.level]?.name ?? ""))],
     });
     const failure = new Uint32Array(1);
     const path = Buffer.from(`${options.sourcePath}\0`, "utf8");

@@ -49,6 +49,7 @@ const symbolTable = {
   tinyai_bandwidth_measure: { args: [ptr], returns: u64 },
   tinyai_bandwidth_destroy: { args: [ptr], returns: FFIType.void },
   tinyai_stand_create: { args: [ptr, u32, u32, ptr], returns: ptr },
+  tinyai_stand_tune: { args: [ptr, ptr], returns: u32 },
   tinyai_stand_run: { args: [ptr, u32], returns: u64 },
   tinyai_stand_counted: { args: [ptr], returns: u64 },
   tinyai_stand_destroy: { args: [ptr], returns: FFIType.void },

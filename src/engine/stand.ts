@@ -6,6 +6,7 @@ import type { DType } from "../graph/dtype.ts";
 import { formatNumber } from "../plan/formats.ts";
 import * as layout from "../plan/layout.ts";
 import type { Library } from "./library.ts";
+import { encodeTuning, type Tuning } from "./tuning.ts";
 
 export type MeasuredKernel = (typeof layout.measuredKernels)[number];
 
@@ -38,6 +39,8 @@ export interface StandOptions {
 }
 
 export interface Stand {
+  /** What later runs are tuned to. */
+  tune(tuning: Tuning): void;
   /** Runs the kernel `count` times; ns. The caller waits meanwhile. */
   run(count: number): number;
   /** Operations (or bytes) that a peak did in the last run; 0 where the level has no such instructions. */
@@ -67,6 +70,10 @@ export function openStand({ symbols }: Library, measurement: Measurement, option
     throw new EngineError(`${measurement.kernel} cannot be measured: ${reasons[failure[0] ?? 0] ?? "it was refused"}`);
   }
   return {
+    tune: (tuning) => {
+      if (symbols.tinyai_stand_tune(handle, encodeTuning(tuning)) === 1) return;
+      throw new EngineError(`${measurement.kernel} cannot be measured: a tuning is out of bounds`);
+    },
     run: (count) => Number(symbols.tinyai_stand_run(handle, count)),
     get counted() {
       return Number(symbols.tinyai_stand_counted(handle));

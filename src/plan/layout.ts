@@ -190,6 +190,8 @@ export const Config = new Struct("Config", [
   ["events_enabled", "u32"],
   ["notify_fd", "i32"],
   ["affinity", "u32", 64],
+  // A Tuning's fields.
+  ["tuning", "u32", 7],
 ]);
 
 export const Request = new Struct("Request", [
@@ -257,6 +259,16 @@ export const Measurement = new Struct("Measurement", [
   ["head_width", "u32"],
   ["position", "u32"],
   ["working_bytes", "u64"],
+]);
+
+export const Tuning = new Struct("Tuning", [
+  ["byte_distance", "u32"],
+  ["byte_lines", "u32"],
+  ["packed_distance", "u32"],
+  ["packed_lines", "u32"],
+  ["float_distance", "u32"],
+  ["float_lines", "u32"],
+  ["few_tokens", "u32"],
 ]);
 
 /** Values of `Measurement.kernel`, in zig/program.zig's order. */
@@ -333,7 +345,20 @@ export function layoutHash(): bigint {
 let hash: bigint | undefined;
 
 function hashStructs(): bigint {
-  const structs = [Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement];
+  const structs = [
+    Header,
+    Tensor,
+    Op,
+    KvLayer,
+    KvGroup,
+    Config,
+    Request,
+    Record,
+    Event,
+    Conversion,
+    Measurement,
+    Tuning,
+  ];
   // The 64 bits in two halves: the prime is 2^40 + 0x1b3, and a half's product with 0x1b3 is exact in a double.
   let high = 0xcbf29ce4;
   let low = 0x84222325;

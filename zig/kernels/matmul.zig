@@ -30,8 +30,8 @@ const few_tiles = switch (vec.level) {
     else => [_]u32{ 4, 2, 1 },
 };
 
-/// Up to this many tokens decode codes in registers; more unpack a group once and reuse it.
-const few_tokens = 4;
+/// Up to this many tokens go one or a few at a time where codes need no decoding; of others, up to `Tuning.few_tokens`.
+const byte_few_tokens = 4;
 
 /// Tokens and groups of one tile over unpacked codes. Registers: a token takes 16 integer sums and, best, 16 float sums a group;
 /// a quad of codes, a scale and a minimum a group and two temporaries come on top.
@@ -58,18 +58,26 @@ const many_groups = switch (vec.level) {
 const many_columns = 24 * 1024 / (group_rows * many_groups);
 
 /// How weights are asked for ahead of the product of a few tokens, into the second-level cache only: lines asked for into the
-/// first one wait in its fill buffers beside those being read, which costs a fifth of the bandwidth (Zen 4).
+/// first one wait in its fill buffers beside those being read, which costs a fifth of the bandwidth (Zen 4). Blocks of 8-bit codes
+/// go by as fast as memory gives them: a line each keeps the processor's own prefetching on its way, and where more gets in
+/// between depends on the machine. Codes that are decoded first leave it behind. `table.Tuning` has both.
 const Prefetch = struct {
-    /// Bytes between the weights being multiplied and those asked for.
-    distance: comptime_int,
-    /// Lines of each block.
-    lines: comptime_int,
+    distance: u32,
+    lines: u32,
 
-    /// Blocks of 8-bit codes go by as fast as memory gives them: a line each keeps the processor's own prefetching on its
-    /// way, and more would only get in between. Codes that are decoded first leave it behind: all lines are asked for.
-    fn of(comptime d: layout.Descriptor) Prefetch {
-        if (d.codeBits() == 8) return .{ .distance = 16384, .lines = 1 };
-        return .{ .distance = 8192, .lines = (d.blockBytes() + 63) / 64 };
+    inline fn of(comptime d: layout.Descriptor, tuning: *const table.Tuning) Prefetch {
+        if (d.codeBits() == 8) return .{ .distance = tuning.byte_distance, .lines = tuning.byte_lines };
+        return .{ .distance = tuning.packed_distance, .lines = tuning.packed_lines };
+    }
+
+    /// With the block of weights at `block`, which has `lines` lines.
+    inline fn ask(prefetch: Prefetch, block: [*]const u8, comptime lines: comptime_int) void {
+        const from: [*]const u8 = @ptrFromInt(@intFromPtr(block) +% prefetch.distance);
+        if (prefetch.lines == @intFromEnum(table.Ahead.first)) {
+            vec.prefetchFar(from, 0);
+        } else if (prefetch.lines == @intFromEnum(table.Ahead.all)) {
+            inline for (0..lines) |line| vec.prefetchFar(from, line * 64);
+        }
     }
 };
 
@@ -245,6 +253,7 @@ const Head = struct {
 inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
     const d = comptime layout.descriptor(format);
     const with_tiles = vec.has_tiles and args.tokens >= vec.tile_tokens;
+    const few_tokens = if (d.codeBits() == 8) byte_few_tokens else args.tuning.few_tokens;
     if (args.tokens > few_tokens and !with_tiles) {
         var group = begin;
         inline for (if (many_groups == 1) .{1} else .{ many_groups, 1 }) |count| {
@@ -263,7 +272,7 @@ inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u
         inline for (few_tiles) |count| {
             while (args.tokens - token >= count) : (token += count) {
                 var y: [count]Rows = undefined;
-                packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), &y);
+                packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), .of(d, args.tuning), &y);
                 finish(count, args, group, token, count, &y);
             }
         }
@@ -313,7 +322,7 @@ inline fn activations(comptime count: u32, args: *const table.MatMul, first: u32
 }
 
 /// A group times `count` tokens, codes decoded in registers.
-inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns: u32, weight: [*]const u8, scales: [*]const u8, x: [count]quant.Row, y: *[count]Rows) void {
+inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns: u32, weight: [*]const u8, scales: [*]const u8, x: [count]quant.Row, prefetch: Prefetch, y: *[count]Rows) void {
     const shape: Shape = comptime .of(d);
     const subs_per_block = block_columns / shape.sub_columns;
     const blocks_per_super = d.super_columns / block_columns;
@@ -324,8 +333,7 @@ inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns
         for (0..blocks_per_super) |block_in_super| {
             const index = super * blocks_per_super + block_in_super;
             const block = weight + index * d.blockBytes();
-            const ahead: Prefetch = comptime .of(d);
-            inline for (0..ahead.lines) |line| vec.prefetchFar(block, ahead.distance + line * 64);
+            prefetch.ask(block, shape.lines);
             inline for (0..subs_per_block) |sub| {
                 const factors = head.sub(d, super_scales, block_in_super * subs_per_block + sub);
                 subBlock(shape, count, 1, index, sub, Packed(d), .{block}, .{factors}, x, &sums);
@@ -594,6 +602,7 @@ inline fn float(comptime format: Format, args: *const table.MatMul, begin: u32, 
 
 inline fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
     const group_bytes = layout.groupBytes(format, args.columns);
+    const prefetch: Prefetch = .{ .distance = args.tuning.float_distance, .lines = args.tuning.float_lines };
     var token: u32 = 0;
     inline for (.{ tokens_max, 1 }) |count| {
         // A tile of many tokens and groups would not fit the registers: one group at a time there.
@@ -603,7 +612,7 @@ inline fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptim
             inline for (0..count) |index| x[index] = args.x + (token + index) * args.x_stride;
             inline for (0..groups / width) |part| {
                 var y: [width][count]Rows = @splat(@splat(@splat(0)));
-                floatTile(format, count, width, args.columns, args.weight + (group + part) * group_bytes, group_bytes, x, &y);
+                floatTile(format, count, width, args.columns, args.weight + (group + part) * group_bytes, group_bytes, x, prefetch, &y);
                 inline for (0..width) |index| finish(count, args, group + part + index, token, count, &y[index]);
             }
         }
@@ -619,11 +628,12 @@ inline fn floatColumn(comptime format: Format, weight: [*]const u8, column: usiz
     };
 }
 
-inline fn floatTile(comptime format: Format, comptime count: u32, comptime groups: u32, columns: u32, weight: [*]const u8, group_bytes: usize, x: [count][*]const u8, y: *[groups][count]Rows) void {
+inline fn floatTile(comptime format: Format, comptime count: u32, comptime groups: u32, columns: u32, weight: [*]const u8, group_bytes: usize, x: [count][*]const u8, prefetch: Prefetch, y: *[groups][count]Rows) void {
     var sums = y.*;
     if (format == .bf16) {
         for (0..columns / 2) |pair| {
             inline for (0..groups) |group| {
+                if (count == 1) prefetch.ask(weight + group * group_bytes + pair * group_rows * 4, 1);
                 const both = vec.load(@Vector(group_rows, u32), weight + group * group_bytes + pair * group_rows * 4);
                 floatColumnStep(count, @bitCast(both << @splat(16)), x, pair * 2, &sums[group]);
                 floatColumnStep(count, @bitCast(both & @as(@Vector(group_rows, u32), @splat(0xffff0000))), x, pair * 2 + 1, &sums[group]);
@@ -636,7 +646,12 @@ inline fn floatTile(comptime format: Format, comptime count: u32, comptime group
             }
         }
     } else {
+        const column_bytes = group_rows * @as(usize, if (format == .f32) 4 else 2);
         for (0..columns) |column| {
+            // A line holds two columns of float16.
+            if (count == 1 and (format == .f32 or column % 2 == 0)) {
+                inline for (0..groups) |group| prefetch.ask(weight + group * group_bytes + column * column_bytes, 1);
+            }
             inline for (0..groups) |group| floatColumnStep(count, floatColumn(format, weight + group * group_bytes, column), x, column, &sums[group]);
         }
     }
@@ -907,6 +922,59 @@ test "an output has the same bits whatever the number of tokens and however the 
                 }
             }
         }
+    }
+}
+
+test "an output has the same bits under every tuning" {
+    var prng: std.Random.DefaultPrng = .init(25);
+    for (std.enums.values(Format)) |format| {
+        for ([_]u32{ 1, 3, 5, 17 }) |tokens| {
+            const case: Case = try .make(format, 70, if (format.quantized()) 512 else 75, tokens, .random, prng.random());
+            defer case.free();
+            const groups = layout.groupCount(case.sample.rows);
+            case.run(case.arguments(0, tokens), 0, groups);
+            const fixed = try testing.allocator.dupe(f32, case.y);
+            defer testing.allocator.free(fixed);
+            for (std.enums.values(table.Ahead), [_]u32{ 1, 4, table.Tuning.few_tokens_max }) |lines, few_tokens| {
+                for ([_]u32{ 0, 64, 4096, table.Tuning.distance_max }) |distance| {
+                    const tuning: table.Tuning = .{
+                        .byte_distance = distance,
+                        .byte_lines = @intFromEnum(lines),
+                        .packed_distance = distance,
+                        .packed_lines = @intFromEnum(lines),
+                        .float_distance = distance,
+                        .float_lines = @intFromEnum(lines),
+                        .few_tokens = few_tokens,
+                    };
+                    try testing.expect(tuning.valid());
+                    @memset(case.y, std.math.nan(f32));
+                    var args = case.arguments(0, tokens);
+                    args.tuning = &tuning;
+                    case.run(args, 0, groups);
+                    for (0..tokens) |token| {
+                        const start = token * case.y_stride;
+                        try testing.expectEqualSlices(u32, @ptrCast(fixed[start..][0..case.sample.rows]), @ptrCast(case.y[start..][0..case.sample.rows]));
+                    }
+                }
+            }
+        }
+    }
+}
+
+test "a tuning has bounds" {
+    try testing.expect(table.Tuning.fixed.valid());
+    var tuning: table.Tuning = .fixed;
+    tuning.packed_distance = table.Tuning.distance_max + 64;
+    try testing.expect(!tuning.valid());
+    tuning.packed_distance = 100;
+    try testing.expect(!tuning.valid());
+    tuning = .fixed;
+    tuning.float_lines = 3;
+    try testing.expect(!tuning.valid());
+    tuning = .fixed;
+    for ([_]u32{ 0, table.Tuning.few_tokens_max + 1 }) |few_tokens| {
+        tuning.few_tokens = few_tokens;
+        try testing.expect(!tuning.valid());
     }
 }
 

@@ -61,6 +61,55 @@ pub const Pack = extern struct {
     scales: [*]u8,
 };
 
+/// Cache lines that are asked for with each block of weights that is multiplied.
+pub const Ahead = enum(u32) {
+    none = 0,
+    /// One: it keeps the processor's own prefetching on its way.
+    first = 1,
+    all = 2,
+};
+
+/// What differs by machine and changes no bit of any result: how the weights of a few tokens' product are asked for ahead, into
+/// the second-level cache, and how many tokens are few. src/engine/tuning.ts chooses.
+pub const Tuning = extern struct {
+    /// Bytes between what is multiplied and what is asked for; codes of eight bits.
+    byte_distance: u32,
+    /// An `Ahead`.
+    byte_lines: u32,
+    /// The same of narrower codes, which are decoded first.
+    packed_distance: u32,
+    packed_lines: u32,
+    /// The same of float weights.
+    float_distance: u32,
+    float_lines: u32,
+    /// Up to this many tokens decode packed codes in registers; more unpack a group once and reuse it.
+    few_tokens: u32,
+
+    pub const distance_max = 1 << 16;
+    pub const few_tokens_max = 16;
+
+    /// Where nothing was measured.
+    pub const fixed: Tuning = .{
+        .byte_distance = 16384,
+        .byte_lines = @intFromEnum(Ahead.first),
+        .packed_distance = 8192,
+        .packed_lines = @intFromEnum(Ahead.all),
+        .float_distance = 0,
+        .float_lines = @intFromEnum(Ahead.none),
+        .few_tokens = 8,
+    };
+
+    pub fn valid(tuning: Tuning) bool {
+        for ([_]u32{ tuning.byte_distance, tuning.packed_distance, tuning.float_distance }) |distance| {
+            if (distance > distance_max or distance % 64 != 0) return false;
+        }
+        for ([_]u32{ tuning.byte_lines, tuning.packed_lines, tuning.float_lines }) |lines| {
+            if (lines > @intFromEnum(Ahead.all)) return false;
+        }
+        return tuning.few_tokens >= 1 and tuning.few_tokens <= few_tokens_max;
+    }
+};
+
 /// y[token][row] = Σ_column weight[row][column] · x[token][column] (+ bias[row]) (+ y[token][row] if `accumulate`).
 /// Units: groups of 16 rows. `y_stride` ≥ rows rounded up to 16; the pad of y may be written with anything.
 pub const MatMul = extern struct {
@@ -81,6 +130,7 @@ pub const MatMul = extern struct {
     accumulate: u32,
     /// After the product and the bias: y = soft_cap · tanh(y / soft_cap) when above 0.
     soft_cap: f32,
+    tuning: *const Tuning = &.fixed,
 };
 
 /// out[token] = scale · weight[tokens[token]] as float32. Units: tokens.

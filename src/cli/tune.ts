@@ -1,0 +1,64 @@
+// `tinyai tune`: measures by hand what this machine prefers, and shows what was tried.
+
+import type { Command } from "commander";
+import { checkInteger } from "../check.ts";
+import { chooseLevel, cpu } from "../engine/cpu.ts";
+import { openLibrary } from "../engine/library.ts";
+import type { Knob, Prefetch, Tried } from "../engine/tuning.ts";
+import { EngineError } from "../errors.ts";
+import { tuneMachine } from "../tuning.ts";
+
+function formatValue(value: Prefetch | number): string {
+  if (typeof value === "number") return `up to ${value} tokens`;
+  if (value.lines === "none") return "none";
+  return `${value.lines === "all" ? "all lines" : "a line of each block"}, ${value.distance} bytes ahead`;
+}
+
+const titles: Readonly<Record<Knob, string>> = {
+  byte: "prefetching of 8-bit codes",
+  packed: "prefetching of packed codes",
+  float: "prefetching of float values",
+  fewTokens: "tokens that decode packed codes four at a time",
+};
+
+function formatTried({ knob, values, chosen }: Tried): string {
+  const usual = values[0]?.time_ns ?? Number.NaN;
+  const lines = values.map(({ value, time_ns }, index) => {
+    const change = index === 0 ? "without tuning" : `${((time_ns / usual - 1) * 100).toFixed(1)} % of time`;
+    return `  ${Bun.deepEquals(value, chosen) ? "*" : " "} ${formatValue(value).padEnd(40)}${change}\n`;
+  });
+  return `${titles[knob]}\n${lines.join("")}`;
+}
+
+/** Adds `tinyai tune`. */
+export function registerTune(program: Command): void {
+  program
+    .command("tune")
+    .description("measure what this machine prefers, so that generation is as fast as it can be")
+    .option("--threads <n>", `threads to measure for (default: ${cpu.cores})`)
+    .option("--json", "print what was measured and chosen as JSON")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  tinyai tune
+  TINYAI_SIMD=avx2 tinyai tune --threads 1
+
+It takes about a quarter of a second and is kept in $TINYAI_HOME/tuning, else in the user's cache folder. Making a model's
+prepared copy does it by itself. No result of a model depends on it. TINYAI_TUNING=off does without.`,
+    )
+    .action(async (options: { threads?: string; json?: boolean }) => {
+      const threads =
+        options.threads === undefined ? cpu.cores : checkInteger("threads", Number(options.threads), 1, 64);
+      const library = await openLibrary();
+      const level = chooseLevel(library, undefined);
+      const tuned = await tuneMachine(library, level.index, threads);
+      if (!tuned) throw new EngineError("the machine could not be measured");
+      if (options.json) process.stdout.write(`${JSON.stringify(tuned)}\n`);
+      else {
+        process.stdout.write(`${level.name}, ${threads} ${threads === 1 ? "thread" : "threads"}\n\n`);
+        process.stdout.write(tuned.tried.map(formatTried).join(""));
+        process.stderr.write(`\n${tuned.path}\n`);
+      }
+    });
+}

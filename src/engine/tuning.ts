@@ -1,0 +1,184 @@
+// What differs by machine and changes no result: how far ahead the weights of a few tokens' product are asked for, how many of
+// them, and how many tokens are few. A table where nothing was measured; candidates, and the choice between them by what they
+// took. It measures on the stand, and stores nothing.
+
+import type { DType } from "../graph/dtype.ts";
+import type { Library } from "./library.ts";
+
+/** With each block of weights that is multiplied, lines of the block `distance` bytes further on are asked for. */
+export interface Prefetch {
+  /** Bytes: 0 to 65,536, a multiple of 64. */
+  readonly distance: number;
+  /** `first`: one line of each block, which keeps the processor's own prefetching on its way. */
+  readonly lines: (typeof prefetchLines)[number];
+}
+
+export interface Tuning {
+  /** By what stands in memory: codes of eight bits, narrower ones, which are decoded first, and float values. */
+  readonly byte: Prefetch;
+  readonly packed: Prefetch;
+  readonly float: Prefetch;
+  /** Up to this many tokens decode packed codes four at a time, 1 to 16; more share what is decoded once into memory. */
+  readonly fewTokens: number;
+}
+
+export type Knob = keyof Tuning;
+
+/** In the order of `Ahead` in zig/kernels/table.zig. */
+export const prefetchLines = ["none", "first", "all"] as const;
+const prefetchKnobs = ["byte", "packed", "float"] as const satisfies readonly Knob[];
+const distanceMax = 65_536;
+const fewTokensMax = 16;
+
+const none: Prefetch = { distance: 0, lines: "none" };
+const first = (distance: number): Prefetch => ({ distance, lines: "first" });
+const all = (distance: number): Prefetch => ({ distance, lines: "all" });
+
+/**
+ * Where nothing was measured: what was best on processors of the Zen generations 3 and 4, and little behind the best on one of
+ * the fifth. Float weights at 256 bits take so many instructions that memory is asked for too late without it.
+ */
+const fixed: Tuning = { byte: first(16_384), packed: all(8192), float: none, fewTokens: 8 };
+const fixedByLevel: Readonly<Record<string, Tuning>> = { avx2: { ...fixed, float: all(4096) } };
+
+export function fixedTuning(level: string): Tuning {
+  return fixedByLevel[level] ?? fixed;
+}
+
+/**
+ * What is tried of each knob beside the fixed value, and on which product. Of packed codes, those with most decoding need
+ * prefetching most; with eight tokens, decoding twice and sharing what was decoded once come near each other.
+ */
+const knobs = {
+  byte: { values: [none, first(4096), first(16_384), all(4096), all(8192)], format: "Q8_0", tokens: 1 },
+  packed: { values: [none, first(8192), all(2048), all(4096), all(8192)], format: "Q6_K", tokens: 1 },
+  float: { values: [none, all(4096), all(8192)], format: "BF16", tokens: 1 },
+  fewTokens: { values: [4, 8], format: "Q4_K", tokens: 8 },
+} as const satisfies { readonly [K in Knob]: { values: readonly Tuning[K][]; format: DType; tokens: number } };
+export const knobNames = Object.keys(knobs) as readonly Knob[];
+
+/** The tunings that differ from `from` in one knob alone, the fixed one first. */
+export function candidatesFor(knob: Knob, from: Tuning): readonly Tuning[] {
+  const others = knobs[knob].values.filter((value) => !Bun.deepEquals(value, from[knob]));
+  return [from, ...others.map((value): Tuning => ({ ...from, [knob]: value }))];
+}
+
+/** The fields of zig/kernels/table.zig's Tuning. @throws {RangeError} if one is out of bounds. */
+export function encodeTuning(tuning: Tuning): Uint32Array<ArrayBuffer> {
+  if (!isTuning(tuning)) throw new RangeError("a tuning is out of bounds");
+  const prefetches = prefetchKnobs.flatMap((knob) => [
+    tuning[knob].distance,
+    prefetchLines.indexOf(tuning[knob].lines),
+  ]);
+  return Uint32Array.from([...prefetches, tuning.fewTokens]);
+}
+
+/** Whether it has every knob, within the bounds. */
+export function isTuning(value: unknown): value is Tuning {
+  if (!isRecord(value) || !prefetchKnobs.every((knob) => isPrefetch(value[knob]))) return false;
+  return isWhole(value["fewTokens"], 1, fewTokensMax);
+}
+
+function isWhole(value: unknown, minimum: number, maximum: number): value is number {
+  return Number.isInteger(value) && Number(value) >= minimum && Number(value) <= maximum;
+}
+
+function isPrefetch(value: unknown): value is Prefetch {
+  if (!isRecord(value)) return false;
+  const { distance, lines } = value;
+  return (
+    isWhole(distance, 0, distanceMax) && distance % 64 === 0 && (prefetchLines as readonly unknown[]).includes(lines)
+  );
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A candidate must be this much faster than the fixed one: less is the machine's unrest. */
+export const gainMin = 0.03;
+
+/**
+ * The candidate that takes the shortest time, if it is shorter than the first one's by `gainMin`; else the first one.
+ * @param times for each candidate, what its runs took.
+ */
+export function chooseFastest<T>(tried: readonly T[], times: readonly (readonly number[])[]): T {
+  const medians = times.map(medianOf);
+  const [usual = Number.NaN] = medians;
+  const best = medians.indexOf(Math.min(...medians));
+  const chosen = (medians[best] ?? Number.NaN) <= usual * (1 - gainMin) ? tried[best] : tried[0];
+  if (chosen === undefined) throw new RangeError("there is nothing to choose from");
+  return chosen;
+}
+
+function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? Number.NaN;
+}
+
+export interface TuneOptions {
+  /** Index of the instruction-set level in `library.levels`. */
+  readonly level: number;
+  readonly threadCount: number;
+  /** Asked before every slice of a few milliseconds; true: it gives up. */
+  readonly giveUp?: (() => boolean) | undefined;
+}
+
+/** A knob's values, the fixed one first, with the median of what each took, in ns, and the one chosen. */
+export interface Tried {
+  readonly knob: Knob;
+  readonly values: readonly { readonly value: Prefetch | number; readonly time_ns: number }[];
+  readonly chosen: Prefetch | number;
+}
+
+/**
+ * A product's shape, and enough copies that most caches do not hold them. Small models have small matrices, at whose end what
+ * was asked for too far ahead is lost; large ones hardly mind.
+ */
+const shape = { rows: 2048, columns: 1024, workingBytes: 64 << 20 } as const;
+/** What a knob's candidates run in turns. With the operands' making, the whole takes about 250 ms. */
+const turnsTime_ns = 30e6;
+const roundsMin = 5;
+
+/**
+ * Measures the candidates of every knob in turns, in slices between which others get a turn.
+ * @returns undefined if it gave up.
+ * @throws {EngineError} if memory or threads are refused.
+ */
+export async function measureTuning(
+  library: Library,
+  { level, threadCount, giveUp }: TuneOptions,
+): Promise<{ readonly tuning: Tuning; readonly tried: readonly Tried[] } | undefined> {
+  const { openStand } = await import("./stand.ts");
+  let tuning = fixedTuning(library.levels[level]?.name ?? "");
+  const tried: Tried[] = [];
+  for (const knob of knobNames) {
+    if (giveUp?.()) return undefined;
+    const candidates = candidatesFor(knob, tuning);
+    const times: number[][] = candidates.map(() => []);
+    const { format, tokens } = knobs[knob];
+    const stand = openStand(library, { kernel: "matmul", format, tokens, ...shape }, { level, threadCount });
+    try {
+      stand.run(1);
+      for (let spent_ns = 0, round = 0; spent_ns < turnsTime_ns || round < roundsMin; round++) {
+        await new Promise((resolve) => setImmediate(resolve));
+        if (giveUp?.()) return undefined;
+        for (const [index, candidate] of candidates.entries()) {
+          stand.tune(candidate);
+          const time_ns = stand.run(1);
+          times[index]?.push(time_ns);
+          spent_ns += time_ns;
+        }
+      }
+    } finally {
+      stand.close();
+    }
+    tuning = chooseFastest(candidates, times);
+    const values = candidates.map((candidate, index) => ({
+      value: candidate[knob],
+      time_ns: medianOf(times[index] ?? []),
+    }));
+    tried.push({ knob, values, chosen: tuning[knob] });
+  }
+  return { tuning, tried };
+}
