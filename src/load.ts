@@ -33,6 +33,7 @@ import type { ModelFile, PackedWeights } from "./model/file.ts";
 import { openGguf } from "./model/gguf.ts";
 import { isPrepared, readHead } from "./model/prepared.ts";
 import { resolveModel } from "./model/resolve.ts";
+import { type KvDType, kvBlock } from "./plan/formats.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
 import {
@@ -75,6 +76,11 @@ export interface LoadOptions {
    * memory that no running one needs, up to `maxBytes`; the longest unused gives way. Default true, with 256 MiB.
    */
   readonly prefixCache?: boolean | { readonly maxBytes?: number | undefined } | undefined;
+  /**
+   * How keys and values are kept: "f16", or "q8_0", which takes little more than half the memory and rounds them to 8 bits.
+   * The latter needs heads whose width is a multiple of 32, as all but the oddest models have. Default "f16".
+   */
+  readonly kvCache?: "f16" | "q8_0" | undefined;
   /**
    * Whether the model's prepared copy in the cache is used, and made after the first opening. It opens in a fraction of the
    * time and is shared between processes. Default true.
@@ -139,6 +145,7 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
       const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
       throw new OptionError("contextLength", problem);
     }
+    checkHeadWidths(graph, checked.kvDtype);
     level = chooseLevel(library, checked.simdLevel);
     plan = planForMemory(file, graph, checked);
   } catch (error) {
@@ -512,6 +519,7 @@ const loadKeys = [
   "contextLength",
   "batchSize",
   "prefixCache",
+  "kvCache",
   "prepared",
   "tuning",
   "onProgress",
@@ -553,6 +561,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
         : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
     batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
     keptBytesMax: checkPrefixCache(options.prefixCache),
+    kvDtype: checkKvCache(options.kvCache),
     prepared: checkBoolean("prepared", prepared),
     tuning: chooseTuning(checkTuning(options.tuning)),
   };
@@ -571,6 +580,21 @@ function checkPrefixCache(option: LoadOptions["prefixCache"] = true): number {
   }
   checkKeys("prefixCache", option, ["maxBytes"]);
   return checkInteger("prefixCache.maxBytes", option.maxBytes ?? keptBytesDefault, 1, 2 ** 44);
+}
+
+function checkKvCache(option: unknown = "f16"): KvDType {
+  if (option === "f16") return "F16";
+  if (option === "q8_0") return "Q8_0";
+  throw new OptionError("kvCache", `is ${describe(option)}; "f16" or "q8_0" is expected`);
+}
+
+function checkHeadWidths(graph: Graph, kvDtype: KvDType): void {
+  const block = kvBlock(kvDtype);
+  for (const node of graph.nodes) {
+    if (node.kind !== "attention" || node.shape.headWidth % block === 0) continue;
+    const widths = `needs heads whose width is a multiple of ${block}, and those of ${node.name} have ${node.shape.headWidth}`;
+    throw new OptionError("kvCache", `is "${kvDtype.toLowerCase()}", which ${widths}; leave it out`);
+  }
 }
 
 function checkAffinity(affinity: unknown): readonly number[] | undefined {
@@ -627,6 +651,7 @@ function planForMemory(file: ModelFile, graph: Graph, checked: ReturnType<typeof
         chunkPositions: stepRows,
         kvBytesMax,
         keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
+        kvDtype: checked.kvDtype,
         packedWeights: file.packedWeights,
       });
     const roomy = planFor(available / 2);
@@ -646,6 +671,6 @@ function tooLarge(path: string, plan: Plan, needed: number, available: number): 
   return new EngineError(
     `${path}: needs ${megabytes(needed)} of memory (${megabytes(plan.weightsBytes)} of weights, ${megabytes(plan.arenaBytes)} of activations, ` +
       `${megabytes(plan.kvBytesPerSequence)} of KV cache for ${plan.options.contextMax} positions), but ${megabytes(available)} are available; ` +
-      "use a shorter context (contextLength, --context), a smaller model, or free memory",
+      "use a shorter context (contextLength, --context), keys and values of 8 bits (kvCache, --kv-cache q8_0), a smaller model, or free memory",
   );
 }

@@ -502,6 +502,8 @@ pub const Executor = struct {
             .table_stride = group.table_stride,
             .key_offset = descriptor.key_offset,
             .value_offset = descriptor.value_offset,
+            .key_format = @enumFromInt(descriptor.key_format),
+            .value_format = @enumFromInt(descriptor.value_format),
         };
     }
 

@@ -123,6 +123,9 @@ pub const Op = extern struct {
 /// Where one layer's keys and values lie in the pages of its group.
 pub const KvLayer = extern struct {
     group: u32,
+    /// `table.Format.f16` or `q8_0`.
+    key_format: u32,
+    value_format: u32,
     reserved: u32,
     key_offset: u64,
     value_offset: u64,
@@ -417,9 +420,26 @@ pub const View = struct {
                 .attention, .attention_merge => op.u[4],
                 else => null,
             };
-            if (kv_layer) |layer| if (layer >= header.kv_layer_count) return error.Program;
+            if (kv_layer) |layer| {
+                if (layer >= header.kv_layer_count) return error.Program;
+                try view.checkKvLayer(view.kv_layers[layer], op.u[1], op.u[2]);
+            }
         }
-        for (view.kv_layers) |layer| if (layer.group >= header.kv_group_count) return error.Program;
         for (view.kv_groups) |group| if (group.page_count == 0 or group.page_count > 1 << 31 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
+    }
+
+    /// The keys and values of a layer's heads lie within its group's pages.
+    fn checkKvLayer(view: View, layer: KvLayer, kv_heads: u64, head_width: u32) error{Program}!void {
+        if (layer.group >= view.kv_groups.len or kv_heads > 1 << 16 or head_width > 1 << 16) return error.Program;
+        const page_bytes = view.kv_groups[layer.group].page_bytes;
+        for ([_]u32{ layer.key_format, layer.value_format }, [_]u64{ layer.key_offset, layer.value_offset }) |format, offset| {
+            const known: table.Format = switch (format) {
+                @intFromEnum(table.Format.f16) => .f16,
+                @intFromEnum(table.Format.q8_0) => if (head_width % table.kv_block == 0) .q8_0 else return error.Program,
+                else => return error.Program,
+            };
+            const bytes = kv_heads * table.kvHeadBytes(known, head_width);
+            if (offset % 64 != 0 or offset > page_bytes or bytes > page_bytes - offset) return error.Program;
+        }
     }
 };

@@ -15,6 +15,7 @@ export interface ModelFlags {
   readonly simdLevel?: string;
   readonly context?: string;
   readonly batchSize?: string;
+  readonly kvCache?: string;
   /** False where `--no-prepared` was given. */
   readonly prepared?: boolean;
 }
@@ -43,6 +44,7 @@ export function addModelFlags(command: Command): Command {
     .option("--simd-level <level>", "0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default)")
     .option("--context <positions>", "positions a sequence may have (default: the model's limit)")
     .option("--batch-size <sequences>", "sequences a step at most (default: 16)")
+    .option("--kv-cache <format>", "how keys and values are kept: f16 (default), or q8_0 in half the memory")
     .option("--no-prepared", "neither use nor make the model's prepared copy in the cache");
 }
 
@@ -105,6 +107,8 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
     ...(level === undefined ? {} : { simd: { level } }),
     contextLength: numberFlag("context", flags.context) ?? defaults.contextLength,
     batchSize: numberFlag("batch-size", flags.batchSize) ?? defaults.batchSize,
+    // Checked where it is used.
+    kvCache: (flags.kvCache ?? defaults.kvCache) as LoadOptions["kvCache"],
     prepared: flags.prepared ?? defaults.prepared,
     signal: interruption(),
     onProgress(done, total) {

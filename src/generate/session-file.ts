@@ -17,7 +17,7 @@ import { isSystemError, syncFolder, writeAll } from "../files.ts";
 import { alignUp } from "../plan/layout.ts";
 import type { KvGroupPlan } from "../plan/plan.ts";
 
-const version = 1;
+const version = 2;
 const magic = new TextEncoder().encode("TinyAIKV");
 const alignment = 64;
 const prologueBytes = 16;
@@ -41,12 +41,13 @@ interface Description {
   readonly groups: readonly {
     readonly window: number;
     readonly layers: readonly number[];
+    readonly dtype: string;
     readonly pageBytes: number;
   }[];
 }
 
 function describe({ model, level, groups }: SessionBinding, tokens: number): Description {
-  const places = groups.map(({ window, layers, pageBytes }) => ({ window, layers, pageBytes }));
+  const places = groups.map(({ window, layers, dtype, pageBytes }) => ({ window, layers, dtype, pageBytes }));
   return { version, tokens, model, level, groups: places };
 }
 
@@ -264,8 +265,8 @@ function checkBinding(path: string, found: Description, binding: SessionBinding)
     throw new SessionFileError(path, `${problem}: set TINYAI_SIMD=${found.level}, or begin a new session`);
   }
   if (JSON.stringify(found.groups) !== JSON.stringify(expected.groups)) {
-    const problem = "was saved with another layout of keys and values, as other context lengths have";
-    throw new SessionFileError(path, `${problem}; use the same contextLength, or begin a new session`);
+    const problem = "was saved with another layout of keys and values, as other context lengths and cache formats have";
+    throw new SessionFileError(path, `${problem}; use the same contextLength and kvCache, or begin a new session`);
   }
 }
 

@@ -2,6 +2,7 @@
 // zig/kernels/format.zig, where the packed layout is described; a test compares the two.
 
 import type { DType } from "../graph/dtype.ts";
+import { pagePositions } from "./layout.ts";
 
 interface PackedFormat {
   /** `Format` in zig/kernels/table.zig. */
@@ -61,6 +62,21 @@ export function packedBytes(dtype: DType, rows: number, columns: number): { weig
     weight: round((groups * groupRows * stored * bits) / 8),
     scales: round(groups * (columns / superColumns) * scaleBytes),
   };
+}
+
+/** Formats in which keys and values can be kept. */
+export type KvDType = "F16" | "Q8_0";
+
+/** Dimensions of a position that share a scale: a head's width must be a multiple of it. */
+export function kvBlock(dtype: KvDType): number {
+  return formats[dtype].superColumns;
+}
+
+/** Bytes of one KV head's keys, or of its values, in a page: the values, and a float16 scale for each block. */
+export function kvHeadBytes(dtype: KvDType, headWidth: number): number {
+  const { bits, superColumns } = formats[dtype];
+  const scales = superColumns > 1 ? headWidth / superColumns : 0;
+  return pagePositions * ((headWidth * bits) / 8 + scales * 2);
 }
 
 /** Bytes of a row of int8 activations: quants, a float32 scale for every 32, an int32 sum for every 16, rounded up to 64. */

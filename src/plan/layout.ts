@@ -168,6 +168,8 @@ export const Op = new Struct("Op", [
 
 export const KvLayer = new Struct("KvLayer", [
   ["group", "u32"],
+  ["key_format", "u32"],
+  ["value_format", "u32"],
   ["reserved", "u32"],
   ["key_offset", "u64"],
   ["value_offset", "u64"],

@@ -3,7 +3,7 @@
 
 import type { Graph, Vector, Weight } from "../graph/graph.ts";
 import { planArena } from "./arena.ts";
-import { formatNumber, packedBytes, quantizedRowBytes } from "./formats.ts";
+import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, quantizedRowBytes } from "./formats.ts";
 import * as layout from "./layout.ts";
 import { type Buffer, type LoweredOp, lower, type Operand } from "./lower.ts";
 
@@ -23,6 +23,8 @@ export interface PlanOptions {
   readonly kvBytesMax: number;
   /** Bytes of pages that keep what finished sequences left in them, for prompts that begin alike; 0: none are kept. */
   readonly keptBytesMax: number;
+  /** Format of keys and values. Default F16; Q8_0 needs heads whose width is a multiple of 32. */
+  readonly kvDtype?: KvDType | undefined;
   /** The part of the model file that holds all matrices packed, to be mapped; undefined: they are packed when loaded. */
   readonly packedWeights?: { readonly offset: number; readonly bytes: number } | undefined;
 }
@@ -33,7 +35,7 @@ export interface PlannedOp {
   readonly name: string;
   readonly kind: layout.OpKind;
   readonly layer: number;
-  /** Format of the weight it reads, in lower case, if it reads one. */
+  /** Format of the weight it reads, or of the keys and values, in lower case, if it reads any. */
   readonly format: string | undefined;
   /** Bytes read once a step, whatever its rows: weights. */
   readonly bytesPerStep: number;
@@ -57,6 +59,8 @@ export interface PackedMatrix {
 export interface KvGroupPlan {
   readonly window: number;
   readonly layers: readonly number[];
+  /** Format of its layers' keys and values. */
+  readonly dtype: KvDType;
   readonly pageBytes: number;
   readonly pageCount: number;
   /** Pages that nobody holds keep what they hold, up to this many. */
@@ -108,6 +112,8 @@ interface KvPlan {
 /** A layer's fields as `layout.KvLayer` writes them. */
 interface KvPlace {
   readonly group: number;
+  readonly key_format: number;
+  readonly value_format: number;
   readonly key_offset: number;
   readonly value_offset: number;
 }
@@ -126,6 +132,7 @@ export function pagesNeeded(window: number, positions: number, rowsMax: number):
 class Planner {
   readonly #options: PlanOptions;
   readonly #graph: Graph;
+  readonly #kvDtype: KvDType;
   readonly #lowered;
   readonly #tensors: PlacedTensor[] = [];
   readonly #weights = new Map<string, number>();
@@ -141,6 +148,7 @@ class Planner {
   constructor(graph: Graph, options: PlanOptions) {
     this.#graph = graph;
     this.#options = options;
+    this.#kvDtype = options.kvDtype ?? "F16";
     this.#lowered = lower(graph, options.contextMax);
     this.#weightsBytes = options.packedWeights?.bytes ?? 0;
     this.#sourceBytes = this.#weightsBytes;
@@ -155,7 +163,7 @@ class Planner {
     const program = this.#encode(encoded, kv, arenaBytes, logitsTensor);
     return {
       options: this.#options,
-      ops: ops.map((op, index) => describe(op, index)),
+      ops: ops.map((op, index) => describe(op, index, this.#kvDtype)),
       vocabulary: this.#graph.vocabulary,
       weightsBytes: this.#weightsBytes,
       matrices: this.#matrices,
@@ -293,6 +301,8 @@ class Planner {
   #planKv(): KvPlan {
     const { kvLayers } = this.#lowered;
     const { contextMax, batchMax, rowsMax, kvBytesMax, keptBytesMax } = this.#options;
+    const dtype = this.#kvDtype;
+    const format = formatNumber(dtype);
     // A window as long as the context is no window.
     const windows = [...new Set(kvLayers.map((layer) => (layer.window >= contextMax ? 0 : layer.window)))];
     if (windows.length > layout.kvGroupsMax) throw new RangeError(`${windows.length} different attention windows`);
@@ -302,9 +312,11 @@ class Planner {
       const layers: number[] = [];
       kvLayers.forEach((layer, index) => {
         if ((layer.window >= contextMax ? 0 : layer.window) !== window) return;
-        // float16 keys, then values: layout in zig/kernels/table.zig.
-        const half = layout.alignUp(layer.kvHeads * layer.headWidth * layout.pagePositions * 2, alignment);
-        places[index] = { group, key_offset: pageBytes, value_offset: pageBytes + half };
+        if (layer.headWidth % kvBlock(dtype) !== 0) throw new RangeError(`heads of ${layer.headWidth} in ${dtype}`);
+        // Keys, then values: layout in zig/kernels/table.zig.
+        const half = layout.alignUp(layer.kvHeads * kvHeadBytes(dtype, layer.headWidth), alignment);
+        const formats = { key_format: format, value_format: format };
+        places[index] = { group, ...formats, key_offset: pageBytes, value_offset: pageBytes + half };
         pageBytes += 2 * half;
         layers.push(index);
       });
@@ -324,7 +336,7 @@ class Planner {
         const running = Math.max(pagesPerSequence, Math.floor(pagesPerSequence * sequences));
         const pageCount = running + Math.min(keptLimit, pagesIn(ownBytes, pageBytes));
         const keptMax = Math.min(keptLimit, pageCount, pagesIn(keptBytesMax, pageBytes));
-        return { window, layers, pageBytes, pageCount, keptMax };
+        return { window, layers, dtype, pageBytes, pageCount, keptMax };
       }),
     };
   }
@@ -398,7 +410,7 @@ function strideOf(buffer: Buffer): number {
 }
 
 /** What an op costs, from its operands alone. */
-function describe(op: LoweredOp, index: number): PlannedOp {
+function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
   let bytesPerStep = 0;
   let bytesPerRow = 0;
   let operationsPerRow = 0;
@@ -427,7 +439,8 @@ function describe(op: LoweredOp, index: number): PlannedOp {
   }
   if (op.kind === "attention") {
     const [heads = 0, kvHeads = 0, headWidth = 0] = op.u;
-    bytesPerPosition = kvHeads * headWidth * 2 * 2;
+    format = kvDtype.toLowerCase();
+    bytesPerPosition = (kvHeads * kvHeadBytes(kvDtype, headWidth) * 2) / layout.pagePositions;
     operationsPerPosition = heads * headWidth * 2 * 2;
     operationsPerRow = 0;
   }

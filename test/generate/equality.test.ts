@@ -2,14 +2,21 @@
 // others, whenever it joined, on any number of threads, whole or token by token.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpu, type GenerateOptions, type GenerateResult, loadModel, type Model } from "../../src/index.ts";
+import {
+  cpu,
+  type GenerateOptions,
+  type GenerateResult,
+  type LoadOptions,
+  loadModel,
+  type Model,
+} from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { type TinyModelOptions, writeTinyModel } from "../support/gguf-writer.ts";
 import { Random } from "../support/random.ts";
 
 const folder = temporaryFolder();
 
-const shapes: Record<string, TinyModelOptions> = {
+const shapes: Record<string, TinyModelOptions & Pick<LoadOptions, "kvCache">> = {
   "gemma3 in Q8_0 with windows": { architecture: "gemma3", dtype: "Q8_0", layers: 6 },
   "llama in Q4_0": { architecture: "llama", dtype: "Q4_0" },
   "qwen2 in F16": { architecture: "qwen2", dtype: "F16" },
@@ -20,6 +27,20 @@ const shapes: Record<string, TinyModelOptions> = {
     embeddingDtype: "Q6_K",
     tied: true,
     ffn: 256,
+  },
+  "gemma3 in Q8_0 with windows, keys and values in Q8_0": {
+    architecture: "gemma3",
+    dtype: "Q8_0",
+    layers: 6,
+    headWidth: 32,
+    kvCache: "q8_0",
+  },
+  "llama in F16 with ten heads to a key, keys and values in Q8_0": {
+    architecture: "llama",
+    heads: 10,
+    kvHeads: 1,
+    headWidth: 96,
+    kvCache: "q8_0",
   },
 };
 
@@ -72,11 +93,11 @@ async function joining(model: Model, options: GenerateOptions) {
   return (await Promise.all(results)).map(essence);
 }
 
-for (const [name, shape] of Object.entries(shapes)) {
+for (const [name, { kvCache, ...shape }] of Object.entries(shapes)) {
   describe(name, async () => {
     const path = folder.file(`${name}.gguf`);
     writeTinyModel(path, { context: 1024, ...shape });
-    const model = await loadModel(path, { threads: { count: 1 }, ...everyPrompt });
+    const model = await loadModel(path, { threads: { count: 1 }, kvCache, ...everyPrompt });
     afterAll(() => model.close());
 
     for (const [kind, options] of Object.entries({ greedy, sampled })) {
@@ -86,6 +107,7 @@ for (const [name, shape] of Object.entries(shapes)) {
         await using threads = await loadModel(path, {
           threads: { count: Math.min(2, cpu.cores) },
           batchSize: 5,
+          kvCache,
           ...everyPrompt,
         });
         expect(await joining(threads, options)).toEqual(expected);

@@ -187,6 +187,8 @@ describe("an option of loading", () => {
     ["65 sequences", { batchSize: 65 }, "batchSize"],
     ["a context of 15", { contextLength: 15 }, "contextLength"],
     ["a context longer than the model's", { contextLength: 513 }, "contextLength"],
+    ["keys and values in an unknown format", { kvCache: "q4_0" as never }, "kvCache"],
+    ["keys and values in Q8_0 where heads are 16 wide", { kvCache: "q8_0" }, "kvCache"],
     ["an unknown option", { contextlength: 5 } as never, "options.contextlength"],
     ["a signal that is none", { signal: 5 as never }, "signal"],
     ["a progress function that is none", { onProgress: 5 as never }, "onProgress"],

@@ -3,7 +3,14 @@
 
 import { afterAll, describe, expect, test } from "bun:test";
 import { openLibrary } from "../../src/engine/library.ts";
-import { type GenerateOptions, type GenerateResult, loadModel, type Model, OptionError } from "../../src/index.ts";
+import {
+  type GenerateOptions,
+  type GenerateResult,
+  type LoadOptions,
+  loadModel,
+  type Model,
+  OptionError,
+} from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
 import { type TinyModelOptions, writeTinyModel } from "../support/tiny-model.ts";
@@ -16,10 +23,18 @@ afterAll(() => {
 });
 const levels = (await openLibrary()).levels.filter(({ supported }) => supported).map(({ name }) => name);
 
-const shapes: Record<string, TinyModelOptions> = {
+const shapes: Record<string, TinyModelOptions & Pick<LoadOptions, "kvCache">> = {
   "gemma3 in Q8_0 with windows of 100": { architecture: "gemma3", dtype: "Q8_0", layers: 6, slidingWindow: 100 },
   "llama in F16": { architecture: "llama", dtype: "F16" },
   "qwen3 in Q4_0": { architecture: "qwen3", dtype: "Q4_0" },
+  "gemma3 in Q4_0 with windows of 100, keys and values in Q8_0": {
+    architecture: "gemma3",
+    dtype: "Q4_0",
+    layers: 6,
+    slidingWindow: 100,
+    headWidth: 64,
+    kvCache: "q8_0",
+  },
 };
 
 const random = new Random(41);
@@ -47,12 +62,12 @@ async function fresh(model: Model, prompt: Uint32Array, options: GenerateOptions
 const commonLengths = [5, 63, 64, 65, 100, 128, 255, 256, 257, 300, 384, 511, 512, 540];
 
 for (const level of levels) {
-  for (const [name, shape] of Object.entries(shapes)) {
+  for (const [name, { kvCache, ...shape }] of Object.entries(shapes)) {
     describe(`${name} at ${level}`, async () => {
       const path = folder.file(`${name}.gguf`);
       writeTinyModel(path, { context: 1024, ...shape });
       process.env["TINYAI_SIMD"] = level;
-      const model = await loadModel(path);
+      const model = await loadModel(path, { kvCache });
       afterAll(() => model.close());
 
       test("prompts that part from an ended sequence's anywhere", async () => {

@@ -9,6 +9,7 @@ import {
   EngineError,
   type GenerateOptions,
   type GenerateResult,
+  type LoadOptions,
   loadModel,
   type Model,
   OptionError,
@@ -23,9 +24,10 @@ const random = new Random(77);
 const tokens = (length: number) => Uint32Array.from({ length }, () => 3 + random.below(500));
 const options: GenerateOptions = { temperature: 0.8, topLogprobs: 2, ignoreEos: true, maxLength: 20, seed: 6 };
 
-const shapes: Record<string, TinyModelOptions> = {
+const shapes: Record<string, TinyModelOptions & Pick<LoadOptions, "kvCache">> = {
   "gemma3 with windows of 100": { architecture: "gemma3", dtype: "Q8_0", layers: 7, slidingWindow: 100 },
   llama: { architecture: "llama", dtype: "F16" },
+  "qwen3 with keys and values in Q8_0": { architecture: "qwen3", dtype: "Q4_0", headWidth: 32, kvCache: "q8_0" },
 };
 
 function essence({ tokens, logprobs, top, text, finish }: GenerateResult) {
@@ -44,13 +46,13 @@ async function fresh(model: Model, prompt: Uint32Array): Promise<GenerateResult>
   return model.generate(prompt, { ...options, cachePrompt: false });
 }
 
-for (const [name, shape] of Object.entries(shapes)) {
+for (const [name, { kvCache, ...shape }] of Object.entries(shapes)) {
   describe(`a session of ${name}`, () => {
     const path = folder.file(`${name}.gguf`);
     writeTinyModel(path, { context: 1024, ...shape });
 
     test("goes on from turn to turn", async () => {
-      await using model = await loadModel(path);
+      await using model = await loadModel(path, { kvCache });
       const session = await model.session();
       for (const length of [30, 1, 64, 200, 7]) {
         const before = session.tokens;
@@ -71,7 +73,7 @@ for (const [name, shape] of Object.entries(shapes)) {
         const turn = tokens(9);
         let whole: Uint32Array;
         {
-          await using model = await loadModel(path);
+          await using model = await loadModel(path, { kvCache });
           const session = await model.session();
           await session.generate(prompt, options);
           whole = session.tokens;
@@ -82,7 +84,7 @@ for (const [name, shape] of Object.entries(shapes)) {
           expect(Buffer.compare(readFileSync(file), bytes)).toBe(0);
         }
         for (const changes of [{}, { prefixCache: false }, { batchSize: 1, prefixCache: { maxBytes: 1 } }]) {
-          await using model = await loadModel(path, changes);
+          await using model = await loadModel(path, { kvCache, ...changes });
           const session = await model.loadSession(file);
           expect(session.tokens).toEqual(whole);
           const result = await session.generate(turn, options);
@@ -181,6 +183,19 @@ describe("a session's file", async () => {
       // Here the windows are as long as the context, so there is one group of pages.
       await using other = await loadModel(windows, { contextLength: 100 });
       await refused(other, file, "contextLength");
+    }
+    // Keys and values of one format are nothing to the other.
+    const wide = folder.file("qwen3 with keys and values in Q8_0.gguf");
+    const rounded = folder.file("rounded.session");
+    {
+      await using owner = await loadModel(wide, { kvCache: "q8_0" });
+      const other = await owner.session();
+      await other.generate(tokens(20), options);
+      await other.save(rounded);
+    }
+    {
+      await using other = await loadModel(wide);
+      await refused(other, rounded, "kvCache");
     }
     const levels = (await openLibrary()).levels.filter(({ supported }) => supported).map(({ name }) => name);
     const level = levels.find((name) => name !== model.simdLevel.name);

@@ -2,18 +2,25 @@
 // without, bit for bit, on texts that repeat and on texts that do not, alone and in batches, to the last position.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { type GenerateOptions, type GenerateResult, loadModel, type Model } from "../../src/index.ts";
+import { type GenerateOptions, type GenerateResult, type LoadOptions, loadModel, type Model } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
 import { type TinyModelOptions, tinyModel, writeTinyModel } from "../support/tiny-model.ts";
 
 const folder = temporaryFolder();
 
-const shapes: Record<string, TinyModelOptions> = {
+const shapes: Record<string, TinyModelOptions & Pick<LoadOptions, "kvCache">> = {
   "gemma3 in Q8_0 with windows": { architecture: "gemma3", dtype: "Q8_0", layers: 6 },
   "gemma3 in Q4_0 with windows of two pages": { architecture: "gemma3", dtype: "Q4_0", layers: 6, slidingWindow: 128 },
   "llama in F16": { architecture: "llama", dtype: "F16" },
   "qwen3 in BF16": { architecture: "qwen3", dtype: "BF16" },
+  "gemma3 in Q8_0 with windows, keys and values in Q8_0": {
+    architecture: "gemma3",
+    dtype: "Q8_0",
+    layers: 6,
+    headWidth: 32,
+    kvCache: "q8_0",
+  },
 };
 
 const random = new Random(19);
@@ -56,11 +63,11 @@ function accepted(results: readonly GenerateResult[]): number {
   return results.reduce((sum, { speculation }) => sum + (speculation?.accepted ?? 0), 0);
 }
 
-for (const [name, shape] of Object.entries(shapes)) {
+for (const [name, { kvCache, ...shape }] of Object.entries(shapes)) {
   describe(name, async () => {
     const path = folder.file(`${name}.gguf`);
     writeTinyModel(path, { context: 512, ...shape });
-    const model = await loadModel(path, { prefixCache: false });
+    const model = await loadModel(path, { kvCache, prefixCache: false });
     afterAll(() => model.close());
 
     for (const [kind, options] of Object.entries(kinds)) {

@@ -49,18 +49,18 @@ const ropes = [1e4, 1e6].map((base) => ({
   scale: 1,
 }));
 
-function attention(g: GraphBuilder, input: Value, dtypes: readonly DType[], window: number): Value {
+function attention(g: GraphBuilder, input: Value, dtypes: readonly DType[], window: number, headWidth = 16): Value {
   const [a = "F32", b = "F32", c = "F32"] = dtypes;
-  const q = g.matmul(input, weight(64, width, a));
-  const k = g.matmul(input, weight(32, width, b));
-  const v = g.matmul(input, weight(32, width, c));
+  const q = g.matmul(input, weight(4 * headWidth, width, a));
+  const k = g.matmul(input, weight(2 * headWidth, width, b));
+  const v = g.matmul(input, weight(2 * headWidth, width, c));
   const [short, long] = ropes;
   const rope = window > 0 ? short : long;
   if (!rope) throw new Error("no rope");
   return g.attention(q, k, v, {
     heads: 4,
     kvHeads: 2,
-    headWidth: 16,
+    headWidth,
     window,
     scale: 0.25,
     softCap: 0,
@@ -382,6 +382,22 @@ describe("the KV cache's plan", () => {
     const all = windows([0, 16]).kvBytesPerSequence;
     expect(windows([0, 16], { kvBytesMax: 2.5 * all }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([80, 5]);
     expect(windows([0, 16], { kvBytesMax: 0 }).kvGroups.map(({ pageCount }) => pageCount)).toEqual([32, 2]);
+  });
+
+  test("takes 34 bytes for 32 keys or values in Q8_0, and says so of what attention reads", () => {
+    const planOf = (kvDtype: PlanOptions["kvDtype"]) => {
+      const g = new GraphBuilder();
+      g.layer(0);
+      const x = g.matmul(attention(g, g.embed(weight(vocabulary, width)), [], 0, 96), weight(width, 4 * 96));
+      return planProgram(finish(g, x), { ...options, kvDtype });
+    };
+    const [half, rounded] = [planOf(undefined), planOf("Q8_0")];
+    expect(half.kvGroups.map(({ dtype, pageBytes }) => [dtype, pageBytes])).toEqual([["F16", 2 * 2 * 96 * 64 * 2]]);
+    expect(rounded.kvGroups.map(({ dtype, pageBytes }) => [dtype, pageBytes])).toEqual([["Q8_0", 2 * 2 * 3 * 34 * 64]]);
+    expect(rounded.kvBytesPerSequence / half.kvBytesPerSequence).toBe(34 / 64);
+    const read = ({ ops }: Plan) => ops.find(({ kind }) => kind === "attention")?.bytesPerPosition;
+    expect([read(half), read(rounded)]).toEqual([2 * 2 * 96 * 2, 2 * 2 * 3 * 34]);
+    expect(() => windows([0], { kvDtype: "Q8_0" })).toThrow("heads of 16");
   });
 
   test("keeps pages of ended sequences, each group the same bytes, in pages of their own where memory allows", () => {

@@ -1,6 +1,7 @@
 // An independent forward pass of the four families in double precision, as plain loops over whole sequences. It takes its
 // weights and metadata from the bytes that the GGUF writer wrote, by the places the writer kept, and shares nothing with the
-// product: no reader, no graph, no kernel. One thing it does as the product is meant to: keys and values are kept in float16.
+// product: no reader, no graph, no kernel. One thing it does as the product is meant to: keys and values are kept in float16,
+// or 32 by 32 as multiples, from −127 to 127, of a float16 number.
 
 import type { DType } from "../../src/model/file.ts";
 import { type BuiltGguf, decodeTensor, tensorTypeNumbers, valueTypeNumbers } from "./gguf-writer.ts";
@@ -16,7 +17,7 @@ interface Matrix {
   readonly values: Float64Array;
 }
 
-export function referenceModel(built: BuiltGguf): ReferenceModel {
+export function referenceModel(built: BuiltGguf, kvCache: "f16" | "q8_0" = "f16"): ReferenceModel {
   const tensors = readTensors(built);
   const metadata = readMetadata(built);
   const family = String(metadata.get("general.architecture"));
@@ -67,8 +68,9 @@ export function referenceModel(built: BuiltGguf): ReferenceModel {
     };
     const normed = rows.map((x) => norm(`${block}.attn_norm`, x));
     const q = normed.map((x, position) => turned("attn_q", apply(`${block}.attn_q`, x), heads, position));
-    const k = normed.map((x, position) => half(turned("attn_k", apply(`${block}.attn_k`, x), kvHeads, position)));
-    const v = normed.map((x) => half(apply(`${block}.attn_v`, x)));
+    const kept = kvCache === "f16" ? half : rounded;
+    const k = normed.map((x, position) => kept(turned("attn_k", apply(`${block}.attn_k`, x), kvHeads, position)));
+    const v = normed.map((x) => kept(apply(`${block}.attn_v`, x)));
     return q.map((query, position) => {
       const out = new Float64Array(heads * headWidth);
       const first = Math.max(0, position - window + 1);
@@ -172,6 +174,18 @@ function rotate(
 
 function half(x: Float64Array): Float64Array {
   return Float64Array.from(Float16Array.from(x));
+}
+
+function rounded(x: Float64Array): Float64Array {
+  const out = new Float64Array(x.length);
+  for (let first = 0; first < x.length; first += 32) {
+    const block = x.subarray(first, first + 32);
+    const [scale = 0] = Float16Array.of(Math.max(...block.map(Math.abs)) / 127);
+    block.forEach((value, index) => {
+      out[first + index] = scale === 0 ? 0 : scale * Math.max(-127, Math.min(127, Math.round(value / scale)));
+    });
+  }
+  return out;
 }
 
 function sum(x: Float64Array, y: Float64Array): Float64Array {

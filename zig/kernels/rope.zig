@@ -127,16 +127,18 @@ pub fn ropeStore(args: *const table.RopeStore, begin: u32, end: u32) callconv(.c
             const k = args.k + row * args.k_stride + head * width;
             if (args.k_norm) |weight| norm.normInPlace(k, weight, width, args.epsilon);
             rotate(args.style, k, cos, args.pair_count);
-            const keys = page + args.kv.key_offset + head * width * table.page_positions * 2;
-            storeColumn(keys + slot * 2, k, width);
+            const keys = page + args.kv.key_offset + head * table.kvHeadBytes(args.kv.key_format, width);
+            switch (args.kv.key_format) {
+                .f16 => storeColumn(keys + slot * 2, k, width),
+                .q8_0 => storeQuantizedColumn(keys, slot, k, width),
+                else => unreachable,
+            }
             const v = args.v + row * args.v_stride + head * width;
-            const values = page + args.kv.value_offset + (head * table.page_positions + slot) * width * 2;
-            var column: usize = 0;
-            while (column < width) : (column += 16) {
-                inline for (0..16 / lanes) |index| {
-                    const at = column + index * lanes;
-                    vec.storeF16(values + at * 2, vec.load(F, v + at));
-                }
+            const values = page + args.kv.value_offset + head * table.kvHeadBytes(args.kv.value_format, width);
+            switch (args.kv.value_format) {
+                .f16 => storeRow(values + slot * width * 2, v, width),
+                .q8_0 => storeQuantizedRow(values, slot, v, width),
+                else => unreachable,
             }
         }
     }
@@ -157,6 +159,60 @@ inline fn storeColumn(column: [*]u8, values: [*]const f32, width: usize) void {
             target.* = half[lane];
         }
     }
+}
+
+/// Writes `width` values as float16, one behind the other.
+inline fn storeRow(row: [*]u8, values: [*]const f32, width: usize) void {
+    var column: usize = 0;
+    while (column < width) : (column += 16) {
+        inline for (0..16 / lanes) |index| {
+            const at = column + index * lanes;
+            vec.storeF16(row + at * 2, vec.load(F, values + at));
+        }
+    }
+}
+
+/// Writes a position's keys of one KV head as Q8_0, where `table.KvView` has them.
+inline fn storeQuantizedColumn(keys: [*]u8, slot: usize, values: [*]const f32, width: usize) void {
+    const quants = keys + table.kvScales(width) * table.page_positions * 2;
+    for (0..table.kvScales(width)) |index| {
+        const block = quantizeBlock(values + index * table.kv_block);
+        vec.store(keys + (index * table.page_positions + slot) * 2, block.scale);
+        for (0..table.kv_block) |at| {
+            quants[(index * table.kv_block + at) * table.page_positions + slot] = @bitCast(block.quants[at]);
+        }
+    }
+}
+
+/// The same with values.
+inline fn storeQuantizedRow(rows: [*]u8, slot: usize, values: [*]const f32, width: usize) void {
+    const quants = rows + table.kvScales(width) * table.page_positions * 2 + slot * width;
+    for (0..table.kvScales(width)) |index| {
+        const block = quantizeBlock(values + index * table.kv_block);
+        vec.store(rows + (slot * table.kvScales(width) + index) * 2, block.scale);
+        vec.store(quants + index * table.kv_block, block.quants);
+    }
+}
+
+const QuantizedBlock = struct { scale: f16, quants: [table.kv_block]i8 };
+
+/// 32 values as int8 multiples of a float16 scale. A value that is not finite, or too large for the scale, makes the scale
+/// not a number: what reads it is to see that it is damaged.
+fn quantizeBlock(source: [*]const f32) QuantizedBlock {
+    const Values = @Vector(table.kv_block, f32);
+    const values = vec.load(Values, source);
+    const magnitudes = @abs(values);
+    if (!@reduce(.And, magnitudes <= @as(Values, @splat(127 * 65504)))) {
+        return .{ .scale = std.math.nan(f16), .quants = @splat(1) };
+    }
+    const wanted: @Vector(1, f32) = @splat(vec.max(magnitudes) / 127);
+    const scale: @Vector(1, u16) = @bitCast(vec.toF16(wanted));
+    const stored = vec.fromF16(scale)[0];
+    const inverse: Values = @splat(if (stored > 0) 1 / stored else 0);
+    // The stored scale may be smaller than wanted, by much where it is denormal.
+    const limit: Values = @splat(127);
+    const quants = vec.roundToInt(@max(-limit, @min(limit, values * inverse)));
+    return .{ .scale = @bitCast(scale[0]), .quants = @as(@Vector(table.kv_block, i8), @truncate(quants)) };
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -274,6 +330,8 @@ test "ropeStore normalises, rotates and stores transposed keys and values, every
                 .table_stride = 2,
                 .key_offset = 0,
                 .value_offset = page_bytes / 2,
+                .key_format = .f16,
+                .value_format = .f16,
             },
         };
         ropeStore(&args, 2, rows.len);
@@ -327,4 +385,98 @@ fn reference(x: []const f32, weight: []const f32, angles: []const f32, case: any
         y[j] = b * angles[pair] + a * angles[case.pairs + pair];
     }
     return y;
+}
+
+test "what is stored in Q8_0 lies within half a step, depends on its position alone, and shows what is damaged" {
+    const width = 64;
+    const kv_heads = 2;
+    const columns = kv_heads * width;
+    const half = kv_heads * comptime table.kvHeadBytes(.q8_0, width);
+    const rows = [_]table.Row{ .{ .sequence = 0, .position = 5 }, .{ .sequence = 0, .position = 6 }, .{ .sequence = 0, .position = 63 } };
+    var prng = std.Random.DefaultPrng.init(12);
+    var x: [2][rows.len * columns]f32 = undefined;
+    for (&x) |*values| for (values) |*value| {
+        value.* = prng.random().floatNorm(f32) * 3;
+    };
+    for (&x) |*values| {
+        @memset(values[0..32], 0);
+        for (values[32..64]) |*value| value.* *= 1e-7; // Float16 scales are denormal there.
+        values[100] = -1000;
+        values[columns + 3] = std.math.inf(f32);
+        values[columns + 40] = std.math.nan(f32);
+        values[columns + 70] = 1e30;
+        values[2 * columns + 9] = 127 * 65504;
+    }
+    const q: [0]f32 = .{};
+    const angles: [1]f32 = .{0};
+    var pages: [2][2 * half]u8 align(64) = @splat(@splat(0xee));
+    const page_table = [_]u32{0};
+    for (&pages, 0..) |*page, run| {
+        var k = x[0];
+        const args: table.RopeStore = .{
+            .head_count = 0,
+            .kv_head_count = kv_heads,
+            .head_width = width,
+            .row_count = rows.len,
+            .style = .none,
+            .pair_count = 0,
+            .epsilon = 1e-6,
+            .q = @constCast(&q),
+            .q_stride = 0,
+            .k = &k,
+            .k_stride = columns,
+            .v = &x[1],
+            .v_stride = columns,
+            .q_norm = null,
+            .k_norm = null,
+            .table = &angles,
+            .table_stride = 0,
+            .rows = &rows,
+            .kv = .{
+                .base = page,
+                .page_bytes = page.len,
+                .page_table = &page_table,
+                .table_stride = 1,
+                .key_offset = 0,
+                .value_offset = half,
+                .key_format = .q8_0,
+                .value_format = .q8_0,
+            },
+        };
+        // Whole, and row by row from the last to the first.
+        if (run == 0) ropeStore(&args, 0, rows.len) else for (0..rows.len) |index| {
+            const row: u32 = @intCast(rows.len - 1 - index);
+            ropeStore(&args, row, row + 1);
+        }
+    }
+    try std.testing.expectEqualSlices(u8, &pages[0], &pages[1]);
+    var written: usize = 0;
+    for (rows, 0..) |row, index| for (0..2) |side| for (0..columns) |column| {
+        const at = column % width;
+        const block = at / 32;
+        const head = pages[0][side * half + column / width * (half / kv_heads) ..];
+        const scale_place = if (side == 0) block * 64 + row.position else row.position * 2 + block;
+        const place = if (side == 0) at * 64 + row.position else row.position * width + at;
+        const scale: f16 = @bitCast(std.mem.readInt(u16, head[scale_place * 2 ..][0..2], .little));
+        const quant: i8 = @bitCast(head[2 * 64 * 2 + place]);
+        written += 1;
+        const values = x[side][index * columns ..][column / 32 * 32 ..][0..32];
+        var largest: f64 = 0;
+        var damaged = false;
+        for (values) |value| {
+            if (!(@abs(value) <= 127 * 65504)) damaged = true;
+            largest = @max(largest, @abs(value));
+        }
+        try std.testing.expectEqual(damaged, std.math.isNan(scale));
+        if (damaged) continue;
+        // The nearest float16, of which denormals are 2^-24 apart; the last quant may lie beyond 127 of it.
+        try std.testing.expect(@abs(@as(f64, scale) - largest / 127) <= @max(largest / 127 * 0x1p-11, 0x1p-25));
+        const step = @abs(@as(f64, scale)) / 2 * 1.0001 + 127 * 0x1p-25;
+        const wanted = x[side][index * columns + column];
+        try std.testing.expect(@abs(@as(f64, scale) * @as(f64, @floatFromInt(quant)) - wanted) <= step);
+    };
+    // Nothing else is.
+    var untouched: usize = 0;
+    for (pages[0]) |byte| untouched += @intFromBool(byte == 0xee);
+    try std.testing.expect(untouched >= pages[0].len - written - written / 32 * 2);
 }

@@ -227,8 +227,13 @@ pub const RopeTable = extern struct {
 };
 
 /// The KV cache of one layer. A page of a sequence starts at base + page_table[sequence · table_stride + position / 64] ·
-/// page_bytes. In it, at `key_offset`, keys as f16 [kv_head][head_width][64 positions] (transposed, so that scores of
-/// neighbouring positions fill a vector), and at `value_offset`, values as f16 [kv_head][64 positions][head_width].
+/// page_bytes. In it, at `key_offset`, keys as [kv_head][head_width][64 positions] (transposed, so that scores of
+/// neighbouring positions fill a vector), and at `value_offset`, values as [kv_head][64 positions][head_width].
+///
+/// Their formats are f16 or q8_0. Of the latter, 32 neighbouring dimensions of a position share a float16 scale, so that what
+/// is stored of a position depends on it alone. Before each KV head's int8 quants lie its scales, in the same order:
+/// [head_width / 32][64 positions] of keys, [64 positions][head_width / 32] of values.
+///
 /// Sessions' files hold pages as they are: whoever changes this order raises `version` in src/generate/session-file.ts.
 pub const KvView = extern struct {
     base: [*]u8,
@@ -237,7 +242,27 @@ pub const KvView = extern struct {
     table_stride: u64,
     key_offset: u64,
     value_offset: u64,
+    key_format: Format,
+    value_format: Format,
 };
+
+/// Dimensions of a position that share a scale in the KV cache.
+pub const kv_block = 32;
+
+/// Bytes of one KV head's keys, or of its values, in a page. The same sum as `kvHeadBytes` in src/plan/formats.ts.
+pub fn kvHeadBytes(format: Format, head_width: usize) usize {
+    return page_positions * switch (format) {
+        .f16 => head_width * 2,
+        .q8_0 => head_width + kvScales(head_width) * 2,
+        else => unreachable,
+    };
+}
+
+/// Scales of a position's keys, or of its values, in one KV head.
+pub fn kvScales(head_width: usize) usize {
+    assert(head_width % kv_block == 0);
+    return head_width / kv_block;
+}
 
 pub const RopeStyle = enum(u32) {
     /// No rotation.

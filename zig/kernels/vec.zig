@@ -223,6 +223,11 @@ pub inline fn loadF16(comptime len: comptime_int, pointer: *const anyopaque) @Ve
     return fromF16(load(@Vector(len, u16), pointer));
 }
 
+/// Reads `len` int8 values as float32.
+pub inline fn loadI8(comptime len: comptime_int, pointer: *const anyopaque) @Vector(len, f32) {
+    return @floatFromInt(@as(@Vector(len, i32), load(@Vector(len, i8), pointer)));
+}
+
 /// Writes float32 values as float16.
 pub inline fn storeF16(pointer: *anyopaque, value: anytype) void {
     store(pointer, @as(@Vector(@typeInfo(@TypeOf(value)).vector.len, u16), @bitCast(toF16(value))));
