@@ -16,6 +16,11 @@ pub const Digest = u128;
 
 const none = std.math.maxInt(u32);
 
+/// A pool's first bytes are in small pages of the system, so that a short run touches little memory; a long one reads more
+/// than small pages have translations at hand (generation at depth 4,096 is 7 % faster in huge ones: 118 tokens/s instead of
+/// 110 with qwen2-0.5b in Q4_0, on two cores of a Zen 5).
+const small_bytes = 4 << 20;
+
 /// What is known of a page. All zero: nobody holds it and nothing is in it.
 const Page = struct {
     /// What stands in the page: `count` tokens, the first of which follows the tokens of `before`. 0: nothing that others may
@@ -63,6 +68,7 @@ pub const KvGroup = struct {
         const stride = std.math.divCeil(u32, context_max, page_positions) catch unreachable;
         const base = try system.map(descriptor.page_bytes * page_count, true);
         errdefer system.unmap(base);
+        system.preferHugePages(@alignCast(base[@min(small_bytes, base.len)..]));
         const page_memory = try system.map(@as(u64, page_count) * @sizeOf(Page), true);
         errdefer system.unmap(page_memory);
         const empty = try allocator.alloc(u32, page_count);

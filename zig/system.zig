@@ -47,11 +47,15 @@ pub fn map(bytes: u64, reserve_only: bool) error{OutOfMemory}![]align(4096) u8 {
     if (@hasField(std.c.MAP, "NORESERVE")) flags.NORESERVE = reserve_only;
     const memory = std.c.mmap(null, length, .{ .READ = true, .WRITE = true }, flags, -1, 0);
     if (memory == std.c.MAP_FAILED) return error.OutOfMemory;
-    if (os == .linux and !reserve_only and length >= 2 << 20) {
-        // Huge pages where the system gives them: weights are read end to end once a token.
-        _ = std.c.madvise(@ptrCast(@alignCast(memory)), length, linux.MADV.HUGEPAGE);
-    }
-    return @as([*]align(4096) u8, @ptrCast(@alignCast(memory)))[0..length];
+    const bytes_mapped = @as([*]align(4096) u8, @ptrCast(@alignCast(memory)))[0..length];
+    if (!reserve_only) preferHugePages(bytes_mapped);
+    return bytes_mapped;
+}
+
+/// Asks for huge pages where the system gives them, for what is read end to end once a token. Each comes whole when it is
+/// first written.
+pub fn preferHugePages(memory: []align(4096) u8) void {
+    if (os == .linux and memory.len >= 2 << 20) _ = std.c.madvise(@ptrCast(memory.ptr), memory.len, linux.MADV.HUGEPAGE);
 }
 
 pub fn unmap(memory: []align(4096) u8) void {
