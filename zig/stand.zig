@@ -375,7 +375,7 @@ pub const Stand = struct {
         fill(base, half_pattern);
         const page_table = try stand.words(@as(u64, pages) * stand.copies);
         for (page_table, 0..) |*page, index| page.* = @intCast(index);
-        return .{ .base = base.ptr, .page_bytes = 2 * half, .page_table = page_table.ptr, .table_stride = pages, .key_offset = 0, .value_offset = half };
+        return .{ .base = base.ptr, .page_bytes = 2 * half, .page_table = page_table.ptr, .table_stride = pages, .key_offset = 0, .value_offset = half, .key_format = .f16, .value_format = .f16 };
     }
 
     fn stepRows(stand: *Stand) error{OutOfMemory}![*]table.Row {
