@@ -155,6 +155,14 @@ fn select(items: []Candidate, rank: usize) void {
     }
 }
 
+fn sortBest(items: []Candidate) void {
+    std.sort.pdq(Candidate, items, {}, struct {
+        fn lessThan(_: void, a: Candidate, b: Candidate) bool {
+            return before(a, b);
+        }
+    }.lessThan);
+}
+
 /// Splits `items` around a pivot: those before it on its left. The pivot's place.
 fn partition(items: []Candidate, state: *u64) usize {
     state.* = state.* *% 6364136223846793005 +% 1442695040888963407;
@@ -346,6 +354,8 @@ fn choose(args: *const table.Sample, summary: Summary) u32 {
         cut = args.scratch[params.top_k - 1];
         if (nucleus) {
             const items = args.scratch[0..params.top_k];
+            // In an order that does not depend on the tokens which are left out, and so neither do the sums.
+            sortBest(items);
             cut = selectWeight(items, weights, weights.total(items) * params.top_p);
         }
     } else if (nucleus) {
@@ -394,11 +404,7 @@ pub fn score(args: *table.Score) callconv(.c) void {
     if (keep == 0) return;
     selectBest(args.logits, args.count, keep, args.scratch);
     const best = args.scratch[0..keep];
-    std.sort.pdq(Candidate, best, {}, struct {
-        fn lessThan(_: void, a: Candidate, b: Candidate) bool {
-            return before(a, b);
-        }
-    }.lessThan);
+    sortBest(best);
     for (best, args.top) |candidate, *out| {
         out.* = .{ .token = candidate.token, .logprob = logprobOf(candidate.logprob, summary) };
     }
