@@ -36,6 +36,7 @@ import { resolveModel } from "./model/resolve.ts";
 import { type KvDType, kvBlock } from "./plan/formats.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
+import { screenProblem } from "./plan/screen.ts";
 import {
   findModel,
   findPrepared,
@@ -91,6 +92,14 @@ export interface LoadOptions {
    * nothing was measured. No result depends on it. Default "measured"; `TINYAI_TUNING=off` wins over it.
    */
   readonly tuning?: TuningChoice | undefined;
+  /**
+   * Whether the output head is screened: most of its rows are ruled out by a copy with half the bytes, and only the others are
+   * read. The tokens are the same, bit for bit; they come sooner where the vocabulary is large. It holds for draws that take the
+   * most likely token (`temperature: 0`) or one of the `topK` most likely (1 to 256), in steps of few sequences; what their
+   * tokens' log-probabilities are is then not known, unless `topLogprobs` asks for some. The copy takes memory
+   * (`plan.screenBytes`) and is made while the model loads. Heads in Q8_0 and Q6_K have a screen. Default false.
+   */
+  readonly screening?: boolean | undefined;
   /** Called while the model is being loaded, with bytes done and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -146,6 +155,8 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
       throw new OptionError("contextLength", problem);
     }
     checkHeadWidths(graph, checked.kvDtype);
+    const problem = checked.screening ? screenProblem(graph) : undefined;
+    if (problem !== undefined) throw new OptionError("screening", `is true, but ${problem}; leave it out`);
     level = chooseLevel(library, checked.simdLevel);
     plan = planForMemory(file, graph, checked);
   } catch (error) {
@@ -496,7 +507,7 @@ function isBatch(input: Prompt | readonly Prompt[]): input is readonly Prompt[] 
   return input.length === 0 || typeof first === "string" || Array.isArray(first) || first instanceof Uint32Array;
 }
 
-/** The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to. */
+/** The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to, and a screened product's groups. */
 function describeOps(plan: Plan, level: string): OpInfo[] {
   return plan.ops.map((op) => {
     const attends = op.kind === "attention";
@@ -522,6 +533,7 @@ const loadKeys = [
   "kvCache",
   "prepared",
   "tuning",
+  "screening",
   "onProgress",
   "signal",
 ] as const;
@@ -531,7 +543,15 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
   }
   checkKeys("options", options, loadKeys);
-  const { threads = {}, simd = {}, batchSize = batchSizeDefault, prepared = true, onProgress, signal } = options;
+  const {
+    threads = {},
+    simd = {},
+    batchSize = batchSizeDefault,
+    prepared = true,
+    screening = false,
+    onProgress,
+    signal,
+  } = options;
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw new OptionError("onProgress", `is ${describe(onProgress)}; a function is expected`);
   }
@@ -564,6 +584,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     kvDtype: checkKvCache(options.kvCache),
     prepared: checkBoolean("prepared", prepared),
     tuning: chooseTuning(checkTuning(options.tuning)),
+    screening: checkBoolean("screening", screening),
   };
 }
 
@@ -653,17 +674,23 @@ function planForMemory(file: ModelFile, graph: Graph, checked: ReturnType<typeof
         keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
         kvDtype: checked.kvDtype,
         packedWeights: file.packedWeights,
+        screening: checked.screening,
       });
     const roomy = planFor(available / 2);
     // What the weights leave; one sequence always has its pages.
-    const left = available - roomy.weightsBytes - roomy.constantsBytes - roomy.arenaBytes;
+    const left = available - ownBytes(roomy);
     const plan = left < available / 2 ? planFor(Math.max(0, left)) : roomy;
-    const needed = plan.weightsBytes + plan.constantsBytes + plan.arenaBytes + plan.kvBytesPerSequence;
+    const needed = ownBytes(plan) + plan.kvBytesPerSequence;
     if (needed <= available) return plan;
     if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum)
       throw tooLarge(file.path, plan, needed, available);
     contextMax = Math.floor(contextMax / 2);
   }
+}
+
+/** What a plan takes beside the KV cache. */
+function ownBytes(plan: Plan): number {
+  return plan.weightsBytes + plan.screenBytes + plan.constantsBytes + plan.arenaBytes;
 }
 
 function tooLarge(path: string, plan: Plan, needed: number, available: number): EngineError {

@@ -24,6 +24,9 @@ const table = @import("kernels/table.zig");
 const record_capacity = 1 << 14;
 /// Bytes of the source file that a thread reads and packs at a time.
 const pack_piece_bytes = 512 * 1024;
+/// Tokens whose hidden states show a screen which columns are large, and how far apart they are in the vocabulary: a prime.
+const screen_sample_rows = 32;
+const screen_sample_stride = 4099;
 
 const SlotState = enum(u32) { free, submitted, waiting, running };
 
@@ -76,6 +79,7 @@ pub const Engine = struct {
     mapping: ?*Mapping,
     arena: []align(4096) u8,
     constants: []align(4096) u8,
+    copies: []align(4096) u8,
     token_memory: []align(4096) u8,
     executor: executor_.Executor,
     pool: pool_.Pool,
@@ -134,6 +138,7 @@ pub const Engine = struct {
             .mapping = mapping,
             .arena = undefined,
             .constants = undefined,
+            .copies = undefined,
             .token_memory = undefined,
             .executor = undefined,
             .pool = .{ .thread_count = config.thread_count },
@@ -170,6 +175,8 @@ pub const Engine = struct {
         engine.constants = try system.map(@max(1, header.constants_bytes), false);
         errdefer system.unmap(engine.constants);
         @memcpy(engine.constants[0..view.constants.len], view.constants);
+        engine.copies = try system.map(@max(1, header.copies_bytes), false);
+        errdefer system.unmap(engine.copies);
         engine.token_memory = try system.map(@as(u64, p.slots_max) * header.context_max * 4, true);
         errdefer system.unmap(engine.token_memory);
         const tokens: [*]u32 = @ptrCast(engine.token_memory.ptr);
@@ -203,7 +210,7 @@ pub const Engine = struct {
         errdefer engine.deinitExecutor();
         executor.events_enabled.store(engine.config.events_enabled, .monotonic);
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
-        executor.resolve(engine.weights, engine.constants, engine.arena);
+        executor.resolve(engine.weights, engine.constants, engine.arena, engine.copies);
         executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
         for (executor.work) |*work| work.* = .{};
 
@@ -230,7 +237,7 @@ pub const Engine = struct {
         const candidates = try allocator.alloc([]table.Candidate, thread_count);
         executor.candidates = candidates[0..0];
         for (0..thread_count) |index| {
-            candidates[index] = try allocator.alloc(table.Candidate, header.vocabulary);
+            candidates[index] = try allocator.alloc(table.Candidate, std.mem.alignForward(u32, header.vocabulary, table.group_rows));
             executor.candidates = candidates[0 .. index + 1];
         }
         const rings = try allocator.alloc(events.Ring, thread_count);
@@ -273,6 +280,7 @@ pub const Engine = struct {
         if (engine.source) |file| file.close();
         engine.allocator.free(engine.records);
         system.unmap(engine.token_memory);
+        system.unmap(engine.copies);
         system.unmap(engine.constants);
         system.unmap(engine.arena);
         if (engine.mapping) |mapping| mapping.close() else system.unmap(@alignCast(engine.weights));
@@ -463,7 +471,39 @@ pub const Engine = struct {
             const failure: p.Failure = @enumFromInt(engine.load_failure.load(.acquire));
             if (failure != .none) return failure;
         }
+        if (engine.executor.hasScreen() and !engine.stopping()) engine.prepareScreen();
         return .none;
+    }
+
+    /// Makes the copy that screens the head. Which of its columns are fine is learned from a step of tokens that stand for any:
+    /// the columns where hidden states are large are the model's, not the text's.
+    fn prepareScreen(engine: *Engine) void {
+        const executor = &engine.executor;
+        const header = engine.view.header;
+        const op = for (engine.view.ops) |*op| {
+            if (op.kind == .screen) break op;
+        } else return;
+        const step = &executor.step;
+        const rows = @min(screen_sample_rows, header.logits_rows_max, header.context_max);
+        step.row_count = rows;
+        step.logits_count = rows;
+        step.position_max = rows - 1;
+        for (0..rows) |index| {
+            step.rows[index] = .{ .sequence = 0, .position = @intCast(index) };
+            step.tokens[index] = @intCast(index * screen_sample_stride % header.vocabulary);
+            step.logits_rows[index] = @intCast(index);
+            step.draws[index] = .{ .sampling = null, .recent = &.{}, .target = p.none, .top_count = 0 };
+        }
+        for (executor.kv_groups) |*group| group.ensure(0, rows);
+        executor.run();
+        for (executor.kv_groups) |*group| group.releaseAll(0);
+        executor.chooseFineColumns(op, rows);
+        executor.work[0].reset(engine.pool.thread_count);
+        engine.pool.run(copyThread);
+    }
+
+    fn copyThread(context: *anyopaque, thread: u32) void {
+        ofExecutor(context).executor.buildScreen(thread);
     }
 
     /// Reads and packs pieces of the tensor being loaded until none is left.
@@ -785,12 +825,14 @@ pub const Engine = struct {
         for (slot.step_first_logits..slot.step_first_logits + slot.step_logits, 0..) |index, ahead| {
             const drawn = &step.draws[index];
             if (!std.math.isFinite(drawn.logprob)) return .not_finite;
+            // Told by what was asked, not by how the step came to be computed, which depends on what else was in it.
+            const logprob = if (engine.executor.hasScreen() and drawn.keeps() != null) std.math.nan(f32) else drawn.logprob;
             const position = step.rows[step.logits_rows[index]].position + 1;
             for (drawn.top[0..drawn.top_count]) |candidate| {
                 engine.write(.{ .kind = .candidate, .request = request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });
             }
             const drafted = if (ahead == 0) slot.drafted else 0;
-            engine.write(.{ .kind = .token, .request = request.id, .token = drawn.token, .logprob = drawn.logprob, .position = position, .value = drafted, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
+            engine.write(.{ .kind = .token, .request = request.id, .token = drawn.token, .logprob = logprob, .position = position, .value = drafted, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
             if (request.kind == .score) continue;
             const came_true = ahead < slot.drafted and slot.tokens[slot.token_count] == drawn.token;
             if (takeToken(slot, drawn.token)) |reason| return reason;

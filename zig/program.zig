@@ -39,6 +39,8 @@ pub const Header = extern struct {
     /// Bytes of the weights region, which the engine allocates and fills from the source file, unless it is given a mapping.
     weights_bytes: u64,
     arena_bytes: u64,
+    /// Bytes of the copies region, which the engine makes from the weights.
+    copies_bytes: u64,
     /// Rows a step may have, and how many of them may ask for logits.
     rows_max: u32,
     logits_rows_max: u32,
@@ -57,14 +59,15 @@ pub const Header = extern struct {
     logits_tensor: u32,
 };
 
-pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2 };
+pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2, copies = 3 };
 
-/// How a tensor's bytes are to be read: the kernels' weight formats, or a row of int8 activations.
+/// How a tensor's bytes are to be read: the kernels' weight formats, a row of int8 activations, or a screen's copy.
 pub const quantized_rows: u32 = 100;
+pub const screen_copy: u32 = 101;
 
 pub const Tensor = extern struct {
     region: Region,
-    /// A `table.Format`, or `quantized_rows`.
+    /// A `table.Format`, `quantized_rows` or `screen_copy`.
     format: u32,
     rows: u32,
     columns: u32,
@@ -104,12 +107,20 @@ pub const OpKind = enum(u16) {
     attention_merge = 9,
     /// Copies the rows that ask for logits. tensors: out, x.
     gather = 10,
+    /// A screened step's estimates, by groups of the head's rows. tensors: logits, x, weight, copy, groups.
+    screen = 11,
+    /// Chooses groups to compute. tensors: logits, groups, list. u: stage.
+    screen_pick = 12,
+    /// The head's product in the chosen groups. tensors: logits, x, weight, list. u: stage.
+    screen_product = 13,
 };
 
 /// The next op does not read what this one writes, nor the other way round: no waiting between them.
 pub const flag_joins_next: u16 = 1;
 /// The op works on the rows that ask for logits, not on all rows of the step.
 pub const flag_logits_rows: u16 = 2;
+/// The op does not run in screened steps, where others do in its place.
+pub const flag_unscreened: u16 = 4;
 
 pub const Op = extern struct {
     kind: OpKind,
@@ -247,6 +258,7 @@ pub const Record = extern struct {
     kind: RecordKind,
     request: u32,
     token: u32,
+    /// NaN: not known, since the logits of its step were screened, or could have been.
     logprob: f32,
     /// Position of the token in its sequence.
     position: u32,
@@ -388,6 +400,34 @@ pub const View = struct {
         return start[0..@intCast(count)];
     }
 
+    /// Whether the tensors of a screen's op are as large as its kernel takes them to be.
+    fn holdsScreen(view: View, op: *const Op) bool {
+        const group_count = std.math.divCeil(u64, view.header.vocabulary, table.group_rows) catch unreachable;
+        const slots: struct { weight: ?usize = null, copy: ?usize = null, groups: ?usize = null, list: ?usize = null } = switch (op.kind) {
+            .screen => .{ .weight = 2, .copy = 3, .groups = 4 },
+            .screen_pick => .{ .groups = 1, .list = 2 },
+            .screen_product => .{ .weight = 2, .list = 3 },
+            else => return true,
+        };
+        const wanted = [_]struct { slot: ?usize, bytes: u64 }{
+            .{ .slot = slots.groups, .bytes = 2 * group_count * @sizeOf(f32) },
+            .{ .slot = slots.list, .bytes = (table.screen_list_head + group_count + table.screen_recent_max) * @sizeOf(u32) },
+        };
+        for (wanted) |buffer| {
+            const slot = buffer.slot orelse continue;
+            if (op.tensors[slot] == none) return false;
+            const tensor = view.tensors[op.tensors[slot]];
+            if (tensor.region != .arena or tensor.stride < buffer.bytes or tensor.bytes < table.screen_tokens_max * tensor.stride) return false;
+        }
+        for ([_]u32{ op.tensors[0], op.tensors[1], op.tensors[2] }) |index| if (index == none) return false;
+        const slot = slots.weight orelse return true;
+        const weight = view.tensors[op.tensors[slot]];
+        if (weight.rows != view.header.vocabulary or weight.format > @intFromEnum(table.Format.iq4_xs)) return false;
+        const copy = slots.copy orelse return true;
+        if (op.tensors[copy] == none or weight.columns % table.block_columns != 0) return false;
+        return view.tensors[op.tensors[copy]].bytes == table.screen_head_bytes + group_count * table.screenGroupBytes(weight.columns);
+    }
+
     fn check(view: View) error{Program}!void {
         const header = view.header;
         const in_bounds = header.rows_max >= 1 and header.rows_max <= step_rows_max and
@@ -398,7 +438,7 @@ pub const View = struct {
             header.vocabulary >= 1 and header.vocabulary <= 1 << 24 and
             header.chunk_positions >= 1 and header.kv_group_count <= kv_groups_max and
             header.op_count >= 1 and header.op_count < event_no_op and
-            header.weights_bytes <= 1 << 44 and header.arena_bytes <= 1 << 44 and
+            header.weights_bytes <= 1 << 44 and header.arena_bytes <= 1 << 44 and header.copies_bytes <= 1 << 44 and
             header.logits_tensor < header.tensor_count;
         if (!in_bounds) return error.Program;
         for (view.tensors) |tensor| {
@@ -406,14 +446,15 @@ pub const View = struct {
                 0 => header.weights_bytes,
                 1 => header.constants_bytes,
                 2 => header.arena_bytes,
+                3 => header.copies_bytes,
                 else => return error.Program,
             };
             if (tensor.offset % 64 != 0 or tensor.offset > region_bytes or tensor.bytes > region_bytes - tensor.offset) return error.Program;
             if (tensor.scales_offset % 64 != 0 or tensor.scales_offset > region_bytes or tensor.scales_bytes > region_bytes - tensor.scales_offset) return error.Program;
-            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and tensor.format != quantized_rows) return error.Program;
+            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and tensor.format != quantized_rows and tensor.format != screen_copy) return error.Program;
         }
         for (view.ops) |op| {
-            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.gather)) return error.Program;
+            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.screen_product)) return error.Program;
             for (op.tensors) |index| if (index != none and index >= header.tensor_count) return error.Program;
             const kv_layer: ?u32 = switch (op.kind) {
                 .rope_store => op.u[5],
@@ -424,6 +465,7 @@ pub const View = struct {
                 if (layer >= header.kv_layer_count) return error.Program;
                 try view.checkKvLayer(view.kv_layers[layer], op.u[1], op.u[2]);
             }
+            if (!view.holdsScreen(&op)) return error.Program;
         }
         for (view.kv_groups) |group| if (group.page_count == 0 or group.page_count > 1 << 31 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
     }

@@ -18,6 +18,7 @@ export interface ModelFlags {
   readonly kvCache?: string;
   /** False where `--no-prepared` was given. */
   readonly prepared?: boolean;
+  readonly screening?: boolean;
 }
 
 export interface GenerationFlags {
@@ -45,7 +46,8 @@ export function addModelFlags(command: Command): Command {
     .option("--context <positions>", "positions a sequence may have (default: the model's limit)")
     .option("--batch-size <sequences>", "sequences a step at most (default: 16)")
     .option("--kv-cache <format>", "how keys and values are kept: f16 (default), or q8_0 in half the memory")
-    .option("--no-prepared", "neither use nor make the model's prepared copy in the cache");
+    .option("--no-prepared", "neither use nor make the model's prepared copy in the cache")
+    .option("--screening", "screen the output head: the same tokens sooner, for more memory; no log-probabilities");
 }
 
 export function addGenerationFlags(command: Command): Command {
@@ -110,6 +112,7 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
     // Checked where it is used.
     kvCache: (flags.kvCache ?? defaults.kvCache) as LoadOptions["kvCache"],
     prepared: flags.prepared ?? defaults.prepared,
+    screening: flags.screening ?? defaults.screening,
     signal: interruption(),
     onProgress(done, total) {
       if (!progress && performance.now() - startedMs > quietLoadMs && done < total) {

@@ -78,7 +78,10 @@ export interface Candidate {
 }
 
 /** A token that was drawn or scored. */
-export interface EngineToken extends Candidate {
+export interface EngineToken {
+  readonly token: number;
+  /** Undefined where it is not known: for draws that a screened model need not see all logits for. */
+  readonly logprob: number | undefined;
   /** Position of the token in its sequence. For the row after a scored text's last token, `token` is `layout.none`. */
   readonly position: number;
   readonly step: number;
@@ -445,7 +448,7 @@ export class Engine {
         live.top = [];
         live.listener.onToken({
           token,
-          logprob,
+          logprob: Number.isNaN(logprob) ? undefined : logprob,
           position: this.#u32(base, "position"),
           step: this.#u32(base, "step"),
           sequences: this.#u32(base, "sequences"),

@@ -16,8 +16,8 @@ export type Prompt = string | readonly ChatMessage[] | Uint32Array;
 /** A token as it is generated. */
 export interface GeneratedToken {
   readonly token: number;
-  /** Natural logarithm of its probability before temperature and the like. */
-  readonly logprob: number;
+  /** Natural logarithm of its probability before temperature and the like; undefined where screening made it unknown. */
+  readonly logprob: number | undefined;
   /** The most likely tokens, best first, where `topLogprobs` asked for them. */
   readonly top: readonly Candidate[];
 }
@@ -50,6 +50,7 @@ export interface GenerateResult {
   readonly text: string;
   /** Ids of the generated tokens, an end token included. */
   readonly tokens: readonly number[];
+  /** One for each token; empty where screening made them unknown. */
   readonly logprobs: readonly number[];
   /** The most likely tokens at each place, where `topLogprobs` asked for them. */
   readonly top: readonly (readonly Candidate[])[];
@@ -189,7 +190,7 @@ export async function* streamTokens(
       if (next === "end") break;
       if (tokens.length === 0) firstMs = performance.now();
       tokens.push(next.token);
-      logprobs.push(next.logprob);
+      if (next.logprob !== undefined) logprobs.push(next.logprob);
       if (options.topLogprobs > 0) top.push(next.top);
       drafted += next.drafted;
       if (next.step === step) accepted++;

@@ -95,7 +95,7 @@ export async function scoreTokens(
     },
     {
       onToken(token) {
-        if (token.token !== none) logprobs.push(token.logprob);
+        if (token.token !== none && token.logprob !== undefined) logprobs.push(token.logprob);
         if (checked.top > 0) top.push(token.top);
       },
       onProgress: (positions) => call(() => checked.onProgress?.(positions)),

@@ -114,6 +114,9 @@ export const pagePositions = 64;
 export const attentionChunkPositions = 256;
 /** Rows up to which attention keeps partial results for each chunk (executor.zig). */
 export const attentionSplitRows = 16;
+/** Rows of logits that a step screens at most, and recent tokens that a screened draw may have (kernels/table.zig). */
+export const screenRowsMax = 3;
+export const screenRecentMax = 256;
 
 export const Header = new Struct("Header", [
   ["magic", "u32"],
@@ -131,6 +134,7 @@ export const Header = new Struct("Header", [
   ["constants_bytes", "u64"],
   ["weights_bytes", "u64"],
   ["arena_bytes", "u64"],
+  ["copies_bytes", "u64"],
   ["rows_max", "u32"],
   ["logits_rows_max", "u32"],
   ["batch_max", "u32"],
@@ -305,12 +309,17 @@ export const opKinds = [
   "attention",
   "attention_merge",
   "gather",
+  "screen",
+  "screen_pick",
+  "screen_product",
 ] as const;
 export type OpKind = (typeof opKinds)[number];
 
 export const flagJoinsNext = 1;
 export const flagLogitsRows = 2;
+export const flagUnscreened = 4;
 export const quantizedRows = 100;
+export const screenCopy = 101;
 
 export const recordKinds = {
   loaded: 0,

@@ -3,7 +3,8 @@
 
 import type { Graph, PlacedNode, Rope, Value, Vector, Weight } from "../graph/graph.ts";
 import { isQuantized } from "./formats.ts";
-import { attentionChunkPositions, attentionSplitRows, type OpKind } from "./layout.ts";
+import { attentionChunkPositions, attentionSplitRows, type OpKind, screenRecentMax, screenRowsMax } from "./layout.ts";
+import { groupsOf, headOf } from "./screen.ts";
 
 /** A stretch of the arena: `columns` values for each row of a step. */
 export interface Buffer {
@@ -14,7 +15,8 @@ export interface Buffer {
   readonly rows: "all" | "logits" | number;
 }
 
-export type Operand = { buffer: Buffer } | { weight: Weight } | { vector: Vector } | undefined;
+/** `screenOf`: the copy that screens a weight. */
+export type Operand = { buffer: Buffer } | { weight: Weight } | { vector: Vector } | { screenOf: Weight } | undefined;
 
 /** An op with symbolic operands, in the slots that zig/program.zig gives its kind. */
 export interface LoweredOp {
@@ -25,6 +27,8 @@ export interface LoweredOp {
   readonly u: readonly number[];
   readonly f: readonly number[];
   readonly rows: "all" | "logits";
+  /** Not run in screened steps, where the ops before it run in its place. */
+  readonly unscreened?: boolean;
   /** What is read and written, for finding dependencies: buffer ids, and `kv3` for layer 3's cache. */
   readonly reads: readonly (number | string)[];
   readonly writes: readonly (number | string)[];
@@ -49,13 +53,16 @@ export interface Lowered {
 const ropeStyles = { halves: 1, neighbours: 2 } as const;
 const activations = { silu: 0, gelu_tanh: 1 } as const;
 
-export function lower(graph: Graph, contextMax: number): Lowered {
-  return new Lowering(graph, contextMax).run();
+/** `screening`: steps may screen the output head, which must be one that can be screened. */
+export function lower(graph: Graph, contextMax: number, screening = false): Lowered {
+  return new Lowering(graph, contextMax, screening).run();
 }
 
 class Lowering {
   readonly #graph: Graph;
   readonly #contextMax: number;
+  /** The product that is screened. */
+  readonly #head: PlacedNode | undefined;
   readonly #ops: LoweredOp[] = [];
   readonly #buffers: Buffer[] = [];
   readonly #kvLayers: KvLayerShape[] = [];
@@ -67,9 +74,10 @@ class Lowering {
   readonly #ropes = new Map<Rope, Buffer>();
   readonly #fused = new Set<PlacedNode>();
 
-  constructor(graph: Graph, contextMax: number) {
+  constructor(graph: Graph, contextMax: number, screening: boolean) {
     this.#graph = graph;
     this.#contextMax = contextMax;
+    this.#head = screening ? headOf(graph) : undefined;
     graph.nodes.forEach((node, index) => {
       this.#order.set(node, index);
       this.#producers.set(node.out.id, node);
@@ -187,12 +195,42 @@ class Lowering {
     const x = isQuantized(node.weight.dtype) ? this.#quantized(node.x) : this.#float(node.x);
     const operands: Operand[] = [{ buffer: y }, { buffer: x }, { weight: node.weight }];
     if (node.bias) operands.push({ vector: node.bias });
+    if (node === this.#head) this.#screen(node, x, y);
     this.#emit(node, "matmul", operands, {
+      unscreened: node === this.#head,
       u: [accumulate ? 1 : 0],
       f: [node.softCap],
       rows: at.out.rows,
       ...(accumulate ? { reads: [x.id, y.id], writes: [y.id] } : {}),
     });
+  }
+
+  /** Estimates all logits, computes the best, then those that may still matter. */
+  #screen(node: PlacedNode & { kind: "matmul" }, x: Buffer, logits: Buffer): void {
+    const { weight } = node;
+    const count = groupsOf(weight.rows);
+    const groups = this.#buffer(`${node.name}.groups`, "float", 2 * count, screenRowsMax);
+    const list = this.#buffer(`${node.name}.list`, "float", 2 + count + screenRecentMax, screenRowsMax);
+    this.#emit(
+      node,
+      "screen",
+      [{ buffer: logits }, { buffer: x }, { weight }, { screenOf: weight }, { buffer: groups }],
+      { name: `${node.name}.screen`, reads: [x.id], writes: [logits.id, groups.id] },
+    );
+    for (const [stage, name] of ["likely", "possible"].entries()) {
+      this.#emit(node, "screen_pick", [{ buffer: logits }, { buffer: groups }, { buffer: list }], {
+        name: `${node.name}.pick_${name}`,
+        u: [stage],
+        reads: stage === 0 ? [groups.id] : [logits.id, groups.id, list.id],
+        writes: stage === 0 ? [list.id] : [groups.id, list.id],
+      });
+      this.#emit(node, "screen_product", [{ buffer: logits }, { buffer: x }, { weight }, { buffer: list }], {
+        name: `${node.name}.${name}`,
+        u: [stage],
+        reads: [x.id, list.id, logits.id],
+        writes: [logits.id],
+      });
+    }
   }
 
   #attention(node: PlacedNode & { kind: "attention" }): void {
@@ -277,6 +315,7 @@ class Lowering {
       u?: readonly number[];
       f?: readonly number[];
       rows?: "all" | "logits";
+      unscreened?: boolean;
       reads?: readonly (number | string)[];
       writes?: readonly (number | string)[];
     } = {},
@@ -293,6 +332,7 @@ class Lowering {
       u: options.u ?? [],
       f: options.f ?? [],
       rows: options.rows ?? node.out.rows,
+      ...(options.unscreened ? { unscreened: true } : {}),
       reads: options.reads ?? of((slot) => slot >= outputs),
       writes: options.writes ?? of((slot) => slot < outputs),
     });
@@ -366,6 +406,9 @@ const outputSlots: Readonly<Record<OpKind, number>> = {
   attention: 2,
   attention_merge: 2,
   gather: 1,
+  screen: 1,
+  screen_pick: 1,
+  screen_product: 1,
 };
 
 function known(buffer: Buffer | undefined, value: Value): Buffer {

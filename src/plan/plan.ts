@@ -6,6 +6,7 @@ import { planArena } from "./arena.ts";
 import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, quantizedRowBytes } from "./formats.ts";
 import * as layout from "./layout.ts";
 import { type Buffer, type LoweredOp, lower, type Operand } from "./lower.ts";
+import { groupsOf, screenBytes } from "./screen.ts";
 
 /** Limits a program is planned for. */
 export interface PlanOptions {
@@ -27,6 +28,8 @@ export interface PlanOptions {
   readonly kvDtype?: KvDType | undefined;
   /** The part of the model file that holds all matrices packed, to be mapped; undefined: they are packed when loaded. */
   readonly packedWeights?: { readonly offset: number; readonly bytes: number } | undefined;
+  /** Whether steps may screen the output head; `screenProblem` has nothing against it. */
+  readonly screening?: boolean | undefined;
 }
 
 /** One op as the profiler and a reader of the plan see it. */
@@ -77,6 +80,8 @@ export interface Plan {
   readonly sourceBytes: number;
   readonly constantsBytes: number;
   readonly arenaBytes: number;
+  /** Bytes of the copy that screens the output head; 0: there is none. */
+  readonly screenBytes: number;
   readonly kvGroups: readonly KvGroupPlan[];
   /** KV bytes of one sequence that fills the context. */
   readonly kvBytesPerSequence: number;
@@ -87,7 +92,7 @@ export interface Plan {
 const alignment = 64;
 /** More than this many whole contexts are not kept, however small their pages are. */
 const keptContexts = 64;
-const regions = { weights: 0, constants: 1, arena: 2 } as const;
+const regions = { weights: 0, constants: 1, arena: 2, copies: 3 } as const;
 
 interface PlacedTensor {
   readonly fields: Partial<Record<string, number>>;
@@ -143,13 +148,14 @@ class Planner {
   #weightsBytes: number;
   #sourceBytes: number;
   #constantsBytes = 0;
+  #screenBytes = 0;
   #columnsMax = 64;
 
   constructor(graph: Graph, options: PlanOptions) {
     this.#graph = graph;
     this.#options = options;
     this.#kvDtype = options.kvDtype ?? "F16";
-    this.#lowered = lower(graph, options.contextMax);
+    this.#lowered = lower(graph, options.contextMax, options.screening);
     this.#weightsBytes = options.packedWeights?.bytes ?? 0;
     this.#sourceBytes = this.#weightsBytes;
   }
@@ -170,6 +176,7 @@ class Planner {
       sourceBytes: this.#sourceBytes,
       constantsBytes: this.#constantsBytes,
       arenaBytes,
+      screenBytes: this.#screenBytes,
       kvGroups: kv.groups,
       kvBytesPerSequence: kv.bytesPerSequence,
       program,
@@ -232,7 +239,15 @@ class Planner {
   #operand(operand: Operand): number {
     if (operand === undefined) return layout.none;
     if ("buffer" in operand) return this.#buffers.get(operand.buffer.id) ?? layout.none;
+    if ("screenOf" in operand) return this.#screenCopy(operand.screenOf);
     return "weight" in operand ? this.#weight(operand.weight) : this.#vector(operand.vector);
+  }
+
+  /** Made by the engine from the weight; there is one. */
+  #screenCopy({ rows, columns }: Weight): number {
+    this.#screenBytes = screenBytes(rows, columns);
+    const bytes = this.#screenBytes;
+    return this.#add({ region: regions.copies, format: layout.screenCopy, rows, columns, bytes });
   }
 
   #weight(weight: Weight): number {
@@ -290,7 +305,10 @@ class Planner {
     });
     return {
       kind: layout.opKinds.indexOf(op.kind),
-      flags: (joinsNext ? layout.flagJoinsNext : 0) | (op.rows === "logits" ? layout.flagLogitsRows : 0),
+      flags:
+        (joinsNext ? layout.flagJoinsNext : 0) |
+        (op.rows === "logits" ? layout.flagLogitsRows : 0) |
+        (op.unscreened ? layout.flagUnscreened : 0),
       layer: op.layer,
       tensors,
       u: op.u,
@@ -369,6 +387,7 @@ class Planner {
       constants_bytes: this.#constantsBytes,
       weights_bytes: this.#weightsBytes,
       arena_bytes: arenaBytes,
+      copies_bytes: this.#screenBytes,
       rows_max: options.rowsMax,
       logits_rows_max: options.logitsRowsMax,
       batch_max: options.batchMax,
@@ -426,15 +445,24 @@ function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
       if (op.kind === "embed") {
         bytesPerRow += Math.ceil((packed.weight + packed.scales) / rows);
         operationsPerRow += columns;
+      } else if (op.kind === "screen_product") {
+        // Its rows are the groups that were chosen.
+        bytesPerRow += Math.ceil((packed.weight + packed.scales) / groupsOf(rows));
+        operationsPerRow += Math.ceil((2 * rows * columns) / groupsOf(rows));
+      } else if (op.kind === "screen") {
+        operationsPerRow += 2 * rows * columns;
       } else {
         bytesPerStep += packed.weight + packed.scales;
         operationsPerRow += 2 * rows * columns;
       }
+    } else if ("screenOf" in operand) {
+      bytesPerStep += screenBytes(operand.screenOf.rows, operand.screenOf.columns);
     } else if ("vector" in operand) {
       bytesPerStep += operand.vector.values.byteLength;
-    } else if (typeof operand.buffer.rows !== "number") {
+    } else if (typeof operand.buffer.rows !== "number" && op.kind !== "screen_product") {
       bytesPerRow += strideOf(operand.buffer);
-      if (op.kind !== "matmul" && op.kind !== "embed") operationsPerRow += 2 * operand.buffer.columns;
+      if (op.kind !== "matmul" && op.kind !== "embed" && op.kind !== "screen")
+        operationsPerRow += 2 * operand.buffer.columns;
     }
   }
   if (op.kind === "attention") {

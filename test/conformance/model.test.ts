@@ -150,6 +150,47 @@ describe("Gemma 3 270M", () => {
   );
 
   test(
+    "a screened output head gives its text, greedy and drawn, over hundreds of tokens",
+    async () => {
+      const path = await gemma();
+      const draws = [
+        ["--temperature", "0"],
+        ["--seed", "11"],
+        ["--seed", "12", "--temperature", "1.2", "--top-k", "200", "--repeat-penalty", "1.1"],
+      ];
+      for (const [index, prompt] of [
+        "Once upon a time, in a small village by the sea, there lived a girl who",
+        "Die Geschichte der Stadt beginnt im Jahr",
+        "# Returns the n-th Fibonacci number.\ndef fibonacci(n):\n",
+      ].entries()) {
+        for (const draw of draws) {
+          const generate = [
+            "generate",
+            "--model",
+            path,
+            "--prompt",
+            prompt,
+            "--max-length",
+            "220",
+            "--ignore-eos",
+            ...draw,
+          ];
+          const { text, tokens } = await tinyaiJson<Score & { readonly text: string }>(...generate);
+          expect(tokens).toHaveLength(220);
+          const speculate = index === 0 ? ["--speculate"] : [];
+          const screened = await tinyaiJson<Score & { readonly text: string }>(
+            ...generate,
+            "--screening",
+            ...speculate,
+          );
+          expect([screened.text, screened.tokens]).toEqual([text, tokens]);
+        }
+      }
+    },
+    GEMMA_TIMEOUT_MS,
+  );
+
+  test(
     "its perplexity on the GPL's text is the reference's, and hardly another with keys and values in Q8_0",
     async () => {
       const { text, context, chunks, reference_perplexity: expected } = figures.perplexity;

@@ -7,6 +7,7 @@ import { type Graph, GraphBuilder, type Value, type Vector, type Weight } from "
 import type { DType } from "../../src/model/file.ts";
 import { quantizedRows } from "../../src/plan/layout.ts";
 import { type Plan, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
+import { screenProblem } from "../../src/plan/screen.ts";
 import { blockSize } from "../support/formats.ts";
 import {
   arenaRegion,
@@ -134,7 +135,10 @@ function forAnyProgram(check: (program: DecodedProgram) => void): void {
   const blocks = fc.array(block, { minLength: 1, maxLength: 6 });
   fc.assert(
     fc.property(blocks, dtype, (list, headDtype) => {
-      check(decodeProgram(planProgram(randomGraph(list, headDtype), options).program));
+      const graph = randomGraph(list, headDtype);
+      check(decodeProgram(planProgram(graph, options).program));
+      if (screenProblem(graph)) return;
+      check(decodeProgram(planProgram(graph, { ...options, screening: true }).program));
     }),
   );
 }

@@ -104,6 +104,12 @@ export function touchedBy(op: ProgramOp): Touched {
       return { writes: at(0, 1, 3), reads: [...at(2), `kv${op.u[4]}`] };
     case "attention_merge":
       return { writes: at(0, 1), reads: at(3) };
+    case "screen":
+      return { writes: at(0, 4), reads: at(1, 2, 3) };
+    case "screen_pick":
+      return op.u[0] ? { writes: at(1, 2), reads: at(0, 1, 2) } : { writes: at(2), reads: at(1) };
+    case "screen_product":
+      return { writes: at(0), reads: at(1, 2, 3) };
   }
 }
 

@@ -14,6 +14,7 @@ const norm = @import("norm.zig");
 const peak = @import("peak.zig");
 const rope = @import("rope.zig");
 const sample = @import("sample.zig");
+const screen = @import("screen.zig");
 
 const name = @tagName(vec.level);
 
@@ -32,6 +33,9 @@ const kernels: table.Table = .{
     .attention_merge = attention.attentionMerge,
     .sample = sample.sample,
     .score = sample.score,
+    .screen_build = screen.build,
+    .screen = screen.screen,
+    .screen_pick = screen.pick,
     .convert = convert.convert,
     .peak = peak.peak,
     .thread_begin = vec.threadBegin,
@@ -57,4 +61,5 @@ test {
     _ = peak;
     _ = rope;
     _ = sample;
+    _ = screen;
 }

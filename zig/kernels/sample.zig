@@ -39,7 +39,7 @@ inline fn finite(x: F) F {
 }
 
 /// The logit that counts: `finite`, and NaN as -inf.
-inline fn clean(x: f32) f32 {
+pub inline fn clean(x: f32) f32 {
     return if (x == x) @min(x, std.math.floatMax(f32)) else negative_infinity;
 }
 
@@ -143,7 +143,7 @@ fn gather(logits: [*]const f32, begin: usize, end: usize, cut: Cut, out: [*]Cand
 
 /// Orders `items` so that `items[rank]` is the one that a full sort would put there, with everything before it on its left:
 /// Hoare's selection (1961), pivots drawn from a fixed sequence. Expected time is linear.
-fn select(items: []Candidate, rank: usize) void {
+pub fn select(items: []Candidate, rank: usize) void {
     assert(rank < items.len);
     var low: usize = 0;
     var high = items.len;
@@ -185,7 +185,7 @@ fn partition(items: []Candidate, state: *u64) usize {
 
 /// The `keep` first tokens of the order, 1 <= keep <= count, unsorted at the start of `scratch` (of `count` elements);
 /// `scratch[keep - 1]` is the last of them.
-fn selectBest(logits: [*]const f32, count: usize, keep: usize, scratch: [*]Candidate) void {
+pub fn selectBest(logits: [*]const f32, count: usize, keep: usize, scratch: [*]Candidate) void {
     assert(keep >= 1 and keep <= count);
     // Collect tokens not worse than the worst of the best so far; when many came together, reduce them to `keep`.
     var cut: Cut = keep_all;
@@ -372,10 +372,11 @@ pub const recent_max = 4096;
 pub fn sample(args: *table.Sample) callconv(.c) void {
     assert(args.count > 0);
     const logits = args.logits;
-    const summary = summarize(true, logits, args.count);
+    const screened = args.screened != 0;
+    const summary = if (screened) summarize(false, logits, args.count) else summarize(true, logits, args.count);
     if (args.params.repeat_penalty == 1 or args.recent_count == 0) {
         const token = choose(args, summary);
-        args.result = .{ .token = token, .logprob = logprobOf(logits[token], summary) };
+        args.result = .{ .token = token, .logprob = if (screened) clean(logits[token]) else logprobOf(logits[token], summary) };
         return;
     }
     // From copies, so that a token listed twice is punished once, and the drawn token's own logit is still known.
@@ -392,7 +393,7 @@ pub fn sample(args: *table.Sample) callconv(.c) void {
     const own = for (recent, 0..) |candidate, index| {
         if (candidate == token) break kept[index];
     } else logits[token];
-    args.result = .{ .token = token, .logprob = logprobOf(own, summary) };
+    args.result = .{ .token = token, .logprob = if (screened) clean(own) else logprobOf(own, summary) };
 }
 
 /// See `table.Score`. At most `count` candidates are written.

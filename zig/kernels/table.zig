@@ -357,6 +357,8 @@ pub const Sample = extern struct {
     params: Sampling,
     count: u32,
     recent_count: u32,
+    /// 1: only logits that can be drawn are known, all others are -inf. The result's log-probability is then the token's logit.
+    screened: u32 = 0,
     logits: [*]f32,
     recent: [*]const u32,
     scratch: [*]Candidate,
@@ -376,6 +378,70 @@ pub const Score = extern struct {
     scratch: [*]Candidate,
     /// Set by the kernel.
     target_logprob: f32,
+};
+
+/// Columns of a screen's copy that have a second code.
+pub const screen_fine_columns = block_columns;
+/// The numbers of the fine columns, before the copy's groups.
+pub const screen_head_bytes = screen_fine_columns * @sizeOf(u32);
+/// Rows of logits that a step screens at most.
+pub const screen_tokens_max = 3;
+/// Recent tokens that a screened draw may have, and candidates that it may keep.
+pub const screen_recent_max = 256;
+pub const screen_keep_max = 256;
+/// What a list of groups begins with: how many the first stage chose, and both.
+pub const screen_list_head = 2;
+
+/// Bytes of a group's copy (screen.zig): 4 bits for every column and the fine ones again, a byte a block and half of one, three
+/// float16.
+/// src/plan/screen.ts mirrors it.
+pub fn screenGroupBytes(columns: u32) u64 {
+    const blocks = columns / block_columns;
+    return std.mem.alignForward(u64, group_rows * (@as(u64, columns + screen_fine_columns) / 2 + blocks + (blocks + 1) / 2 + 3 * 2), 64);
+}
+
+/// Makes the copy that screens a packed weight. Units: groups of 16 rows. Its first bytes name the fine columns already.
+pub const ScreenBuild = extern struct {
+    format: Format,
+    rows: u32,
+    columns: u32,
+    weight: [*]const u8,
+    scales: [*]const u8,
+    copy: [*]u8,
+};
+
+/// Best estimate and largest upper bound of each group's products with each token, and -inf as their logits. Units: groups of
+/// 16 rows.
+pub const Screen = extern struct {
+    rows: u32,
+    columns: u32,
+    tokens: u32,
+    reserved: u32 = 0,
+    copy: [*]const u8,
+    x: [*]const u8,
+    x_stride: u64,
+    y: [*]f32,
+    y_stride: u64,
+    /// Per token: the estimates of all groups, then their bounds.
+    groups: [*]f32,
+    groups_stride: u64,
+};
+
+/// Chooses the groups of one token whose logits are to be computed: stage 0 those with the best estimates and those of the
+/// tokens the penalty looks at; stage 1, when these are known, all others that may hold one of the `keep` largest. Together
+/// they are at most as many as there are groups and recent tokens. Runs on one thread.
+pub const ScreenPick = extern struct {
+    stage: u32,
+    rows: u32,
+    keep: u32,
+    recent_count: u32,
+    recent: [*]const u32,
+    groups: [*]f32,
+    logits: [*]const f32,
+    /// `screen_list_head` numbers, then groups, with room for a group a recent token more than there are.
+    list: [*]u32,
+    /// At least `rows` elements, rounded up to 16.
+    scratch: [*]Candidate,
 };
 
 pub const Converted = enum(u32) {
@@ -430,6 +496,9 @@ pub const Table = extern struct {
     attention_merge: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     sample: *const fn (*Sample) callconv(.c) void,
     score: *const fn (*Score) callconv(.c) void,
+    screen_build: *const fn (*const ScreenBuild, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    screen: *const fn (*const Screen, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    screen_pick: *const fn (*const ScreenPick) callconv(.c) void,
     convert: *const fn (*const Convert) callconv(.c) Converted,
     /// Does as much as it can for `turns` of a loop; how many operations (or bytes) that was. 0: the level has no such.
     /// `memory` is what is read.
