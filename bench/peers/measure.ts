@@ -61,10 +61,12 @@ export const figures: Readonly<Record<string, Figure>> = {
     batches.map((count) => [`batch_${count}`, { label: `${count} sequence${count > 1 ? "s together" : ""}`, ...rate }]),
   ),
   lookup: { label: "guessing by prompt lookup", ...rate, against: "without" },
+  screening: { label: "screening the head", ...rate, against: "without" },
   prefix: { label: `first token behind ${prefixTokens}`, ...time, digits: 4, against: "no prefix" },
   first_token: { label: "start to first token", ...time },
   first_opening: { label: "start, the first time", ...time, against: "prepared" },
   peak_memory: { label: "peak resident memory", ...memory },
+  screening_memory: { label: "memory, screening", ...memory, against: "without" },
   opening_memory: { label: "memory, the first time", ...memory, against: "prepared" },
 };
 
@@ -131,10 +133,12 @@ function commands(
 export async function measure(path: string, peers: Peers, meter: Meter, settings: Settings): Promise<Measured> {
   const threads = String(settings.threads);
   const staying = commands(peers, [path, "--threads", threads, "--depth", String(depth)], [path, threads]);
-  await using tinyai = new Worker({ ...staying[0], command: [...staying[0].command, String(depth)] });
+  const own = [...staying[0].command, String(depth)];
+  await using tinyai = new Worker({ ...staying[0], command: own });
+  await using screening = new Worker({ ...staying[0], command: [...own, "screening"] });
   await using llama = new Worker(staying[1]);
   await using node = new Worker(staying[2]);
-  return await new Measuring({ tinyai, llama, node }, meter, settings).run((text) => {
+  return await new Measuring({ tinyai, screening, llama, node }, meter, settings).run((text) => {
     const [generated, context] = [String(firstGenerated), String(firstContext)];
     const python = [path, "--threads", threads, "--first", text, "--tokens", generated, "--context", context];
     return commands(peers, python, [path, threads, text, generated, context]);
@@ -143,6 +147,8 @@ export async function measure(path: string, peers: Peers, meter: Meter, settings
 
 interface Workers {
   readonly tinyai: Worker;
+  /** TinyAI that screens the head; where the model's cannot be screened, it says so and ends. */
+  readonly screening: Worker;
   readonly llama: Worker;
   readonly node: Worker;
 }
@@ -167,19 +173,22 @@ class Measuring {
 
   /** @param starting gives how to start each program with a text. */
   async run(starting: (text: string) => ReturnType<typeof commands>): Promise<Measured> {
-    const { tinyai, llama, node } = this.#workers;
-    const [about] = await this.#timed("loading", () =>
+    const { tinyai, screening, llama, node } = this.#workers;
+    const [about, screened] = await this.#timed("loading", () =>
       Promise.all([
         tinyai.ask({ do: "about", promptTokens: firstPromptTokens }),
+        screening.ask({ do: "about", promptTokens: firstPromptTokens }),
         llama.ask({ do: "about" }),
         node.ask({ do: "about" }),
       ]),
     );
+    const screens = screened["unsupported"] !== true;
     const starts = starting(String(about["text"]));
     await this.#timed("warming up", async () => {
       for (const question of questions) await this.#warmUp(question);
       await this.#repeatTurn();
       await this.#prefixTurn(false);
+      if (screens) await this.#screeningTurn();
       await this.#startTurn(starts, true);
       for (const key of Object.keys(this.#turns)) delete this.#turns[key];
     });
@@ -191,7 +200,8 @@ class Measuring {
       }
       await this.#inTurns("lookup", () => this.#repeatTurn());
       await this.#inTurns("prefix", (turn) => this.#prefixTurn(turn === 0));
-      await this.#inTurns("first_token", (turn) => this.#startTurn(starts, turn === 0));
+      if (screens) await this.#inTurns("screening", () => this.#screeningTurn());
+      await this.#inTurns("first_token", (turn) => this.#startTurn(starts, turn === 0, screens));
     }
     return {
       turns: this.#turns,
@@ -275,16 +285,27 @@ class Measuring {
     this.#tokens[key] = Math.min(tokensMost, Math.max(tokensLeast, filling));
   }
 
-  async #repeatTurn(): Promise<void> {
+  #repeatTurn(): Promise<void> {
+    const { tinyai } = this.#workers;
+    return this.#optionTurn("lookup", { worker: tinyai, lookup: true }, { worker: tinyai, lookup: false });
+  }
+
+  #screeningTurn(): Promise<void> {
+    const { tinyai, screening } = this.#workers;
+    return this.#optionTurn("screening", { worker: screening, lookup: false }, { worker: tinyai, lookup: false });
+  }
+
+  /** TinyAI with an option that must not change the tokens, and without. */
+  async #optionTurn(key: string, ...ways: readonly { readonly worker: Worker; readonly lookup: boolean }[]) {
     const texts: string[] = [];
-    const repeat = (lookup: boolean) => async () => {
+    const [tinyai, other] = ways.map(({ worker, lookup }) => async () => {
       const tokens = Math.max(repeatedLeast, this.#tokens["depth_0"] ?? 0);
-      const answer = await this.#workers.tinyai.ask({ do: "repeat", tokens, lookup });
+      const answer = await worker.ask({ do: "repeat", tokens, lookup });
       texts.push(JSON.stringify(answer["tokens"]));
-      return { lookup: Number(answer["rate"]) };
-    };
-    await this.#takeTurn({ tinyai: repeat(true), other: repeat(false) });
-    if (texts[0] !== texts[1]) throw new Error("guessing by prompt lookup changes the tokens");
+      return { [key]: Number(answer["rate"]) };
+    });
+    await this.#takeTurn({ ...(tinyai && { tinyai }), ...(other && { other }) });
+    if (texts[0] !== texts[1]) throw new Error(`${figures[key]?.label ?? key} changes the tokens`);
   }
 
   /** @param whole whether it is also computed whole, to see that the tokens are the same. */
@@ -294,8 +315,11 @@ class Measuring {
     this.#keep("prefix", { tinyai: Number(answer["behind_s"]), other: Number(answer["without_s"]) });
   }
 
-  /** @param all whether node-llama-cpp is started too, and TinyAI as if for the first time: the file is read and packed. */
-  async #startTurn(starts: ReturnType<typeof commands>, all: boolean): Promise<void> {
+  /**
+   * @param all whether node-llama-cpp is started too, and TinyAI as if for the first time: the file is read and packed.
+   * @param screens whether it is then also started with its head screened.
+   */
+  async #startTurn(starts: ReturnType<typeof commands>, all: boolean, screens = false): Promise<void> {
     const starter = (command: Command) => async () => {
       const { firstByte_s, peakBytes } = await this.#start(command);
       return { first_token: firstByte_s, peak_memory: peakBytes / 1e6 };
@@ -307,9 +331,14 @@ class Measuring {
       ...(all ? { node: starter(node) } : {}),
     });
     if (!all) return;
-    const { firstByte_s, peakBytes } = await this.#start({ ...tinyai, command: [...tinyai.command, "unprepared"] });
-    this.#keep("first_opening", { tinyai: firstByte_s, ...(first_token && { other: first_token.tinyai }) });
-    this.#keep("opening_memory", { tinyai: peakBytes / 1e6, ...(peak_memory && { other: peak_memory.tinyai }) });
+    const otherwise = (way: string) => this.#start({ ...tinyai, command: [...tinyai.command, way] });
+    const beside = (turn: Turn | undefined) => (turn?.tinyai === undefined ? {} : { other: turn.tinyai });
+    const { firstByte_s, peakBytes } = await otherwise("unprepared");
+    this.#keep("first_opening", { tinyai: firstByte_s, ...beside(first_token) });
+    this.#keep("opening_memory", { tinyai: peakBytes / 1e6, ...beside(peak_memory) });
+    if (!screens) return;
+    const screened = await otherwise("screening");
+    this.#keep("screening_memory", { tinyai: screened.peakBytes / 1e6, ...beside(peak_memory) });
   }
 
   async #start(command: Command): Promise<Launch> {

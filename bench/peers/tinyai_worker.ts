@@ -2,16 +2,17 @@
 // an answer a line on stdout, as llama_worker.py beside it. Unlike there, sampling and the way of every token to JavaScript are
 // in the tokens/s, for that is all a user gets.
 //
-//   bun tinyai_worker.ts MODEL.gguf THREADS DEPTH
+//   bun tinyai_worker.ts MODEL.gguf THREADS DEPTH [screening]
 //     the questions of llama_worker.py are answered by {"rate": tokens/s}; {"do": "about"} by what is said of the model once;
-//     there are two more, "repeat" and "prefix", below
-//   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT [unprepared]
+//     there are two more, "repeat" and "prefix", below. With `screening` the head is screened; where it cannot be, the first
+//     answer is {"unsupported": true}, and the last
+//   bun tinyai_worker.ts MODEL.gguf THREADS TEXT TOKENS CONTEXT [unprepared | screening]
 //     writes the first token's text as soon as it is there, generates the rest, then leaves one JSON line on stderr; from the
 //     model's prepared copy, unless it is told to open the file as if for the first time
 
 import { readFileSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { loadModel, type Model } from "../../src/index.ts";
+import { loadModel, type Model, OptionError } from "../../src/index.ts";
 import type { PrefixReuse } from "../prefix-reuse.ts";
 
 const importedAt = Date.now();
@@ -120,19 +121,30 @@ async function answerTo(model: Model, asked: Asked, depth: number): Promise<obje
   }
 }
 
+async function serve(model: Model, depth: number): Promise<void> {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const answer = await answerTo(model, JSON.parse(line) as Asked, depth);
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+  }
+}
+
+/** The error of a model whose head cannot be screened; all others go on. */
+function ofScreening(error: unknown): undefined {
+  if (error instanceof OptionError && error.option.endsWith("screening")) return undefined;
+  throw error;
+}
+
 const [path = "", threads = "1", ...rest] = process.argv.slice(2);
-if (rest.length === 1) {
+if (rest.length <= 2) {
   const depth = Number(rest[0]);
   await using model = await loadModel(path, {
     threads: { count: Number(threads) },
     prefixCache,
     contextLength: Math.min(depth + 1024, 8192),
-  });
-  for await (const line of createInterface({ input: process.stdin })) {
-    const asked = JSON.parse(line) as Asked;
-    const answer = await answerTo(model, asked, depth);
-    process.stdout.write(`${JSON.stringify(answer)}\n`);
-  }
+    ...(rest[1] === "screening" ? { screening: true } : {}),
+  }).catch(ofScreening);
+  if (model === undefined) process.stdout.write(`${JSON.stringify({ unsupported: true })}\n`);
+  else await serve(model, depth);
 } else {
   const [text = "", tokens = "1", context = "2048", opening] = rest;
   await using model = await loadModel(path, {
@@ -141,6 +153,7 @@ if (rest.length === 1) {
     contextLength: Number(context),
     batchSize: 1,
     prepared: opening !== "unprepared",
+    ...(opening === "screening" ? { screening: true } : {}),
   });
   const stream = model.stream(text, { temperature: 0, ignoreEos: true, maxLength: Number(tokens) });
   for await (const piece of stream) writeSync(1, `${piece.text}\n`);
