@@ -3,7 +3,7 @@
 
 import type { Measurement } from "../src/engine/stand.ts";
 import { type DType, dtypeBlocks } from "../src/model/file.ts";
-import { isQuantized, packedBytes, quantizedRowBytes } from "../src/plan/formats.ts";
+import { activationForm, packedBytes, rowBytes } from "../src/plan/formats.ts";
 import { attentionSplitRows } from "../src/plan/layout.ts";
 
 /** Far more than caches hold: a run finds nothing of the last one's weights there. */
@@ -57,14 +57,14 @@ function products(): KernelCase[] {
       if (columns % dtypeBlocks[format].columns !== 0) continue;
       for (const tokens of tokenCounts) {
         const { weight, scales } = packedBytes(format, rows, columns);
-        const rowBytes = isQuantized(format) ? quantizedRowBytes(columns) : columns * 4;
+        const form = activationForm(format);
         cases.push({
           kernel: `matmul ${format}`,
           shape: `${rows} × ${columns} (${model}), ${count(tokens, "token")}`,
           measurement: { kernel: "matmul", format, rows, columns, tokens, workingBytes: memoryBytes },
-          bytes: weight + scales + tokens * (rowBytes + rows * 4),
+          bytes: weight + scales + tokens * (rowBytes(form, columns) + rows * 4),
           operations: 2 * rows * columns * tokens,
-          arithmetic: isQuantized(format) ? "int8" : "float",
+          arithmetic: form === "int8" ? "int8" : "float",
           fromMemory: true,
         });
       }
@@ -84,7 +84,7 @@ function attentions(): KernelCase[] {
         shape: `${model}, ${name}`,
         measurement: { kernel: "attention", ...shape, tokens, position, workingBytes: memoryBytes },
         bytes:
-          (position + tokens) * shape.kvHeads * shape.headWidth * 4 + tokens * (width * 4 + quantizedRowBytes(width)),
+          (position + tokens) * shape.kvHeads * shape.headWidth * 4 + tokens * (width * 4 + rowBytes("int8", width)),
         operations: 4 * width * looks,
         arithmetic: "float",
         fromMemory: tokens <= attentionSplitRows,
@@ -101,7 +101,7 @@ function elementwise(): KernelCase[] {
         kernel,
         shape: `${columns} wide, ${count(tokens, "row")}`,
         measurement: { kernel, columns, tokens },
-        bytes: tokens * (floats * columns * 4 + quantizedRowBytes(columns)) + other,
+        bytes: tokens * (floats * columns * 4 + rowBytes("int8", columns)) + other,
         operations: 0,
         arithmetic: "float",
         fromMemory: false,

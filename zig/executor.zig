@@ -39,6 +39,10 @@ const Resolved = struct {
     fn weightFormat(resolved: Resolved) table.Format {
         return @enumFromInt(resolved.format);
     }
+
+    fn form(resolved: Resolved) table.Form {
+        return @enumFromInt(resolved.format - p.form_rows);
+    }
 };
 
 /// What a step works on; the engine fills it before every run.
@@ -385,6 +389,7 @@ pub const Executor = struct {
                     .residual_stride = if (residual) |r| r.floatStride() else 0,
                     .out = if (out) |o| o.floats() else null,
                     .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_form = if (out_quantized) |o| o.form() else .int8,
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
@@ -407,6 +412,7 @@ pub const Executor = struct {
                 const out = executor.at(op, 0).?;
                 const x = executor.at(op, 1).?;
                 const arguments: table.Quantize = .{
+                    .form = out.form(),
                     .columns = x.columns,
                     .row_count = rows,
                     .x = x.floats(),
@@ -453,6 +459,7 @@ pub const Executor = struct {
                     .up_stride = up.floatStride(),
                     .out = if (out) |o| o.floats() else null,
                     .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_form = if (out_quantized) |o| o.form() else .int8,
                     .out_quantized = if (out_quantized) |o| o.base else null,
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
@@ -629,6 +636,7 @@ pub const Executor = struct {
             .partial = executor.floatsAt(op, 3),
             .out = if (out) |o| o.floats() else null,
             .out_stride = if (out) |o| o.floatStride() else 0,
+            .out_form = if (out_quantized) |o| o.form() else .int8,
             .out_quantized = if (out_quantized) |o| o.base else null,
             .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
         };

@@ -61,13 +61,14 @@ pub const Header = extern struct {
 
 pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2, copies = 3 };
 
-/// How a tensor's bytes are to be read: the kernels' weight formats, a row of int8 activations, or a screen's copy.
-pub const quantized_rows: u32 = 100;
-pub const screen_copy: u32 = 101;
+/// How a tensor's bytes are to be read: the kernels' weight formats, rows of activations in the form `table.Form` number
+/// `format - form_rows`, or a screen's copy.
+pub const form_rows: u32 = 100;
+pub const screen_copy: u32 = 102;
 
 pub const Tensor = extern struct {
     region: Region,
-    /// A `table.Format`, `quantized_rows` or `screen_copy`.
+    /// A `table.Format`, of rows `form_rows` and above, or `screen_copy`.
     format: u32,
     rows: u32,
     columns: u32,
@@ -451,7 +452,8 @@ pub const View = struct {
             };
             if (tensor.offset % 64 != 0 or tensor.offset > region_bytes or tensor.bytes > region_bytes - tensor.offset) return error.Program;
             if (tensor.scales_offset % 64 != 0 or tensor.scales_offset > region_bytes or tensor.scales_bytes > region_bytes - tensor.scales_offset) return error.Program;
-            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and tensor.format != quantized_rows and tensor.format != screen_copy) return error.Program;
+            const form = tensor.format >= form_rows and tensor.format <= form_rows + @intFromEnum(table.Form.wide);
+            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and !form and tensor.format != screen_copy) return error.Program;
         }
         for (view.ops) |op| {
             if (@intFromEnum(op.kind) > @intFromEnum(OpKind.screen_product)) return error.Program;

@@ -143,12 +143,15 @@ pub const Stand = struct {
                 const weight = try stand.weights(format);
                 const x = try stand.floats(tokens * stride);
                 const y_stride = formats.groupCount(m.rows) * table.group_rows;
-                const rows: struct { base: [*]const u8, stride: u64 } = if (format.quantized()) rows: {
-                    const quantized = try stand.bytes(tokens * quantized_stride);
-                    const args: table.Quantize = .{ .columns = m.columns, .row_count = m.tokens, .x = x.ptr, .x_stride = stride, .out = quantized.ptr, .out_stride = quantized_stride };
+                const rows: struct { base: [*]const u8, stride: u64 } = if (format == .f32)
+                    .{ .base = @ptrCast(x.ptr), .stride = stride * @sizeOf(f32) }
+                else rows: {
+                    const made_stride = if (format.quantized()) quantized_stride else table.wideRowBytes(m.columns);
+                    const made = try stand.bytes(tokens * made_stride);
+                    const args: table.Quantize = .{ .form = if (format.quantized()) .int8 else .wide, .columns = m.columns, .row_count = m.tokens, .x = x.ptr, .x_stride = stride, .out = made.ptr, .out_stride = made_stride };
                     stand.kernels.quantize(&args, 0, m.tokens);
-                    break :rows .{ .base = quantized.ptr, .stride = quantized_stride };
-                } else .{ .base = @ptrCast(x.ptr), .stride = stride * @sizeOf(f32) };
+                    break :rows .{ .base = made.ptr, .stride = made_stride };
+                };
                 break :matmul .{ .matmul = .{
                     .format = format,
                     .rows = m.rows,

@@ -46,9 +46,16 @@ export function formatNumber(dtype: DType): number {
   return formats[dtype].number;
 }
 
-/** Whether products with this format take int8 activations; the others take float32. */
-export function isQuantized(dtype: DType): boolean {
-  return formats[dtype].superColumns > 1;
+/**
+ * What products take activations as: float32, int8, or `wide`, which is int16 at levels that multiply those and float32 at
+ * the others.
+ */
+export type ActivationForm = "float" | "int8" | "wide";
+
+/** The form of activations that products with this format take. */
+export function activationForm(dtype: DType): ActivationForm {
+  if (formats[dtype].superColumns > 1) return "int8";
+  return dtype === "F32" ? "float" : "wide";
 }
 
 /** Bytes of a packed matrix: its values or codes, and its scales, each rounded up to 64. */
@@ -79,7 +86,17 @@ export function kvHeadBytes(dtype: KvDType, headWidth: number): number {
   return pagePositions * ((headWidth * bits) / 8 + scales * 2);
 }
 
-/** Bytes of a row of int8 activations: quants, a float32 scale for every 32, an int32 sum for every 16, rounded up to 64. */
-export function quantizedRowBytes(columns: number): number {
-  return Math.ceil((columns + (columns / activationBlock) * 4 + (columns / 16) * 4) / 64) * 64;
+/**
+ * Bytes of a row of activations, whole cache lines. Int8: quants, a float32 scale for every 32, an int32 sum for every 16. Wide:
+ * room for float32 values, of whole blocks.
+ */
+export function rowBytes(form: ActivationForm, columns: number): number {
+  switch (form) {
+    case "float":
+      return Math.ceil((columns * 4) / 64) * 64;
+    case "int8":
+      return Math.ceil((columns + (columns / activationBlock) * 4 + (columns / 16) * 4) / 64) * 64;
+    case "wide":
+      return Math.ceil(columns / activationBlock) * activationBlock * 4;
+  }
 }

@@ -318,8 +318,9 @@ export type OpKind = (typeof opKinds)[number];
 export const flagJoinsNext = 1;
 export const flagLogitsRows = 2;
 export const flagUnscreened = 4;
-export const quantizedRows = 100;
-export const screenCopy = 101;
+/** Formats of rows of activations, by form (`table.Form`). */
+export const formRows = { int8: 100, wide: 101 } as const;
+export const screenCopy = 102;
 
 export const recordKinds = {
   loaded: 0,

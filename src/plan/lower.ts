@@ -1,8 +1,8 @@
-// From a graph to the ops of a program: fuses what one kernel can do, decides in which form each value is kept (float32,
-// int8 activations, or both), and finds neighbouring ops that need no barrier between them. It places nothing in memory.
+// From a graph to the ops of a program: fuses what one kernel can do, decides in which forms each value is kept (float32,
+// and those that products take), and finds neighbouring ops that need no barrier between them. It places nothing in memory.
 
 import type { Graph, PlacedNode, Rope, Value, Vector, Weight } from "../graph/graph.ts";
-import { isQuantized } from "./formats.ts";
+import { type ActivationForm, activationForm } from "./formats.ts";
 import { attentionChunkPositions, attentionSplitRows, type OpKind, screenRecentMax, screenRowsMax } from "./layout.ts";
 import { groupsOf, headOf } from "./screen.ts";
 
@@ -10,7 +10,7 @@ import { groupsOf, headOf } from "./screen.ts";
 export interface Buffer {
   readonly id: number;
   readonly name: string;
-  readonly form: "float" | "quantized";
+  readonly form: ActivationForm;
   readonly columns: number;
   readonly rows: "all" | "logits" | number;
 }
@@ -50,6 +50,10 @@ export interface Lowered {
   readonly logits: Buffer;
 }
 
+/** The forms that are made of float32. */
+type MadeForm = Exclude<ActivationForm, "float">;
+const madeForms: readonly MadeForm[] = ["int8", "wide"];
+
 const ropeStyles = { halves: 1, neighbours: 2 } as const;
 const activations = { silu: 0, gelu_tanh: 1 } as const;
 
@@ -70,7 +74,7 @@ class Lowering {
   readonly #consumers = new Map<number, PlacedNode[]>();
   readonly #order = new Map<PlacedNode, number>();
   readonly #floats = new Map<number, Buffer>();
-  readonly #quants = new Map<number, Buffer>();
+  readonly #made = { int8: new Map<number, Buffer>(), wide: new Map<number, Buffer>() };
   readonly #ropes = new Map<Rope, Buffer>();
   readonly #fused = new Set<PlacedNode>();
 
@@ -146,10 +150,9 @@ class Lowering {
         this.#emit(node, "gather", [this.#out(node.out), { buffer: this.#float(node.x) }]);
         break;
     }
-    const kind = node.kind;
-    const writesBothForms = kind === "norm" || kind === "glu" || kind === "attention";
-    if (!writesBothForms && this.#wantsQuantized(node.out) && !this.#quants.has(node.out.id)) {
-      const out = this.#newQuantized(node.out);
+    for (const form of this.#madeForms(node.out)) {
+      if (this.#made[form].has(node.out.id)) continue;
+      const out = this.#newMade(node.out, form);
       this.#emit(node, "quantize", [{ buffer: out }, { buffer: this.#float(node.out) }], {
         name: `${node.name}.quantize`,
       });
@@ -192,7 +195,8 @@ class Lowering {
   }
 
   #matmul(node: PlacedNode & { kind: "matmul" }, at: PlacedNode, y: Buffer, accumulate: boolean): void {
-    const x = isQuantized(node.weight.dtype) ? this.#quantized(node.x) : this.#float(node.x);
+    const form = activationForm(node.weight.dtype);
+    const x = known((form === "float" ? this.#floats : this.#made[form]).get(node.x.id), node.x);
     const operands: Operand[] = [{ buffer: y }, { buffer: x }, { weight: node.weight }];
     if (node.bias) operands.push({ vector: node.bias });
     if (node === this.#head) this.#screen(node, x, y);
@@ -338,36 +342,30 @@ class Lowering {
     });
   }
 
-  /** Both output slots of ops that can write float32, int8 activations or both. */
+  /** Both output slots of ops that can write float32, one form made of it, or both. */
   #outForms(value: Value): [Operand, Operand] {
-    const quantized = this.#wantsQuantized(value) ? { buffer: this.#newQuantized(value) } : undefined;
-    const float = this.#wantsFloat(value) || !quantized ? this.#out(value) : undefined;
-    return [float, quantized];
+    const [form, ...others] = this.#madeForms(value);
+    const made = form && { buffer: this.#newMade(value, form) };
+    const float = this.#wantsFloat(value) || !made || others.length > 0 ? this.#out(value) : undefined;
+    return [float, made];
   }
 
   #out(value: Value): { buffer: Buffer } {
     return { buffer: this.#floats.get(value.id) ?? this.#newFloat(value) };
   }
 
-  #wantsQuantized(value: Value): boolean {
-    return (this.#consumers.get(value.id) ?? []).some(
-      (node) => node.kind === "matmul" && isQuantized(node.weight.dtype),
-    );
+  #madeForms(value: Value): MadeForm[] {
+    const consumers = this.#consumers.get(value.id) ?? [];
+    return madeForms.filter((form) => consumers.some((node) => formTaken(node) === form));
   }
 
   #wantsFloat(value: Value): boolean {
     const consumers = this.#consumers.get(value.id) ?? [];
-    return (
-      consumers.length === 0 || consumers.some((node) => node.kind !== "matmul" || !isQuantized(node.weight.dtype))
-    );
+    return consumers.length === 0 || consumers.some((node) => formTaken(node) === "float");
   }
 
   #float(value: Value): Buffer {
     return known(this.#floats.get(value.id), value);
-  }
-
-  #quantized(value: Value): Buffer {
-    return known(this.#quants.get(value.id), value);
   }
 
   #newFloat(value: Value): Buffer {
@@ -376,9 +374,9 @@ class Lowering {
     return buffer;
   }
 
-  #newQuantized(value: Value): Buffer {
-    const buffer = this.#buffer(`${value.name}.q8`, "quantized", value.width, value.rows);
-    this.#quants.set(value.id, buffer);
+  #newMade(value: Value, form: MadeForm): Buffer {
+    const buffer = this.#buffer(`${value.name}.${form}`, form, value.width, value.rows);
+    this.#made[form].set(value.id, buffer);
     return buffer;
   }
 
@@ -410,6 +408,11 @@ const outputSlots: Readonly<Record<OpKind, number>> = {
   screen_pick: 1,
   screen_product: 1,
 };
+
+/** The form in which a node takes its inputs. */
+function formTaken(node: PlacedNode): ActivationForm {
+  return node.kind === "matmul" ? activationForm(node.weight.dtype) : "float";
+}
 
 function known(buffer: Buffer | undefined, value: Value): Buffer {
   if (!buffer) throw new RangeError(`${value.name} is used before it is computed`);

@@ -3,7 +3,7 @@
 
 import type { Graph, Vector, Weight } from "../graph/graph.ts";
 import { planArena } from "./arena.ts";
-import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, quantizedRowBytes } from "./formats.ts";
+import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, rowBytes } from "./formats.ts";
 import * as layout from "./layout.ts";
 import { type Buffer, type LoweredOp, lower, type Operand } from "./lower.ts";
 import { groupsOf, screenBytes } from "./screen.ts";
@@ -204,7 +204,7 @@ class Planner {
     // The logits are read after the last op.
     last.set(logits.id, ops.length);
     const used = buffers.filter((buffer) => first.has(buffer.id));
-    const strides = used.map(strideOf);
+    const strides = used.map(({ form, columns }) => rowBytes(form, columns));
     const { offsets, bytes } = planArena(
       used.map((buffer, index) => ({
         bytes: (strides[index] ?? 0) * this.#rows(buffer),
@@ -219,7 +219,7 @@ class Planner {
         buffer.id,
         this.#add({
           region: regions.arena,
-          format: buffer.form === "quantized" ? layout.quantizedRows : 0,
+          format: buffer.form === "float" ? 0 : layout.formRows[buffer.form],
           rows: this.#rows(buffer),
           columns: buffer.columns,
           offset: offsets[index] ?? 0,
@@ -423,11 +423,6 @@ class Planner {
   }
 }
 
-function strideOf(buffer: Buffer): number {
-  if (buffer.form === "quantized") return quantizedRowBytes(buffer.columns);
-  return layout.alignUp(buffer.columns * 4, alignment);
-}
-
 /** What an op costs, from its operands alone. */
 function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
   let bytesPerStep = 0;
@@ -460,7 +455,7 @@ function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
     } else if ("vector" in operand) {
       bytesPerStep += operand.vector.values.byteLength;
     } else if (typeof operand.buffer.rows !== "number" && op.kind !== "screen_product") {
-      bytesPerRow += strideOf(operand.buffer);
+      bytesPerRow += rowBytes(operand.buffer.form, operand.buffer.columns);
       if (op.kind !== "matmul" && op.kind !== "embed" && op.kind !== "screen")
         operationsPerRow += 2 * operand.buffer.columns;
     }

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { openLibrary } from "../../src/engine/library.ts";
 import type { DType } from "../../src/model/file.ts";
-import { formatNumber, isQuantized, packedBytes, quantizedRowBytes } from "../../src/plan/formats.ts";
+import { activationForm, formatNumber, packedBytes, rowBytes } from "../../src/plan/formats.ts";
 import { blockSize } from "../support/formats.ts";
 import { tensorTypeNumbers } from "../support/gguf-writer.ts";
 
@@ -52,11 +52,23 @@ test("packed weights are never much larger than the file's", () => {
   }
 });
 
-test("formats of 16 bits and more take float32 activations, the others int8", () => {
-  expect(dtypes.filter((dtype) => !isQuantized(dtype))).toEqual(["F32", "F16", "BF16"]);
+test("float32 weights take float32 activations, those of 16 bits wide ones, the others int8", () => {
+  expect(dtypes.filter((dtype) => activationForm(dtype) === "float")).toEqual(["F32"]);
+  expect(dtypes.filter((dtype) => activationForm(dtype) === "wide")).toEqual(["F16", "BF16"]);
 });
 
 test("a row of int8 activations holds its quants, a scale for 32 and a sum for 16, in whole cache lines", () => {
-  expect(quantizedRowBytes(32)).toBe(64);
-  expect(quantizedRowBytes(640)).toBe(Math.ceil((640 + 20 * 4 + 40 * 4) / 64) * 64);
+  expect(rowBytes("int8", 32)).toBe(64);
+  expect(rowBytes("int8", 640)).toBe(Math.ceil((640 + 20 * 4 + 40 * 4) / 64) * 64);
+});
+
+test("a row of wide activations has room for float32, and for int16 of whole blocks with a scale each", () => {
+  for (const columns of [1, 31, 32, 33, 75, 576, 4864]) {
+    const blocks = Math.ceil(columns / 32);
+    const bytes = rowBytes("wide", columns);
+    expect(bytes % 64).toBe(0);
+    expect(bytes).toBeGreaterThanOrEqual(columns * 4);
+    expect(bytes).toBeGreaterThanOrEqual(blocks * (32 * 2 + 4));
+    expect(bytes).toBeLessThan(columns * 4 + 128);
+  }
 });

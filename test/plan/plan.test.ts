@@ -5,7 +5,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { type Graph, GraphBuilder, type Value, type Vector, type Weight } from "../../src/graph/graph.ts";
 import type { DType } from "../../src/model/file.ts";
-import { quantizedRows } from "../../src/plan/layout.ts";
+import { formRows } from "../../src/plan/layout.ts";
 import { type Plan, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
 import { screenProblem } from "../../src/plan/screen.ts";
 import { blockSize } from "../support/formats.ts";
@@ -83,7 +83,7 @@ interface Block {
   readonly window: number;
 }
 
-const dtype = fc.constantFrom<DType>("F32", "Q8_0", "Q4_0");
+const dtype = fc.constantFrom<DType>("F32", "F16", "BF16", "Q8_0", "Q4_0");
 const block = fc.record<Block>({
   kind: fc.constantFrom<Block["kind"]>("attention", "feedForward", "twice", "bare"),
   dtypes: fc.array(dtype, { minLength: 4, maxLength: 4 }),
@@ -200,12 +200,13 @@ describe("any graph's program", () => {
     });
   });
 
-  test("feeds int8 activations to packed weights and float32 to the others", () => {
+  test("feeds every product the form of activations that its weight takes", () => {
     forAnyProgram((program) => {
       for (const op of program.ops) {
         if (op.kind !== "matmul") continue;
         const [, x, matrix] = op.tensors;
-        expect(x?.format).toBe((matrix?.format ?? 0) > 2 ? quantizedRows : 0);
+        const format = matrix?.format ?? 0;
+        expect(x?.format).toBe(format > 2 ? formRows.int8 : format > 0 ? formRows.wide : 0);
       }
     });
   });
@@ -297,9 +298,9 @@ describe("lowering", () => {
     ]);
     const [, , , norm, , , glu, , last] = opsOf(graph);
     // Only int8 is wanted of the norms, only float32 of the unit before the selection.
-    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, quantizedRows]);
+    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, formRows.int8]);
     expect(glu?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, undefined]);
-    expect(last?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, quantizedRows]);
+    expect(last?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([undefined, formRows.int8]);
   });
 
   test("writes both forms where both are wanted", () => {
@@ -308,16 +309,28 @@ describe("lowering", () => {
     const a = g.matmul(normed, weight(width, width, "Q8_0"));
     const b = g.matmul(normed, weight(width, width));
     const [, norm] = opsOf(finish(g, g.glu(a, b, "silu")));
-    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, quantizedRows]);
+    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, formRows.int8]);
   });
 
-  test("inserts nothing for float weights", () => {
+  test("writes a third form from float32, which is then kept", () => {
+    const g = new GraphBuilder();
+    const normed = g.rmsNorm(g.embed(weight(vocabulary, width)), vector(width), 1e-6);
+    const a = g.matmul(normed, weight(width, width, "Q8_0"));
+    const b = g.matmul(normed, weight(width, width, "F16"));
+    const graph = finish(g, g.glu(a, b, "silu"));
+    expect(kinds(graph).slice(0, 5)).toEqual(["embed", "norm", "quantize", "matmul", "matmul"]);
+    const [, norm, quantize] = opsOf(graph);
+    expect(norm?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([0, formRows.int8]);
+    expect(quantize?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([formRows.wide, 0]);
+  });
+
+  test("inserts nothing for float32 weights", () => {
     const g = new GraphBuilder();
     const x = g.embed(weight(vocabulary, width));
     const graph = finish(g, g.add(x, g.matmul(attention(g, x, [], 0), weight(width, width))));
     expect(kinds(graph)).not.toContain("quantize");
     const { tensors } = decodeProgram(planProgram(graph, options).program);
-    expect(tensors.some(({ format }) => format === quantizedRows)).toBe(false);
+    expect(tensors.some(({ format }) => format >= formRows.int8)).toBe(false);
   });
 
   test("runs products of the same input, and tables, without a barrier between them", () => {

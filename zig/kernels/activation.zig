@@ -141,9 +141,8 @@ fn gluColumns(comptime activation: table.Activation, args: *const table.Glu, row
         vec.storePartial(out + column, y, rest);
     }
     if (args.out_quantized) |quantized| {
-        assert(args.width % table.block_columns == 0);
-        // The row's first column: quantizeColumns addresses a whole row and reads only [first, last).
-        quant.quantizeColumns(args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
+        // The row's first column: writeColumns addresses a whole row and reads only [first, last).
+        quant.writeColumns(args.out_form, args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
     }
 }
 
@@ -248,7 +247,7 @@ test "glu is act(gate) times up for odd widths, several rows and any split, and 
                 g.* = random.random().floatNorm(f32) * 3;
                 u.* = random.random().floatNorm(f32);
             }
-            const quantized_stride = comptime table.quantizedRowBytes(2112);
+            const quantized_stride = comptime table.wideRowBytes(2112);
             var quantized: [row_count * quantized_stride]u8 align(64) = @splat(0);
             var direct: [row_count * quantized_stride]u8 align(64) = @splat(0);
             var args: table.Glu = .{
@@ -261,7 +260,7 @@ test "glu is act(gate) times up for odd widths, several rows and any split, and 
                 .up_stride = stride,
                 .out = &out,
                 .out_stride = stride,
-                .out_quantized = if (width % 32 == 0) &quantized else null,
+                .out_quantized = null,
                 .out_quantized_stride = quantized_stride,
             };
             const units = row_count * (std.math.divCeil(u32, width, table.glu_unit_columns) catch unreachable);
@@ -274,16 +273,20 @@ test "glu is act(gate) times up for odd widths, several rows and any split, and 
                 }
                 try std.testing.expectEqual(@as(f32, 99), out[row * stride + width]); // Nothing past the row.
             }
-            if (width % 32 != 0) continue;
-            // Without the float output, all units at once: the same int8 rows, which are those of the float output.
+            // Without the float output, all units at once: the rows of each form are those of the float output.
             args.out = null;
-            args.out_quantized = &direct;
-            glu(&args, 0, units);
-            try std.testing.expectEqualSlices(u8, &quantized, &direct);
-            for (0..row_count) |row| {
-                quant.quantizeColumns(width, 0, width, out[row * stride ..].ptr, direct[row * quantized_stride ..].ptr);
+            for (std.enums.values(table.Form)) |form| {
+                if (form == .int8 and width % 32 != 0) continue;
+                quantized = @splat(0);
+                direct = @splat(0);
+                args.out_form = form;
+                args.out_quantized = &direct;
+                glu(&args, 0, units);
+                for (0..row_count) |row| {
+                    quant.writeColumns(form, width, 0, width, out[row * stride ..].ptr, quantized[row * quantized_stride ..].ptr);
+                }
+                try std.testing.expectEqualSlices(u8, &quantized, &direct);
             }
-            try std.testing.expectEqualSlices(u8, &quantized, &direct);
         }
     }
 }

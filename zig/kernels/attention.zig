@@ -334,7 +334,7 @@ inline fn finish(args: *const table.Attention, row: usize, head: usize, heads: u
     if (args.out_quantized) |quantized| {
         assert(count % table.block_columns == 0);
         const columns = args.head_count * args.head_width;
-        quant.quantizeColumns(columns, @intCast(first), @intCast(first + count), out - first, quantized + row * args.out_quantized_stride);
+        quant.writeColumns(args.out_form, columns, @intCast(first), @intCast(first + count), out - first, quantized + row * args.out_quantized_stride);
     }
 }
 

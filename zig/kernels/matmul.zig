@@ -5,6 +5,8 @@
 //! (16 or 32 columns, ascending), with exact integers, isum = Σ (code − offset) · q, then
 //!   y = fma(float(isum), ws · xs, y)   and, with minimums,   y = fma(minimum, xs · float(Σ q), y)
 //! where ws = d · sub-scale and minimum are rounded once (`combine`). Float weights: y = fma(w, x, y) over ascending columns.
+//! Float16 and bfloat16 weights where the level multiplies 16-bit integers: for each block of 32 columns, ascending, with exact
+//! integers, isum = Σ v · q, then y = fma(float(isum), unit · xs, y), where v = w / unit is rounded (`alignBlock`).
 //! Then the bias, the previous y, the soft cap (`finish`).
 
 const std = @import("std");
@@ -126,7 +128,13 @@ fn kernel(comptime format: Format) Kernel {
     return struct {
         fn run(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
             @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
-            if (comptime format.quantized()) quantized(format, args, begin, end, scratch) else float(format, args, begin, end);
+            if (comptime format.quantized()) {
+                quantized(format, args, begin, end, scratch);
+            } else if (comptime vec.has_words and format != .f32) {
+                aligned(format, args, begin, end, scratch);
+            } else {
+                float(format, args, begin, end);
+            }
         }
     }.run;
 }
@@ -665,6 +673,214 @@ inline fn floatColumnStep(comptime count: u32, w: Rows, x: [count][*]const u8, c
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Float16 and bfloat16 weights in blocks of aligned integers: a product of 16-bit integers takes half the time of one of
+// float32. Of a block's 32 weights in a row, those above a quarter of the largest keep all bits that float16 has, those above
+// a 64th all that bfloat16 has; what others lose is at most 2^-13 of the largest. With the activations' 13 bits that is less
+// than rounding activations to float16 loses (test/conformance holds it against llama.cpp, which does that).
+
+/// Pairs of columns of a block, 64 bytes each.
+const block_pairs = block_columns / 2;
+
+/// Bytes of a block's weights in a group, of either format.
+const float_block_bytes = block_columns * group_rows * 2;
+
+/// A block of a group: integers, in pairs of columns, and what they are multiples of, by row.
+const Aligned = extern struct {
+    values: [block_pairs]vec.WordPairs align(64),
+    unit: Rows,
+};
+
+/// Tokens of the tiles over blocks that are aligned for it alone, smallest first; more tokens share them. 16 tokens
+/// take 16 registers of integer sums; the float sums wait on the stack.
+const alone_tiles = [_]u32{ 1, 2, 4, 8, 16 };
+
+/// Tokens and row groups of a tile of more tokens: 16 integer sums, 2 weights and an activation of 32 registers, and 10
+/// loads for 16 products where one group would take 9 for 8.
+const aligned_tokens = 8;
+const aligned_groups = 2;
+
+/// Blocks that many tokens are multiplied with before the next ones: those of two groups take 17 KB of the first-level cache,
+/// a tile's activations 4 KB.
+const stretch_blocks = 8;
+
+/// Tokens whose sums wait meanwhile.
+const panel_tokens = 256;
+
+/// What a thread works on: the blocks of a stretch, and the sums, by tile.
+const Panel = extern struct {
+    blocks: [aligned_groups][stretch_blocks]Aligned,
+    sums: [panel_tokens / aligned_tokens][aligned_groups][aligned_tokens]Rows,
+};
+
+comptime {
+    assert(@sizeOf(Panel) <= table.scratchBytes(0, 0, 0));
+}
+
+/// Where the exponent lies in a weight's pattern, and what it means.
+const Pattern = struct {
+    /// Bits below the exponent.
+    fraction_bits: comptime_int,
+    /// The exponent of infinities and NaNs.
+    not_finite: comptime_int,
+    /// Weights with the exponent e are below 2^(e − bias).
+    bias: comptime_int,
+    /// Blocks of smaller weights, below 2^-87, are aligned as if they had this exponent: their units, times the activations'
+    /// scales, would be denormal.
+    exponent_min: comptime_int,
+
+    fn of(comptime format: Format) Pattern {
+        return switch (format) {
+            .f16 => .{ .fraction_bits = 10, .not_finite = 31, .bias = 14, .exponent_min = 0 },
+            .bf16 => .{ .fraction_bits = 7, .not_finite = 255, .bias = 126, .exponent_min = 39 },
+            else => comptime unreachable,
+        };
+    }
+};
+
+/// Aligns the first `columns` (1 to 32) columns of the block at `weight`; the others become zeros. The unit is the largest
+/// weight's power of two, times 2^-13: a block with an infinity or a NaN has a NaN for it.
+inline fn alignBlock(comptime format: Format, weight: [*]const u8, columns: usize, out: *Aligned) void {
+    if (columns < block_columns) {
+        var whole: [float_block_bytes]u8 align(64) = @splat(0);
+        const bytes = std.mem.alignForward(usize, columns, if (format == .bf16) 2 else 1) * group_rows * 2;
+        @memcpy(whole[0..bytes], weight);
+        alignWholeBlock(format, &whole, out);
+    } else alignWholeBlock(format, weight, out);
+}
+
+inline fn alignWholeBlock(comptime format: Format, weight: [*]const u8, out: *Aligned) void {
+    const Bits = @Vector(group_rows, u32);
+    const Patterns = @Vector(2 * group_rows, u16);
+    const pattern: Pattern = comptime .of(format);
+    var largest: Patterns = @splat(0);
+    inline for (0..block_pairs) |pair| {
+        largest = @max(largest, vec.load(Patterns, weight + pair * 64) & @as(Patterns, @splat(0x7fff)));
+    }
+    const by_row: Bits = if (format == .bf16) rows: {
+        const both: Bits = @bitCast(largest);
+        break :rows @max(both & @as(Bits, @splat(0xffff)), both >> @splat(16));
+    } else @max(vec.lowHalf(largest), vec.highHalf(largest));
+    const exponent = by_row >> @splat(pattern.fraction_bits);
+    const used = @max(exponent, @as(Bits, @splat(pattern.exponent_min)));
+    // 2^(used − bias − 13) and its inverse, by their exponents.
+    const power = used + @as(Bits, @splat(127)) - @as(Bits, @splat(pattern.bias + 13));
+    const unit: Rows = @bitCast(power << @splat(23));
+    const inverse: Rows = @bitCast((@as(Bits, @splat(254)) - power) << @splat(23));
+    out.unit = @select(f32, exponent == @as(Bits, @splat(pattern.not_finite)), @as(Rows, @splat(std.math.nan(f32))), unit);
+    inline for (0..block_pairs) |pair| {
+        const place = weight + pair * 64;
+        const both = vec.load(Bits, place);
+        const first: Rows = if (format == .bf16) @bitCast(both << @splat(16)) else vec.loadF16(group_rows, place);
+        const second: Rows = if (format == .bf16) @bitCast(both & @as(Bits, @splat(0xffff0000))) else vec.loadF16(group_rows, place + 32);
+        // As in `vec.roundToInt`; the low 16 bits are the integer.
+        const magic: Rows = @splat(12582912.0);
+        const low: Bits = @bitCast(vec.mulAdd(first, inverse, magic));
+        const high: Bits = @bitCast(vec.mulAdd(second, inverse, magic));
+        out.values[pair] = @bitCast((low & @as(Bits, @splat(0xffff))) | (high << @splat(16)));
+    }
+}
+
+inline fn aligned(comptime format: Format, args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) void {
+    inline for (alone_tiles) |count| {
+        if (args.tokens <= count) {
+            for (begin..end) |group| alignedAlone(format, count, args, group);
+            return;
+        }
+    }
+    const panel: *Panel = @ptrCast(@alignCast(scratch));
+    var group: usize = begin;
+    while (group < end) {
+        const groups = @min(end - group, aligned_groups);
+        var first: u32 = 0;
+        while (first < args.tokens) : (first += panel_tokens) {
+            const count = @min(args.tokens - first, panel_tokens);
+            if (groups == aligned_groups) alignedPanel(format, aligned_groups, args, group, first, count, panel) else alignedPanel(format, 1, args, group, first, count, panel);
+        }
+        group += groups;
+    }
+}
+
+/// A group times all tokens, at most `count`, each block aligned in passing.
+inline fn alignedAlone(comptime format: Format, comptime count: u32, args: *const table.MatMul, group: usize) void {
+    const weight = args.weight + group * layout.groupBytes(format, args.columns);
+    const x = wideRows(count, args, 0, args.tokens);
+    // Aligned first, as narrow codes are decoded first.
+    const prefetch: Prefetch = .{ .distance = args.tuning.packed_distance, .lines = args.tuning.packed_lines };
+    var sums: [1][count]Rows = .{@splat(@splat(0))};
+    var column: usize = 0;
+    while (column < args.columns) : (column += block_columns) {
+        const place = weight + column * group_rows * 2;
+        prefetch.ask(place, float_block_bytes / 64);
+        var block: Aligned = undefined;
+        alignBlock(format, place, @min(args.columns - column, block_columns), &block);
+        alignedBlock(count, 1, .{&block}, x, column / block_columns, &sums);
+    }
+    finish(count, args, group, 0, args.tokens, &sums[0]);
+}
+
+/// `groups` groups times `count` tokens from `first`, a stretch of columns after the other.
+inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *const table.MatMul, group: usize, first: u32, count: u32, panel: *Panel) void {
+    const block_count = std.math.divCeil(usize, args.columns, block_columns) catch unreachable;
+    const group_bytes = layout.groupBytes(format, args.columns);
+    const tile_count = std.math.divCeil(u32, count, aligned_tokens) catch unreachable;
+    for (panel.sums[0..tile_count]) |*sums| sums.* = @splat(@splat(@splat(0)));
+    var stretch: usize = 0;
+    while (stretch < block_count) : (stretch += stretch_blocks) {
+        const blocks = @min(block_count - stretch, stretch_blocks);
+        for (0..groups) |index| {
+            const weight = args.weight + (group + index) * group_bytes;
+            for (stretch..stretch + blocks) |block| {
+                const columns = @min(args.columns - block * block_columns, block_columns);
+                alignBlock(format, weight + block * float_block_bytes, columns, &panel.blocks[index][block - stretch]);
+            }
+        }
+        for (0..tile_count) |tile| {
+            const token: u32 = @intCast(tile * aligned_tokens);
+            const x = wideRows(aligned_tokens, args, first + token, @min(count - token, aligned_tokens));
+            alignedStretch(groups, panel.blocks[0..groups], blocks, &x, stretch, panel.sums[tile][0..groups]);
+        }
+    }
+    for (0..tile_count) |tile| {
+        const token: u32 = @intCast(tile * aligned_tokens);
+        inline for (0..groups) |index| finish(aligned_tokens, args, group + index, first + token, @min(count - token, aligned_tokens), &panel.sums[tile][index]);
+    }
+}
+
+/// Adds a stretch of `count` blocks, the first of them number `first`, to the sums of a tile. The formats share it.
+fn alignedStretch(comptime groups: u32, blocks: *const [groups][stretch_blocks]Aligned, count: usize, x: *const [aligned_tokens]quant.WideRow, first: usize, sums: *[groups][aligned_tokens]Rows) void {
+    @setEvalBranchQuota(1_000_000); // Unrolled pairs, tokens and groups.
+    for (0..count) |block| {
+        var of_groups: [groups]*const Aligned = undefined;
+        inline for (0..groups) |index| of_groups[index] = &blocks[index][block];
+        alignedBlock(aligned_tokens, groups, of_groups, x.*, first + block, sums);
+    }
+}
+
+/// The activation rows of `count` tokens from `first`; places past the last token repeat it.
+inline fn wideRows(comptime count: u32, args: *const table.MatMul, first: u32, valid: u32) [count]quant.WideRow {
+    var rows: [count]quant.WideRow = undefined;
+    inline for (0..count) |index| rows[index] = .of(args.x + (first + @min(index, valid - 1)) * args.x_stride, args.columns);
+    return rows;
+}
+
+/// Adds block number `index` of some groups to the sums of `count` tokens.
+inline fn alignedBlock(comptime count: u32, comptime groups: u32, blocks: [groups]*const Aligned, x: [count]quant.WideRow, index: usize, sums: *[groups][count]Rows) void {
+    var isums: [groups][count]Ints = @splat(@splat(@splat(0)));
+    inline for (0..block_pairs) |pair| {
+        inline for (0..count) |token| {
+            const two = vec.load(i32, x[token].quants + index * block_columns * 2 + pair * 4);
+            inline for (0..groups) |group| isums[group][token] = vec.dotWords(isums[group][token], blocks[group].values[pair], two);
+        }
+    }
+    inline for (0..count) |token| {
+        const scale: Rows = @splat(vec.load(f32, x[token].scales + index * 4));
+        inline for (0..groups) |group| {
+            sums[group][token] = vec.mulAdd(@as(Rows, @floatFromInt(isums[group][token])), blocks[group].unit * scale, sums[group][token]);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Embedding.
 
 /// `table.Embed`. Units: tokens.
@@ -751,6 +967,21 @@ const emulator = if (vec.has_tiles) @import("amx_emulator.zig") else struct {
     fn prepare() void {}
 };
 
+/// The weight as a level with 16-bit products takes it, from its block's largest in double precision.
+fn takenWeight(format: Format, row: []const u8, column: usize, columns: usize) f64 {
+    const weight = reference.exact(format, row, column);
+    if (format != .f16 and format != .bf16) return weight;
+    const block = column / 32 * 32;
+    var largest: f64 = 0;
+    for (block..@min(block + 32, columns)) |other| largest = @max(largest, @abs(reference.exact(format, row, other)));
+    if (largest == 0) return 0;
+    const power: i32 = @max(std.math.ilogb(largest), @as(i32, if (format == .f16) -15 else -88));
+    const scaled = std.math.ldexp(weight, 12 - power);
+    const below = @floor(scaled);
+    const up = scaled - below > 0.5 or (scaled - below == 0.5 and @mod(below, 2) != 0);
+    return std.math.ldexp(if (up) below + 1 else below, power - 12);
+}
+
 /// A weight, activations and room for outputs.
 const Case = struct {
     sample: pack.Sample,
@@ -765,7 +996,9 @@ const Case = struct {
     scratch: []align(4096) u8,
 
     fn make(format: Format, rows: u32, columns: u32, tokens: u32, kind: reference.Fill, random: std.Random) !Case {
-        const stride: u64 = if (format.quantized()) table.quantizedRowBytes(columns) else std.mem.alignForward(u64, columns * 4, 64);
+        const stride: u64 = if (format.quantized())
+            table.quantizedRowBytes(columns)
+        else if (format == .f32) std.mem.alignForward(u64, columns * 4, 64) else table.wideRowBytes(columns);
         const y_stride = layout.groupCount(rows) * group_rows + 16;
         const case: Case = .{
             .sample = try .make(format, rows, columns, kind, random),
@@ -788,7 +1021,9 @@ const Case = struct {
                 for (row, 0..) |*value, column| {
                     value.* = @as(f32, @floatFromInt(@as(i8, @bitCast(parts.quants[column])))) * vec.load(f32, parts.scales + column / 32 * 4);
                 }
-            } else @memcpy(out[0 .. columns * 4], std.mem.sliceAsBytes(row));
+            } else if (format == .f32) {
+                @memcpy(out[0 .. columns * 4], std.mem.sliceAsBytes(row));
+            } else quant.writeColumns(.wide, columns, 0, columns, row.ptr, out);
         }
         return case;
     }
@@ -834,7 +1069,7 @@ const Case = struct {
         @memset(values, 0);
         @memset(magnitudes, 0);
         for (0..columns) |column| {
-            const weight = reference.exact(case.sample.format, bytes, column);
+            const weight = if (vec.has_words) takenWeight(case.sample.format, bytes, column, columns) else reference.exact(case.sample.format, bytes, column);
             // Where a minimum is subtracted, the terms that cancel are larger than their difference.
             const size = @abs(weight) + reference.cancelled(case.sample.format, bytes, column);
             for (values, magnitudes, 0..) |*value, *magnitude, token| {
@@ -855,6 +1090,10 @@ const Case = struct {
                 const column = index % columns;
                 const q: i8 = @bitCast(parts.quants[column]);
                 input.* = @as(f64, vec.load(f32, parts.scales + column / 32 * 4)) * @as(f64, @floatFromInt(q));
+            } else if (vec.has_words and case.sample.format != .f32) {
+                const parts: quant.WideRow = .of(case.input[index / columns * case.input_stride ..].ptr, columns);
+                const column = index % columns;
+                input.* = @as(f64, vec.load(f32, parts.scales + column / 32 * 4)) * @as(f64, @floatFromInt(vec.load(i16, parts.quants + column * 2)));
             } else input.* = case.x[index];
         }
         return inputs;
@@ -978,10 +1217,70 @@ test "a tuning has bounds" {
     }
 }
 
+test "a block's weights keep their bits where they are not small beside the largest, and lose little where they are" {
+    if (!vec.has_words) return error.SkipZigTest;
+    var prng: std.Random.DefaultPrng = .init(25);
+    for ([_]Format{ .f16, .bf16 }) |format| {
+        for ([_]u32{ 32, 7 }) |columns| {
+            const sample: pack.Sample = try .make(format, group_rows, columns, .random, prng.random());
+            defer sample.free();
+            var block: Aligned = undefined;
+            switch (format) {
+                inline .f16, .bf16 => |known| alignBlock(known, sample.weight.ptr, columns, &block),
+                else => unreachable,
+            }
+            const units: [group_rows]f32 = block.unit;
+            for (0..group_rows) |row| {
+                var largest: f64 = 0;
+                for (0..columns) |column| largest = @max(largest, @abs(reference.exact(format, sample.row(row), column)));
+                const exact_above = largest / (if (format == .f16) @as(f64, 4) else 64);
+                for (0..block_columns) |column| {
+                    const words: [2 * group_rows]i16 = @bitCast(block.values[column / 2]);
+                    const value = @as(f64, units[row]) * @as(f64, @floatFromInt(words[2 * row + column % 2]));
+                    const weight = if (column < columns) reference.exact(format, sample.row(row), column) else 0;
+                    const loss = @abs(value - weight);
+                    try testing.expect(loss <= if (@abs(weight) >= exact_above) 0 else largest * 0x1p-13);
+                }
+            }
+        }
+    }
+}
+
+test "an infinite or undefined weight or activation leaves no finite product in its row or token" {
+    var prng: std.Random.DefaultPrng = .init(26);
+    for ([_]Format{ .f16, .bf16 }) |format| {
+        for ([_]u32{ 1, 5, 17 }) |tokens| {
+            for ([_]f32{ std.math.inf(f32), -std.math.inf(f32), std.math.nan(f32) }) |bad| {
+                const columns = 45;
+                const case: Case = try .make(format, 16, columns, tokens, .random, prng.random());
+                defer case.free();
+                const clean = try testing.allocator.dupe(u8, case.input);
+                defer testing.allocator.free(clean);
+                const token = tokens / 2;
+                case.x[token * columns + 37] = bad;
+                quant.writeColumns(.wide, columns, 0, columns, case.x[token * columns ..].ptr, case.input[token * case.input_stride ..].ptr);
+                case.run(case.arguments(0, tokens), 0, 1);
+                for (0..tokens) |other| {
+                    for (case.y[other * case.y_stride ..][0..16]) |y| try testing.expectEqual(other != token, std.math.isFinite(y));
+                }
+                @memcpy(case.input, clean);
+                const pattern: u16 = if (format == .f16) @bitCast(@as(f16, @floatCast(bad))) else @truncate(@as(u32, @bitCast(bad)) >> 16);
+                // Row 3, column 37.
+                const place: usize = if (format == .f16) (37 * group_rows + 3) * 2 else ((37 / 2 * group_rows + 3) * 2 + 37 % 2) * 2;
+                vec.store(case.sample.weight[place..].ptr, pattern);
+                case.run(case.arguments(0, tokens), 0, 1);
+                for (0..tokens) |other| {
+                    for (case.y[other * case.y_stride ..][0..16], 0..) |y, row| try testing.expectEqual(row != 3, std.math.isFinite(y));
+                }
+            }
+        }
+    }
+}
+
 test "bias, accumulation and soft cap follow the product in that order" {
     var prng: std.Random.DefaultPrng = .init(23);
-    for ([_]Format{ .f32, .q8_0, .q5_k }) |format| {
-        for ([_]u32{ 1, 2, 6 }) |tokens| {
+    for ([_]Format{ .f32, .f16, .q8_0, .q5_k }) |format| {
+        for ([_]u32{ 1, 2, 6, 19 }) |tokens| {
             const rows = 21;
             const case: Case = try .make(format, rows, 256, tokens, .random, prng.random());
             defer case.free();

@@ -46,7 +46,6 @@ pub fn norm(args: *const table.Norm, begin: u32, end: u32) callconv(.c) void {
     assert(begin <= end and end <= args.row_count);
     assert(args.width > 0);
     assert(args.out != null or args.out_quantized != null);
-    if (args.out_quantized != null) assert(args.width % table.block_columns == 0);
     for (begin..end) |row| {
         const x = args.x + row * args.x_stride;
         const residual = if (args.residual) |residual| residual + row * args.residual_stride else null;
@@ -62,7 +61,7 @@ pub fn norm(args: *const table.Norm, begin: u32, end: u32) callconv(.c) void {
                 scale(false, out, x + first, args.weight + first, x + first, last - first, factor);
             }
             if (args.out_quantized) |quantized| {
-                quant.quantizeColumns(args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
+                quant.writeColumns(args.out_form, args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
             }
             first = last;
         }
@@ -169,53 +168,55 @@ test "norm equals the double-precision formula for odd widths, tiny and large va
     }
 }
 
-test "norm in place, over its residual, and quantized without a float output give the same values" {
+test "norm in place, over its residual, and in each form without a float output give the same values" {
     var prng = std.Random.DefaultPrng.init(3);
     const random = prng.random();
-    const width = 2080;
-    const bytes = comptime table.quantizedRowBytes(width);
-    var x: [test_rows * test_stride]f32 = undefined;
-    var weight: [test_stride]f32 = undefined;
-    var residual: [test_rows * test_stride]f32 = undefined;
-    var out: [test_rows * test_stride]f32 = undefined;
-    var quantized: [3][test_rows * bytes]u8 align(64) = @splat(@splat(0));
-    fill(random, &x, 2);
-    fill(random, &weight, 1);
-    fill(random, &residual, 1);
-    var args: table.Norm = .{
-        .width = width,
-        .row_count = test_rows,
-        .epsilon = 1e-5,
-        .x = &x,
-        .x_stride = test_stride,
-        .weight = &weight,
-        .residual = &residual,
-        .residual_stride = test_stride,
-        .out = &out,
-        .out_stride = test_stride,
-        .out_quantized = &quantized[0],
-        .out_quantized_stride = bytes,
-    };
-    norm(&args, 0, test_rows);
-    args.out = null;
-    args.out_quantized = &quantized[1];
-    norm(&args, 0, test_rows);
-    for (0..test_rows) |row| {
-        quant.quantizeColumns(width, 0, width, out[row * test_stride ..].ptr, quantized[2][row * bytes ..].ptr);
+    const bytes = comptime table.wideRowBytes(2080);
+    for ([_]table.Form{ .int8, .wide }, [_]u32{ 2080, 2079 }) |form, width| {
+        var x: [test_rows * test_stride]f32 = undefined;
+        var weight: [test_stride]f32 = undefined;
+        var residual: [test_rows * test_stride]f32 = undefined;
+        var out: [test_rows * test_stride]f32 = undefined;
+        var quantized: [3][test_rows * bytes]u8 align(64) = @splat(@splat(0));
+        fill(random, &x, 2);
+        fill(random, &weight, 1);
+        fill(random, &residual, 1);
+        var args: table.Norm = .{
+            .width = width,
+            .row_count = test_rows,
+            .epsilon = 1e-5,
+            .x = &x,
+            .x_stride = test_stride,
+            .weight = &weight,
+            .residual = &residual,
+            .residual_stride = test_stride,
+            .out_form = form,
+            .out = &out,
+            .out_stride = test_stride,
+            .out_quantized = &quantized[0],
+            .out_quantized_stride = bytes,
+        };
+        norm(&args, 0, test_rows);
+        args.out = null;
+        args.out_quantized = &quantized[1];
+        norm(&args, 0, test_rows);
+        for (0..test_rows) |row| {
+            quant.writeColumns(form, width, 0, width, out[row * test_stride ..].ptr, quantized[2][row * bytes ..].ptr);
+        }
+        try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[1]);
+        try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[2]);
+        // Over the residual, then over x.
+        args.out_quantized = null;
+        var kept = residual;
+        args.residual = &kept;
+        args.out = &kept;
+        norm(&args, 0, test_rows);
+        for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], kept[row * test_stride ..][0..width]);
+        args.residual = &residual;
+        args.out = &x;
+        norm(&args, 0, test_rows);
+        for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], x[row * test_stride ..][0..width]);
     }
-    try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[1]);
-    try std.testing.expectEqualSlices(u8, &quantized[0], &quantized[2]);
-    // Over the residual, then over x.
-    args.out_quantized = null;
-    var kept = residual;
-    args.residual = &kept;
-    args.out = &kept;
-    norm(&args, 0, test_rows);
-    for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], kept[row * test_stride ..][0..width]);
-    args.residual = &residual;
-    args.out = &x;
-    norm(&args, 0, test_rows);
-    for (0..test_rows) |row| try std.testing.expectEqualSlices(f32, out[row * test_stride ..][0..width], x[row * test_stride ..][0..width]);
 }
 
 test "add adds whole rows and nothing past them" {

@@ -1,6 +1,8 @@
-//! Float32 activations to int8: per 32 columns, scale = max |x| / 127 and q = x / scale rounded to nearest, ties to even.
-//! A row is its quants, its scales, and the sums of its quants over every 16 columns, which products with offset or
-//! minimum-carrying weights need (the layout is `table.quantizedRowBytes`). The bits are the same at every level.
+//! Float32 activations to the forms that products take. Int8: per 32 columns, scale = max |x| / 127 and q = x / scale rounded
+//! to nearest, ties to even. A row is its quants, its scales, and the sums of its quants over every 16 columns, which products
+//! with offset or minimum-carrying weights need (the layout is `table.quantizedRowBytes`); the bits are the same at every
+//! level. Wide, for float16 and bfloat16 weights: the same with scale = max |x| / 8191 and int16 quants, without sums, at
+//! levels that multiply those; the float32 values at the others (`table.wideRowBytes`).
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -55,10 +57,60 @@ pub inline fn quantizeRow(columns: u32, x: [*]const f32, out: [*]u8) void {
     quantizeColumns(columns, 0, columns, x, out);
 }
 
+/// The largest int16 quant: 32 products of two of them fit 32 bits.
+pub const wide_max = 8191;
+
+comptime {
+    assert(block * wide_max * wide_max <= std.math.maxInt(i32));
+}
+
+/// Where the parts of a wide row of int16 activations lie.
+pub const WideRow = struct {
+    quants: [*]const u8,
+    scales: [*]const u8,
+
+    pub inline fn of(row: [*]const u8, columns: u32) WideRow {
+        return .{ .quants = row, .scales = row + std.mem.alignForward(usize, columns, block) * 2 };
+    }
+};
+
+/// Writes columns [begin, end) of the row `x` of `columns` values into the wide row `out`. `begin` is a multiple of 32, `end`
+/// too unless it is the last. Disjoint ranges may be done by different threads.
+fn widenColumns(columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8) void {
+    assert(begin % block == 0 and begin <= end and end <= columns);
+    assert(end % block == 0 or end == columns);
+    if (!vec.has_words) {
+        @memcpy(out[begin * 4 .. end * 4], std.mem.sliceAsBytes(x[begin..end]));
+        return;
+    }
+    const scales = out + std.mem.alignForward(usize, columns, block) * 2;
+    var column: usize = begin;
+    while (column < end) : (column += block) {
+        const Values = @Vector(block, f32);
+        const values = if (end - column >= block) vec.load(Values, x + column) else vec.loadPartial(Values, x + column, end - column);
+        // Of the patterns, not of the values: that of a NaN is above all others, and its scale then a NaN.
+        const patterns = @as(@Vector(block, u32), @bitCast(values)) & @as(@Vector(block, u32), @splat(0x7fffffff));
+        const magnitude: f32 = @bitCast(@reduce(.Max, patterns));
+        const zero = magnitude < magnitude_min;
+        const inverse: f32 = if (zero) 0 else wide_max / magnitude;
+        const quants = vec.roundToInt(values * @as(Values, @splat(inverse)));
+        vec.store(out + column * 2, @as(@Vector(block, i16), @truncate(quants)));
+        vec.store(scales + column / block * 4, if (zero) @as(f32, 0) else magnitude / wide_max);
+    }
+}
+
+/// Writes columns [begin, end) of a row in a form; see the form's own function.
+pub fn writeColumns(form: table.Form, columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8) void {
+    switch (form) {
+        .int8 => quantizeColumns(columns, begin, end, x, out),
+        .wide => widenColumns(columns, begin, end, x, out),
+    }
+}
+
 /// `table.Quantize`. Units: rows.
 pub fn quantize(args: *const table.Quantize, begin: u32, end: u32) callconv(.c) void {
     assert(end <= args.row_count);
-    for (begin..end) |row| quantizeRow(args.columns, args.x + row * args.x_stride, args.out + row * args.out_stride);
+    for (begin..end) |row| writeColumns(args.form, args.columns, 0, args.columns, args.x + row * args.x_stride, args.out + row * args.out_stride);
 }
 
 test "a quantized row reproduces its values within half a step, and its sums are exact" {
@@ -111,6 +163,48 @@ test "halves round to even, denormals and zeros become zeros, the largest floats
     try std.testing.expectEqual(@as(f32, 0), vec.load(f32, Row.of(&row, columns).scales + 4));
     try std.testing.expectEqualSlices(i8, &.{ 127, -127 }, quants[64..66]);
     try std.testing.expectEqual(@as(i8, 127), quants[96]);
+}
+
+test "a wide row reproduces its values within half a step where it is quantized, and exactly where it is not" {
+    const columns = 75;
+    var prng: std.Random.DefaultPrng = .init(3);
+    var x: [columns]f32 = undefined;
+    for (&x) |*value| value.* = prng.random().floatNorm(f32);
+    @memset(x[32..64], 0);
+    x[33] = 0x1p-110;
+    x[70] = -1000;
+    var row: [table.wideRowBytes(columns)]u8 align(64) = undefined;
+    writeColumns(.wide, columns, 0, columns, &x, &row);
+    if (!vec.has_words) {
+        try std.testing.expectEqualSlices(u8, std.mem.sliceAsBytes(&x), row[0 .. columns * 4]);
+        return;
+    }
+    const parts: WideRow = .of(&row, columns);
+    for (0..96) |column| {
+        const block_values = x[column / 32 * 32 .. @min(columns, column / 32 * 32 + 32)];
+        var largest: f64 = 0;
+        for (block_values) |value| largest = @max(largest, @abs(@as(f64, value)));
+        if (largest < 0x1p-100) largest = 0;
+        const scale = vec.load(f32, parts.scales + column / 32 * 4);
+        try std.testing.expectApproxEqRel(largest / 8191, @as(f64, scale), 1e-6);
+        const found = @as(f64, scale) * @as(f64, @floatFromInt(vec.load(i16, parts.quants + column * 2)));
+        const wanted: f64 = if (column < columns) x[column] else 0;
+        try std.testing.expect(@abs(wanted - found) <= @as(f64, scale) * 0.5001 + 0x1p-100);
+    }
+    try std.testing.expectEqual(@as(i16, -8191), vec.load(i16, parts.quants + 70 * 2));
+}
+
+test "a wide row's column ranges give the bits of the whole row" {
+    const columns = 139;
+    var prng: std.Random.DefaultPrng = .init(4);
+    var x: [columns]f32 = undefined;
+    for (&x) |*value| value.* = prng.random().floatNorm(f32);
+    var whole: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
+    var pieces: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
+    writeColumns(.wide, columns, 0, columns, &x, &whole);
+    writeColumns(.wide, columns, 64, columns, &x, &pieces);
+    writeColumns(.wide, columns, 0, 64, &x, &pieces);
+    try std.testing.expectEqualSlices(u8, &whole, &pieces);
 }
 
 test "column ranges give the bits of the whole row" {

@@ -36,10 +36,18 @@ pub const Format = enum(u32) {
     iq4_nl = 13,
     iq4_xs = 14,
 
-    /// Whether products with this weight use int8 activations; the others use float32 ones.
+    /// Whether products with this weight use int8 activations.
     pub fn quantized(format: Format) bool {
         return @intFromEnum(format) >= @intFromEnum(Format.q4_0);
     }
+};
+
+/// The forms, beside float32, in which products take a row of activations.
+pub const Form = enum(u32) {
+    /// Products with quantized weights: `quantizedRowBytes`.
+    int8 = 0,
+    /// Products with float16 and bfloat16 weights: `wideRowBytes`.
+    wide = 1,
 };
 
 /// Bytes of one row of int8 activations: `columns` int8 quants, then columns/32 float32 scales, then columns/16 int32
@@ -47,6 +55,12 @@ pub const Format = enum(u32) {
 pub fn quantizedRowBytes(columns: u32) u32 {
     assert(columns % block_columns == 0);
     return std.mem.alignForward(u32, columns + columns / 32 * 4 + columns / 16 * 4, 64);
+}
+
+/// Bytes of one row of wide activations. What is in it is the level's affair: where it multiplies 16-bit integers, int16
+/// quants of the columns, zeros up to a multiple of 32, then a float32 scale for every 32; elsewhere the float32 values.
+pub fn wideRowBytes(columns: u32) u32 {
+    return std.mem.alignForward(u32, columns, block_columns) * 4;
 }
 
 /// Rearranges a row-major GGUF tensor into the packed layout. Units: groups of 16 rows.
@@ -119,7 +133,7 @@ pub const MatMul = extern struct {
     tokens: u32,
     weight: [*]const u8,
     scales: [*]const u8,
-    /// Quantized formats: rows of `quantizedRowBytes(columns)` bytes. Float formats: float32 rows.
+    /// Quantized formats: rows of int8 activations. Float16 and bfloat16: wide rows. Float32: float32 rows.
     x: [*]const u8,
     /// Bytes between two tokens' activations.
     x_stride: u64,
@@ -147,24 +161,26 @@ pub const Embed = extern struct {
     scale: f32,
 };
 
-/// Rows of float32 to rows of int8 activations. Units: rows.
+/// Rows of float32 to rows of another form. Units: rows.
 pub const Quantize = extern struct {
+    form: Form = .int8,
     columns: u32,
     row_count: u32,
+    reserved: u32 = 0,
     x: [*]const f32,
     x_stride: u64,
     out: [*]u8,
     out_stride: u64,
 };
 
-/// n = x / sqrt(mean(x²) + epsilon) · weight (+ residual). Written as float32 where `out` is given, as int8 activations
-/// where `out_quantized` is given; at least one is. `out` may be `x` or `residual`. Units: rows. Any `width`, but a
-/// multiple of 32 where `out_quantized` is given.
+/// n = x / sqrt(mean(x²) + epsilon) · weight (+ residual). Written as float32 where `out` is given, in `out_form` where
+/// `out_quantized` is given; at least one is. `out` may be `x` or `residual`. Units: rows. Any `width`, but a multiple of
+/// 32 where int8 is written.
 pub const Norm = extern struct {
     width: u32,
     row_count: u32,
     epsilon: f32,
-    reserved: u32 = 0,
+    out_form: Form = .int8,
     x: [*]const f32,
     x_stride: u64,
     weight: [*]const f32,
@@ -188,13 +204,12 @@ pub const Add = extern struct {
 
 pub const Activation = enum(u32) { silu = 0, gelu_tanh = 1 };
 
-/// act(gate) · up. Outputs as in Norm. `width` is a multiple of 32 where `out_quantized` is given.
-/// Units: row_count × ceil(width / glu_unit_columns), row-major.
+/// act(gate) · up. Outputs as in Norm. Units: row_count × ceil(width / glu_unit_columns), row-major.
 pub const Glu = extern struct {
     activation: Activation,
     width: u32,
     row_count: u32,
-    reserved: u32 = 0,
+    out_form: Form = .int8,
     gate: [*]const f32,
     gate_stride: u64,
     up: [*]const f32,
@@ -318,7 +333,7 @@ pub const Attention = extern struct {
     split: u32,
     /// Chunks that the longest sequence of this step reaches: highest position / attention_chunk_positions + 1.
     chunk_count: u32,
-    reserved: u32 = 0,
+    out_form: Form = .int8,
     q: [*]const f32,
     q_stride: u64,
     rows: [*]const Row,

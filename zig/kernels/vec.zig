@@ -397,6 +397,29 @@ pub inline fn addPairs(acc: Lanes16, pairs: Pairs) Lanes16 {
     }
 }
 
+/// Whether the level multiplies 16-bit integers and sums pairs of products in 32 bits, twice as many products an
+/// instruction as float32 has.
+pub const has_words = switch (level) {
+    .avx512_vnni, .amx => true,
+    else => false,
+};
+
+/// 16 lanes of 2 int16.
+pub const WordPairs = @Vector(32, i16);
+
+/// acc[i] + w[2i] · x[0] + w[2i + 1] · x[1], exactly, for 16 lanes; `x` is two int16, first in the lower half. Only where
+/// `has_words`.
+pub inline fn dotWords(acc: Lanes16, w: WordPairs, x: i32) Lanes16 {
+    comptime assert(has_words);
+    var result = acc;
+    asm ("vpdpwssd %[x], %[w], %[acc]"
+        : [acc] "+v" (result),
+        : [w] "v" (w),
+          [x] "v" (@as(Lanes16, @splat(x))),
+    );
+    return result;
+}
+
 /// Not inline: unrolled into every format's every tile it would make this level the slowest to compile and the largest.
 noinline fn dotScalar(acc: Lanes16, w: Bytes, x: i32) Lanes16 {
     const weights: [64]u8 = w;
@@ -764,6 +787,31 @@ test "dot is exact for every extreme of weights and activations" {
             }
             try std.testing.expectEqual(expected_full, full[row]);
             try std.testing.expectEqual(expected_narrow, narrow[row]);
+        }
+    }
+}
+
+test "products of 16-bit integers are exact, the largest sums included" {
+    if (!has_words) return error.SkipZigTest;
+    var prng: std.Random.DefaultPrng = .init(7);
+    for (0..256) |round| {
+        var weights: [32]i16 = undefined;
+        var x: [2]i16 = undefined;
+        for (&weights) |*weight| weight.* = if (round < 2) 8191 else prng.random().intRangeAtMost(i16, -8191, 8191);
+        for (&x) |*value| value.* = switch (round) {
+            0 => 8191,
+            1 => -8191,
+            else => prng.random().intRangeAtMost(i16, -8191, 8191),
+        };
+        // As much as the other 30 products of a block may have left there.
+        const start: i32 = switch (round) {
+            0 => 30 * 8191 * 8191,
+            1 => -30 * 8191 * 8191,
+            else => -5,
+        };
+        const found: [16]i32 = dotWords(@splat(start), weights, @bitCast(x));
+        for (found, 0..) |value, lane| {
+            try std.testing.expectEqual(start + @as(i32, weights[2 * lane]) * x[0] + @as(i32, weights[2 * lane + 1]) * x[1], value);
         }
     }
 }
