@@ -122,11 +122,12 @@ pub fn matmul(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align
 
 const Kernel = fn (*const table.MatMul, u32, u32, [*]align(64) u8) callconv(.c) void;
 
-/// The product of one format: a function of its own, so that a profile or a disassembly can name it. What it consists of is
+/// The product of one format, at the start of a cache line: where the linker put it elsewhere, float16 weights times 16 tokens
+/// took up to twice as long (Zen 5). A function of its own, so that a profile or a disassembly can name it. What it consists of is
 /// inline for the same reason, but for the unpacking and the tiles over unpacked codes, which formats of one shape share.
 fn kernel(comptime format: Format) Kernel {
     return struct {
-        fn run(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
+        fn run(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) align(64) callconv(.c) void {
             @setEvalBranchQuota(1_000_000); // Unrolled quads, tokens and quarters of vectors.
             if (comptime format.quantized()) {
                 quantized(format, args, begin, end, scratch);
