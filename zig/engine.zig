@@ -825,8 +825,9 @@ pub const Engine = struct {
         for (slot.step_first_logits..slot.step_first_logits + slot.step_logits, 0..) |index, ahead| {
             const drawn = &step.draws[index];
             if (!std.math.isFinite(drawn.logprob)) return .not_finite;
-            // Told by what was asked, not by how the step came to be computed, which depends on what else was in it.
-            const logprob = if (engine.executor.hasScreen() and drawn.keeps() != null) std.math.nan(f32) else drawn.logprob;
+            // Told by what was asked, not by how the step came to be computed, which depends on what else was in it and on how
+            // long the text is: of a text all are told, or none.
+            const logprob = if (engine.executor.hasScreen() and drawn.takes() != null) std.math.nan(f32) else drawn.logprob;
             const position = step.rows[step.logits_rows[index]].position + 1;
             for (drawn.top[0..drawn.top_count]) |candidate| {
                 engine.write(.{ .kind = .candidate, .request = request.id, .token = candidate.token, .logprob = candidate.logprob, .position = position, .step = step.id });

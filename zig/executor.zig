@@ -81,10 +81,15 @@ pub const Draw = struct {
     top: [p.top_max]table.Candidate = undefined,
 
     /// How many of the largest logits the draw can take; null: it wants all of them.
-    pub fn keeps(draw: *const Draw) ?u32 {
+    fn keeps(draw: *const Draw) ?u32 {
+        const count = draw.takes() orelse return null;
+        return if (draw.penalised().len > table.screen_recent_max) null else count;
+    }
+
+    /// The same by what was asked for alone, however many tokens there are to penalise: it holds for all of a request's draws.
+    pub fn takes(draw: *const Draw) ?u32 {
         const parameters = draw.sampling orelse return null;
         if (draw.target != p.none or draw.top_count > 0) return null;
-        if (draw.penalised().len > table.screen_recent_max) return null;
         if (!(parameters.temperature > 0)) return 1;
         return if (parameters.top_k >= 1 and parameters.top_k <= table.screen_keep_max) parameters.top_k else null;
     }

@@ -159,6 +159,14 @@ describe("a screened model", async () => {
     }
   });
 
+  test("tells no log-probabilities either where a text outgrows the penalty that it is screened with", async () => {
+    const long = Uint32Array.from({ length: 240 }, (_, index) => 3 + ((index * 7) % 990));
+    const options: GenerateOptions = { ...greedy, maxLength: 40, repeatPenalty: 1.5, repeatLast: 400 };
+    const result = await model.generate(long, options);
+    expect(result.tokens).toEqual((await plain.generate(long, options)).tokens);
+    expect(result.logprobs).toEqual([]);
+  });
+
   test("tells the same of a sequence whatever runs beside it", async () => {
     const both = await Promise.all([
       model.generate(prompt, greedy),
