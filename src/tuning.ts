@@ -1,19 +1,21 @@
 // A machine's tuning: where it is kept, and when it is measured. Opening a model reads what is kept; nothing is measured there.
 // A file is one machine's, level's and thread count's; what is damaged or of another is as if it were not there.
 
-import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { cpu } from "./engine/cpu.ts";
 import type { Library } from "./engine/library.ts";
 import { fixedTuning, isTuning, measureTuning, type Tried, type Tuning } from "./engine/tuning.ts";
-import { OptionError } from "./errors.ts";
-import { syncFolder, writeAll } from "./files.ts";
+import { EngineError, OptionError } from "./errors.ts";
+import { isSystemError, syncFolder, writeAll } from "./files.ts";
 import { homeFolder } from "./model/folders.ts";
 import { layoutHash } from "./plan/layout.ts";
 
 /** Changes whenever kernels or candidates change so much that what was measured no longer holds. */
 const tuningVersion = 1;
+/** A file that is larger is none. */
+const tuningBytesMax = 64 << 10;
 
 /** What a tuning was measured on, and for. */
 export interface TuningKey {
@@ -91,6 +93,9 @@ export function findTuning(library: Library, level: number, threads: number, cho
 /** The tuning in a file; undefined if there is none, or it is damaged, out of bounds, or of another key. */
 export function readTuning(path: string, key: TuningKey): Tuning | undefined {
   try {
+    // Asked before it is opened: opening a FIFO waits.
+    const stats = statSync(path);
+    if (!stats.isFile() || stats.size > tuningBytesMax) return undefined;
     const stored: unknown = JSON.parse(readFileSync(path, "utf8"));
     if (typeof stored !== "object" || stored === null || !("key" in stored) || !("tuning" in stored)) return undefined;
     if (!Bun.deepEquals(stored.key, key) || !isTuning(stored.tuning)) return undefined;
@@ -100,15 +105,27 @@ export function readTuning(path: string, key: TuningKey): Tuning | undefined {
   }
 }
 
-/** Keeps a tuning, under a temporary name until it is whole. */
+/**
+ * Keeps a tuning, under a temporary name until it is whole.
+ * @throws {EngineError} if it cannot be written.
+ */
 export async function storeTuning(path: string, key: TuningKey, tuning: Tuning): Promise<void> {
+  try {
+    await writeTuning(path, `${JSON.stringify({ key, tuning }, null, 2)}\n`);
+  } catch (cause) {
+    if (!isSystemError(cause)) throw cause;
+    throw new EngineError(`${path}: cannot be written: ${cause.message}; name another folder (TINYAI_HOME)`, { cause });
+  }
+}
+
+async function writeTuning(path: string, text: string): Promise<void> {
   const folder = join(path, "..");
   mkdirSync(folder, { recursive: true });
   const temporary = `${path}.${process.pid}.tmp`;
   try {
     const handle = await open(temporary, "w");
     try {
-      await writeAll(handle, Buffer.from(`${JSON.stringify({ key, tuning }, null, 2)}\n`));
+      await writeAll(handle, Buffer.from(text));
       await handle.sync();
     } finally {
       await handle.close();
@@ -130,7 +147,7 @@ export interface TunedMachine extends FoundTuning {
 /**
  * Measures this machine, in about a quarter of a second on all of `threads`, and keeps the result.
  * @returns undefined if it gave up.
- * @throws {EngineError} if memory or threads are refused.
+ * @throws {EngineError} if memory or threads are refused, or the result cannot be written.
  */
 export async function tuneMachine(
   library: Library,

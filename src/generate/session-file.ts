@@ -9,7 +9,7 @@
 // Numbers are little-endian. Pages are bound to the model, to the instruction-set level (levels differ in the last bits), and
 // to the order of keys and values in a page (zig/kernels/table.zig); `version` is raised when that changes.
 
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { heldPages } from "../engine/held.ts";
 import { SessionFileError } from "../errors.ts";
@@ -141,6 +141,8 @@ export async function readSession(
 ): Promise<Uint32Array> {
   let handle: FileHandle;
   try {
+    // Asked before it is opened: opening a FIFO waits.
+    if (!(await stat(path)).isFile()) throw new Error("it is no regular file; name another file");
     handle = await open(path, "r");
   } catch (cause) {
     throw new SessionFileError(path, `cannot be read: ${(cause as Error).message}`, { cause });

@@ -16,7 +16,7 @@ import {
   knobNames,
   type Tuning,
 } from "../../src/engine/tuning.ts";
-import { loadModel, OptionError, prepareModel } from "../../src/index.ts";
+import { EngineError, loadModel, OptionError, prepareModel } from "../../src/index.ts";
 import { runProgram } from "../../src/setup/python.ts";
 import {
   chooseTuning,
@@ -185,6 +185,12 @@ describe("what is kept", () => {
     mkdirSync(path);
     expect(readTuning(path, key)).toBeUndefined();
     rmSync(path, { recursive: true });
+    expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
+    expect(readTuning(path, key)).toBeUndefined();
+    rmSync(path);
+    writeFileSync(path, whole + " ".repeat(1 << 20));
+    expect(readTuning(path, key)).toBeUndefined();
+    rmSync(path);
     const tuned = await tuneMachine(library, level, 1);
     expect(tuned?.path).toBe(path);
     expect(readTuning(path, key)).toEqual(tuned?.tuning as Tuning);
@@ -193,6 +199,7 @@ describe("what is kept", () => {
   test("is not written where nothing may be written, and a measurement does not fail of it", async () => {
     process.env["TINYAI_HOME"] = "/dev/null/tinyai";
     await tuneWhenIdle(library, level, 1, { busy: () => false, closing: () => false });
+    await expect(tuneMachine(library, level, 1)).rejects.toThrow(EngineError);
     process.env["TINYAI_HOME"] = folder.file("home");
     expect(existsSync(folder.file("home"))).toBe(false);
   });

@@ -162,6 +162,8 @@ describe("a session's file", async () => {
   test("is refused by other models, levels and contexts, and where it is something else", async () => {
     await refused(model, folder.file("missing.session"), "cannot be read");
     await refused(model, dirname(file), "cannot be read");
+    expect(Bun.spawnSync(["mkfifo", folder.file("fifo.session")]).exitCode).toBe(0);
+    await refused(model, folder.file("fifo.session"), "no regular file");
     writeFileSync(folder.file("text.session"), "once upon a time, a long time ago");
     await refused(model, folder.file("text.session"), "is no session");
     {
