@@ -18,7 +18,7 @@ export interface KernelCase {
   /** Operations that a run takes at least; 0: few beside its bytes. */
   readonly operations: number;
   /** What the operations are of. */
-  readonly arithmetic: "float" | "int8";
+  readonly arithmetic: "float" | "int8" | "int16";
   /** Whether the large operand comes from memory. The others find everything in a cache. */
   readonly fromMemory: boolean;
 }
@@ -64,7 +64,7 @@ function products(): KernelCase[] {
           measurement: { kernel: "matmul", format, rows, columns, tokens, workingBytes: memoryBytes },
           bytes: weight + scales + tokens * (rowBytes(form, columns) + rows * 4),
           operations: 2 * rows * columns * tokens,
-          arithmetic: form === "int8" ? "int8" : "float",
+          arithmetic: form === "wide" ? "int16" : form,
           fromMemory: true,
         });
       }

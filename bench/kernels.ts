@@ -16,15 +16,30 @@ import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
 import { judge, type Roofs } from "./roofline.ts";
 import { summarise } from "./statistics.ts";
 
-const { values: flags, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    level: { type: "string" },
-    threads: { type: "string" },
-    time: { type: "string", default: "100" },
-    json: { type: "boolean", default: false },
-  },
-});
+const usage = `usage: bun run bench:kernels [WORD...] [--level NAME] [--threads N] [--time MS] [--json]
+  rows in which every WORD stands are measured, such as: matmul Q4_K`;
+
+function readArguments() {
+  try {
+    const options = {
+      level: { type: "string" },
+      threads: { type: "string" },
+      time: { type: "string", default: "100" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    } as const;
+    return parseArgs({ allowPositionals: true, options });
+  } catch (error) {
+    console.error(`${(error as Error).message}\n${usage}`);
+    process.exit(2);
+  }
+}
+
+const { values: flags, positionals } = readArguments();
+if (flags.help) {
+  console.log(usage);
+  process.exit(0);
+}
 if (flags.level !== undefined) process.env["TINYAI_SIMD"] = flags.level;
 const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, 64);
 const time_ms = whole("time", flags.time, 1, 60_000);
@@ -37,8 +52,8 @@ const { tuning, source } = findTuning(library, level.index, threads, chooseTunin
 function whole(name: string, text: string, minimum: number, maximum: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
-  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected`);
-  process.exit(1);
+  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected\n${usage}`);
+  process.exit(2);
 }
 
 /** The most that a peak did in a nanosecond, of runs that take about 20 ms together. */
@@ -70,6 +85,7 @@ function readMemory(): number {
 const peaks = {
   float: peak("peak_float"),
   int8: peak("peak_int8"),
+  int16: peak("peak_int16"),
   bf16: peak("peak_bf16"),
   cache: peak("peak_cache"),
 };
@@ -139,13 +155,16 @@ const chosen = kernelCases().filter(({ kernel, shape }) => {
   return words.every((word) => text.includes(word));
 });
 if (chosen.length === 0) {
-  console.error(`no row has ${positionals.join(" and ")}; there are ${kernelCases().length}`);
-  process.exit(1);
+  console.error(`no row has ${positionals.join(" and ")}; there are ${kernelCases().length}\n${usage}`);
+  process.exit(2);
 }
 const say = flags.json ? () => {} : console.log;
-const bf16 = peaks.bf16 > 0 ? `, bfloat16 ${peaks.bf16.toFixed(0)} GFLOP/s` : "";
+const more = [
+  peaks.int16 > 0 ? `, int16 ${peaks.int16.toFixed(0)} GOP/s` : "",
+  peaks.bf16 > 0 ? `, bfloat16 ${peaks.bf16.toFixed(0)} GFLOP/s` : "",
+].join("");
 say(
-  `${cpu.model}, ${threads} threads, ${level.name}: float32 ${peaks.float.toFixed(0)} GFLOP/s, int8 ${peaks.int8.toFixed(0)} GOP/s${bf16}`,
+  `${cpu.model}, ${threads} threads, ${level.name}: float32 ${peaks.float.toFixed(0)} GFLOP/s, int8 ${peaks.int8.toFixed(0)} GOP/s${more}`,
 );
 say(`tuning: ${source === "measured" ? "measured on this machine" : "a table"}`);
 say(`second-level caches read ${peaks.cache.toFixed(0)} GB/s; memory is measured beside each row\n`);

@@ -322,10 +322,11 @@ pub const MeasuredKernel = enum(u32) {
     convert = 9,
     peak_float = 10,
     peak_int8 = 11,
-    peak_bf16 = 12,
-    peak_cache = 13,
+    peak_int16 = 12,
+    peak_bf16 = 13,
+    peak_cache = 14,
     /// Reading `working_bytes` from end to end.
-    peak_memory = 14,
+    peak_memory = 15,
 };
 
 /// One kernel over operands that are made up; none looks at every field.

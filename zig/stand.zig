@@ -119,7 +119,7 @@ pub const Stand = struct {
             .norm, .glu, .quantize => m.columns >= 1 and m.columns % table.block_columns == 0 and m.tokens >= 1,
             .sample => m.columns >= 1 and m.tokens >= 1,
             .convert => m.tokens >= 1 and m.columns >= 1 and m.columns % blockOf(m.format) == 0 and m.columns % blockOf(m.target_format) == 0,
-            .peak_float, .peak_int8, .peak_bf16, .peak_cache => true,
+            .peak_float, .peak_int8, .peak_int16, .peak_bf16, .peak_cache => true,
             .peak_memory => m.working_bytes >= table.peak_read_bytes,
         };
     }
@@ -299,6 +299,7 @@ pub const Stand = struct {
             },
             .peak_float => .{ .peak = .float },
             .peak_int8 => .{ .peak = .int8 },
+            .peak_int16 => .{ .peak = .int16 },
             .peak_bf16 => .{ .peak = .bf16 },
             .peak_cache => .{ .peak = .read },
             .peak_memory => memory: {

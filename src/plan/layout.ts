@@ -291,6 +291,7 @@ export const measuredKernels = [
   "convert",
   "peak_float",
   "peak_int8",
+  "peak_int16",
   "peak_bf16",
   "peak_cache",
   "peak_memory",

@@ -12,7 +12,7 @@ const library = await openLibrary();
 const levels = library.levels.flatMap(({ supported }, level) => (supported ? [level] : []));
 
 describe("the roof of a row", () => {
-  const roofs = { memory: 20, cache: 200, float: 100, int8: 400, bf16: 0 };
+  const roofs = { memory: 20, cache: 200, float: 100, int8: 400, int16: 200, bf16: 0 };
   const cost = { bytes: 1e6, operations: 2e6, arithmetic: "int8", fromMemory: true } as const;
 
   test("is memory where its bytes take longer than its operations", () => {
@@ -24,6 +24,9 @@ describe("the roof of a row", () => {
     const time_ns = 1e7;
     expect(judge(many, roofs, time_ns)).toMatchObject({ binds: "int8", unit: "GOP/s", achieved: 100, share: 0.25 });
     expect(judge({ ...many, arithmetic: "float" }, roofs, time_ns)).toMatchObject({ unit: "GFLOP/s", share: 1 });
+    const wide = { ...many, arithmetic: "int16" } as const;
+    expect(judge(wide, roofs, time_ns)).toMatchObject({ binds: "int16", share: 0.5 });
+    expect(judge(wide, { ...roofs, int16: 0 }, time_ns)).toMatchObject({ binds: "float", share: 1 });
   });
 
   test("is the cache's where the operands stay there", () => {

@@ -13,6 +13,7 @@ pub fn peak(kind: table.Peak, turns: u32, memory: [*]align(64) const u8) callcon
         .int8 => if (vec.has_tiles) vec.tilePeak(false, turns) else int8(turns),
         .bf16 => if (vec.has_tiles) vec.tilePeak(true, turns) else if (vec.has_bf16) bf16(turns) else 0,
         .read => read(turns, memory),
+        .int16 => if (vec.has_words) int16(turns) else 0,
     };
 }
 
@@ -83,6 +84,18 @@ fn bf16(turns: u32) u64 {
     return @as(u64, turns) * bf16_sums * 32 * 2;
 }
 
+fn int16(turns: u32) u64 {
+    var sums: [word_sums]vec.Lanes16 = @splat(@splat(0));
+    const w: vec.WordPairs = @splat(@truncate(@as(i32, @intCast(turns % 128))));
+    for (0..turns) |_| {
+        inline for (&sums) |*sum| sum.* = vec.dotWords(sum.*, w, 0x00010001);
+    }
+    std.mem.doNotOptimizeAway(sums);
+    return @as(u64, turns) * word_sums * 32 * 2;
+}
+
+const word_sums = 16;
+
 /// Eight cache lines a step, each summed by itself, so that loads do not wait for additions.
 fn read(turns: u32, memory: [*]align(64) const u8) u64 {
     const Words = @Vector(@max(4, vec.lanes), u32);
@@ -114,7 +127,12 @@ test "a peak counts its operations, which grow with its turns, and is 0 where th
     defer vec.threadEnd();
     for (std.enums.values(table.Peak)) |kind| {
         const once = peak(kind, 1, memory.ptr);
-        try std.testing.expectEqual(kind != .bf16 or vec.has_bf16, once > 0);
+        const there = switch (kind) {
+            .bf16 => vec.has_bf16,
+            .int16 => vec.has_words,
+            .float, .int8, .read => true,
+        };
+        try std.testing.expectEqual(there, once > 0);
         try std.testing.expectEqual(7 * once, peak(kind, 7, memory.ptr));
     }
 }

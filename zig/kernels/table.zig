@@ -490,6 +490,8 @@ pub const Peak = enum(u32) {
     bf16 = 2,
     /// Bytes read, `peak_read_bytes` a turn.
     read = 3,
+    /// Products of int16 with their sums, where products of float16 and bfloat16 weights are of those.
+    int16 = 4,
 };
 /// Beyond every first-level cache, within every second-level one.
 pub const peak_read_bytes = 128 * 1024;
