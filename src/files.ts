@@ -1,7 +1,37 @@
 // What every writer of files here needs so that a file is whole or not there: written under another name, synced, renamed.
 
 import { closeSync, fsyncSync, openSync } from "node:fs";
-import type { FileHandle } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+
+let replacements = 0;
+
+/**
+ * Writes a file that is whole or not there, in the place of one that may be there: under a name that nobody else in this process
+ * writes to, until it is on the disk. What `write` throws is thrown, and nothing is left of the file.
+ * @param write is given what appends bytes.
+ */
+export async function replaceFile(
+  path: string,
+  write: (append: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+  mode = 0o666,
+): Promise<void> {
+  const temporary = `${path}.${process.pid}.${++replacements}.tmp`;
+  try {
+    const handle = await open(temporary, "wx", mode);
+    try {
+      await write((bytes) => writeAll(handle, bytes));
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+    syncFolder(dirname(path));
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw error;
+  }
+}
 
 /** Writes all of `bytes` where the file's position is; the system may take them in parts. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {

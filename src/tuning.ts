@@ -1,14 +1,13 @@
 // A machine's tuning: where it is kept, and when it is measured. Opening a model reads what is kept; nothing is measured there.
 // A file is one machine's, level's and thread count's; what is damaged or of another is as if it were not there.
 
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { open } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdirSync, readFileSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { cpu } from "./engine/cpu.ts";
 import type { Library } from "./engine/library.ts";
 import { fixedTuning, isTuning, measureTuning, type Tried, type Tuning } from "./engine/tuning.ts";
 import { EngineError, OptionError } from "./errors.ts";
-import { isSystemError, syncFolder, writeAll } from "./files.ts";
+import { isSystemError, replaceFile } from "./files.ts";
 import { homeFolder } from "./model/folders.ts";
 import { layoutHash } from "./plan/layout.ts";
 
@@ -111,30 +110,12 @@ export function readTuning(path: string, key: TuningKey): Tuning | undefined {
  */
 export async function storeTuning(path: string, key: TuningKey, tuning: Tuning): Promise<void> {
   try {
-    await writeTuning(path, `${JSON.stringify({ key, tuning }, null, 2)}\n`);
+    mkdirSync(dirname(path), { recursive: true });
+    const text = `${JSON.stringify({ key, tuning }, null, 2)}\n`;
+    await replaceFile(path, (append) => append(Buffer.from(text)));
   } catch (cause) {
     if (!isSystemError(cause)) throw cause;
     throw new EngineError(`${path}: cannot be written: ${cause.message}; name another folder (TINYAI_HOME)`, { cause });
-  }
-}
-
-async function writeTuning(path: string, text: string): Promise<void> {
-  const folder = join(path, "..");
-  mkdirSync(folder, { recursive: true });
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    const handle = await open(temporary, "w");
-    try {
-      await writeAll(handle, Buffer.from(text));
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    renameSync(temporary, path);
-    syncFolder(folder);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
   }
 }
 

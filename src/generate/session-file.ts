@@ -9,11 +9,10 @@
 // Numbers are little-endian. Pages are bound to the model, to the instruction-set level (levels differ in the last bits), and
 // to the order of keys and values in a page (zig/kernels/table.zig); `version` is raised when that changes.
 
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import { heldPages } from "../engine/held.ts";
 import { SessionFileError } from "../errors.ts";
-import { isSystemError, syncFolder, writeAll } from "../files.ts";
+import { isSystemError, replaceFile } from "../files.ts";
 import { alignUp } from "../plan/layout.ts";
 import type { KvGroupPlan } from "../plan/plan.ts";
 
@@ -79,29 +78,22 @@ export async function writeSession(
   tokens: Uint32Array,
   copyPage: CopyPage,
 ): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`;
   const hash = new Bun.CryptoHasher("sha256");
-  try {
-    const handle = await open(temporary, "w", 0o600);
-    try {
-      const write = async (bytes: Uint8Array) => {
-        hash.update(bytes);
-        await writeAll(handle, bytes);
-      };
-      await write(encodeHead(describe(binding, tokens.length), tokens));
-      for (const { group, block, bytes } of pagesOf(binding.groups, tokens.length)) {
-        copyPage(group, block, bytes);
-        await write(bytes);
-      }
-      await writeAll(handle, hash.digest());
-      await handle.sync();
-    } finally {
-      await handle.close();
+  const write = async (append: (bytes: Uint8Array) => Promise<void>) => {
+    const hashed = async (bytes: Uint8Array) => {
+      hash.update(bytes);
+      await append(bytes);
+    };
+    await hashed(encodeHead(describe(binding, tokens.length), tokens));
+    for (const { group, block, bytes } of pagesOf(binding.groups, tokens.length)) {
+      copyPage(group, block, bytes);
+      await hashed(bytes);
     }
-    await rename(temporary, path);
-    syncFolder(dirname(path));
+    await append(hash.digest());
+  };
+  try {
+    await replaceFile(path, write, 0o600);
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => {});
     if (!isSystemError(cause)) throw cause;
     throw new SessionFileError(path, `cannot be written: ${cause.message}`, { cause });
   }

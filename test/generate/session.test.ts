@@ -213,6 +213,14 @@ describe("a session's file", async () => {
     }
   });
 
+  test("is whole when several are saved under one name at once", async () => {
+    const common = join(dirname(file), "common.session");
+    const sessions = [session, await model.loadSession(file), await model.loadSession(file)];
+    await Promise.all(sessions.map((each) => each.save(common)));
+    expect(Buffer.compare(readFileSync(common), bytes)).toBe(0);
+    expect(readdirSync(dirname(file)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+  });
+
   test("stays as it was when it cannot be written, and nothing half-written is left", async () => {
     const blocked = join(dirname(file), "blocked");
     mkdirSync(blocked);
