@@ -12,7 +12,7 @@ import { homeFolder } from "./model/folders.ts";
 import { layoutHash } from "./plan/layout.ts";
 
 /** Changes whenever kernels or candidates change so much that what was measured no longer holds. */
-const tuningVersion = 1;
+const tuningVersion = 2;
 /** A file that is larger is none. */
 const tuningBytesMax = 64 << 10;
 

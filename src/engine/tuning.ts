@@ -14,7 +14,10 @@ export interface Prefetch {
 }
 
 export interface Tuning {
-  /** By what stands in memory: codes of eight bits, narrower ones, which are decoded first, and float values. */
+  /**
+   * By what stands in memory: codes of eight bits, narrower ones, which are decoded first, and float values. Where F16 and BF16
+   * are aligned first (`alignsWords`), they go with the narrower codes, and only F32 is float.
+   */
   readonly byte: Prefetch;
   readonly packed: Prefetch;
   readonly float: Prefetch;
@@ -56,6 +59,14 @@ const knobs = {
   fewTokens: { values: [4, 8], format: "Q4_K", tokens: 8 },
 } as const satisfies { readonly [K in Knob]: { values: readonly Tuning[K][]; format: DType; tokens: number } };
 export const knobNames = Object.keys(knobs) as readonly Knob[];
+
+/** Levels whose products of F16 and BF16 weights are of 16-bit integers: `has_words` in zig/kernels/vec.zig. */
+const alignsWords: ReadonlySet<string> = new Set(["avx512_vnni", "amx"]);
+
+/** The format of the product that a knob is measured on: one that the knob moves at this level. */
+export function measuredFormat(knob: Knob, level: string): DType {
+  return knob === "float" && alignsWords.has(level) ? "F32" : knobs[knob].format;
+}
 
 /** The tunings that differ from `from` in one knob alone, the fixed one first. */
 export function candidatesFor(knob: Knob, from: Tuning): readonly Tuning[] {
@@ -150,13 +161,15 @@ export async function measureTuning(
   { level, threadCount, giveUp }: TuneOptions,
 ): Promise<{ readonly tuning: Tuning; readonly tried: readonly Tried[] } | undefined> {
   const { openStand } = await import("./stand.ts");
-  let tuning = fixedTuning(library.levels[level]?.name ?? "");
+  const levelName = library.levels[level]?.name ?? "";
+  let tuning = fixedTuning(levelName);
   const tried: Tried[] = [];
   for (const knob of knobNames) {
     if (giveUp?.()) return undefined;
     const candidates = candidatesFor(knob, tuning);
     const times: number[][] = candidates.map(() => []);
-    const { format, tokens } = knobs[knob];
+    const { tokens } = knobs[knob];
+    const format = measuredFormat(knob, levelName);
     const stand = openStand(library, { kernel: "matmul", format, tokens, ...shape }, { level, threadCount });
     try {
       stand.run(1);

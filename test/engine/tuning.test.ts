@@ -14,6 +14,7 @@ import {
   gainMin,
   isTuning,
   knobNames,
+  measuredFormat,
   type Tuning,
 } from "../../src/engine/tuning.ts";
 import { EngineError, loadModel, OptionError, prepareModel } from "../../src/index.ts";
@@ -206,6 +207,18 @@ describe("what is kept", () => {
 });
 
 describe("a measurement", () => {
+  test("of float values takes a format that is float at the level, which F16 and BF16 are not where int16 is multiplied", () => {
+    for (const { name, index } of levels) {
+      const stand = openStand(library, { kernel: "peak_int16" }, { level: index, threadCount: 1 });
+      try {
+        stand.run(1);
+        expect(measuredFormat("float", name)).toBe(stand.counted > 0 ? "F32" : "BF16");
+      } finally {
+        stand.close();
+      }
+    }
+  });
+
   test("tries every knob, tells what each value took, and chooses one of them", async () => {
     const tuned = await tuneMachine(library, level, 2);
     expect(tuned?.tried.map(({ knob }) => knob)).toEqual([...knobNames]);

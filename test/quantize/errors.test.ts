@@ -5,31 +5,16 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type QuantizationType, quantizeModel } from "../../src/index.ts";
-import type { DType } from "../../src/model/file.ts";
+import { quantizeModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { decodeTensor, encodeTensor } from "../support/formats.ts";
 import { readReference } from "../support/gguf-reference.ts";
 import { GgufWriter } from "../support/gguf-writer.ts";
+import { typeOf } from "../support/quantization.ts";
 import { Random } from "../support/random.ts";
 
-/** The file type whose matrices without a rule of their own have the format. */
-const typeOf = {
-  Q4_0: "Q4_0",
-  Q4_1: "Q4_1",
-  Q5_0: "Q5_0",
-  Q5_1: "Q5_1",
-  Q8_0: "Q8_0",
-  Q2_K: "Q2_K",
-  Q3_K: "Q3_K_S",
-  Q4_K: "Q4_K_S",
-  Q5_K: "Q5_K_S",
-  Q6_K: "Q6_K",
-  IQ4_NL: "IQ4_NL",
-  IQ4_XS: "IQ4_XS",
-} as const satisfies Partial<Record<DType, QuantizationType>>;
-type Quantized = keyof typeof typeOf;
-const quantized = Object.keys(typeOf) as Quantized[];
+type Quantized = Exclude<keyof typeof typeOf, "F16" | "BF16">;
+const quantized = Object.keys(typeOf).filter((dtype) => dtype !== "F16" && dtype !== "BF16") as Quantized[];
 const columns = 256;
 const rows = 32;
 

@@ -32,6 +32,7 @@ import { temporaryFolder } from "../support/folder.ts";
 import { decodeTensor, encodeTensor } from "../support/formats.ts";
 import { readReference } from "../support/gguf-reference.ts";
 import { GgufWriter } from "../support/gguf-writer.ts";
+import { typeOf } from "../support/quantization.ts";
 import { Random } from "../support/random.ts";
 import { type TinyModelOptions, tinyModel, writeTinyModel } from "../support/tiny-model.ts";
 
@@ -132,23 +133,6 @@ const fileTypes: Readonly<Record<QuantizationType, number>> = {
   BF16: 32,
 };
 
-/** The file type whose matrices without a rule of their own have the format. */
-const typeOf: Readonly<Record<Exclude<DType, "F32">, QuantizationType>> = {
-  F16: "F16",
-  BF16: "BF16",
-  Q4_0: "Q4_0",
-  Q4_1: "Q4_1",
-  Q5_0: "Q5_0",
-  Q5_1: "Q5_1",
-  Q8_0: "Q8_0",
-  Q2_K: "Q2_K",
-  Q3_K: "Q3_K_S",
-  Q4_K: "Q4_K_S",
-  Q5_K: "Q5_K_S",
-  Q6_K: "Q6_K",
-  IQ4_NL: "IQ4_NL",
-  IQ4_XS: "IQ4_XS",
-};
 const dtypes = Object.keys(typeOf) as (keyof typeof typeOf)[];
 
 /** A file with one matrix of `rows` rows of 256 that has no rule of its own. */

@@ -90,10 +90,10 @@ pub const Tuning = extern struct {
     byte_distance: u32,
     /// An `Ahead`.
     byte_lines: u32,
-    /// The same of narrower codes, which are decoded first.
+    /// The same of narrower codes, which are decoded first, and of float16 and bfloat16 where they are aligned first.
     packed_distance: u32,
     packed_lines: u32,
-    /// The same of float weights.
+    /// The same of other float weights.
     float_distance: u32,
     float_lines: u32,
     /// Up to this many tokens decode packed codes in registers; more unpack a group once and reuse it.
