@@ -45,6 +45,18 @@ export const EventWord = {
   aux: 7,
 } as const;
 
+/** Word offsets inside a share's event, in the place of its times. */
+export const ShareWord = {
+  /** Position of the first row. */
+  position: 0,
+  /** The sequence's slot in the KV cache. */
+  sequence: 1,
+  /** Rows of logits that were asked for. */
+  logitsRows: 2,
+  /** Guessed tokens that came true. */
+  accepted: 3,
+} as const;
+
 /** What a thread did between an event's start and end. */
 export const EventKind = {
   /** Ran an op; `aux` is the number of work units that this thread did, `rows` the op's rows, 0 when there was nothing to do. */
@@ -62,6 +74,11 @@ export const EventKind = {
    * in the upper half, how many of its rows were guessed tokens that came true; `rows` leaves out those that did not.
    */
   step: 5,
+  /**
+   * What one sequence had of a step, before the step's own event. `aux` is the request's id, `rows` its rows in the step. The
+   * words of start and end are no times: see `ShareWord`.
+   */
+  share: 6,
 } as const;
 
 /** The op index of an event that belongs to no op. */

@@ -1,7 +1,7 @@
 // The profiler's public face: events in, histograms and a profile out. It reads the engine's event layout and the program's
 // op list; it knows no model, and imports nothing of src.
 
-export { EVENT_BYTES, EVENT_WORDS, EventKind, EventWord, NO_OP, type OpInfo } from "./events.ts";
+export { EVENT_BYTES, EVENT_WORDS, EventKind, EventWord, NO_OP, type OpInfo, ShareWord } from "./events.ts";
 export { DurationHistogram, HIGHEST_NS, type HistogramData, SIGNIFICANT_DIGITS } from "./histogram.ts";
 export {
   type CostRow,
@@ -12,7 +12,10 @@ export {
   type Profile,
   Profiler,
   type ProfilerOptions,
+  type RequestReport,
   type ThreadRow,
   type TimeRow,
 } from "./profile.ts";
+export type { RequestEnding, RequestSubmission } from "./requests.ts";
+export type { FinishedStep, StepListener, StepShare } from "./steps.ts";
 export { formatProfile, type TableOptions } from "./table.ts";

@@ -20,6 +20,9 @@
 
 import { EVENT_WORDS, EventKind, EventWord, eventWords, NO_OP, type OpInfo } from "./events.ts";
 import { DurationHistogram, type HistogramData } from "./histogram.ts";
+import type { Report } from "./report.ts";
+import { type RequestEnding, RequestLog, type RequestSubmission } from "./requests.ts";
+import { type StepListener, StepShares } from "./steps.ts";
 
 /** A row of time. All times are whole nanoseconds; percentiles to 3 significant digits, the rest exact. */
 export interface TimeRow {
@@ -156,7 +159,12 @@ export interface ProfilerOptions {
    * `OPEN_ENTRIES` allows for the program's size (512 for 250 ops).
    */
   readonly openSteps?: number;
+  /** Hears of every finished step as its events are drained. */
+  readonly onStep?: StepListener;
 }
+
+/** What a report says of requests. The `share` of its times is 0: they are no parts of the steps' time. */
+export type RequestReport = Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
 
 /** Step-and-op pairs held open by default, 21 bytes each: 2.6 MiB. Twice a ring of 65,536 events, at one event a pair and more. */
 const OPEN_ENTRIES = 2 ** 17;
@@ -164,7 +172,7 @@ const OPEN_STEPS_MAX = 2 ** 16;
 /** Events of the engine thread in one step that are kept; later ones count as malformed. 65,534 ops with their barriers fit. */
 const TIMELINE_MAX = 2 ** 18;
 const TIMELINE_FIRST = 2 ** 10;
-/** Kinds of event, numbered from 0. */
+/** Kinds of event that have times, numbered from 0. */
 const EVENT_KINDS = EventKind.step + 1;
 /** Threads that an event can name: its thread field has 8 bits. */
 const THREADS_MAX = 256;
@@ -234,6 +242,11 @@ export class Profiler {
   #timelineEnd = new Float64Array(TIMELINE_FIRST);
   #timelinePlace = new Uint32Array(TIMELINE_FIRST);
 
+  // Whose steps they were.
+  readonly #shares = new StepShares();
+  readonly #requests = new RequestLog();
+  readonly #onStep: StepListener | undefined;
+
   // Scratch of one step.
   readonly #stepKindNs = new Float64Array(EVENT_KINDS);
   readonly #stepKindSeen = new Uint8Array(EVENT_KINDS);
@@ -266,6 +279,7 @@ export class Profiler {
         `profiler options.openSteps: ${window} is not a whole number from 1 to ${OPEN_STEPS_MAX}; leave it out for the default`,
       );
     }
+    this.#onStep = options.onStep;
     this.#ops = [...ops];
     this.#kinds = [...new Set(ops.map((op) => op.kind))];
     this.#layers = [...new Set(ops.map((op) => op.layer))].sort((a, b) => a - b);
@@ -304,7 +318,7 @@ export class Profiler {
     this.#lostEvents += lost;
     const words = eventWords(events);
     if (words.length === 0) return;
-    if (this.#baseHigh < 0) this.#baseHigh = word(words, EventWord.startHigh);
+    if (this.#baseHigh < 0) this.#baseHigh = firstHigh(words);
     const baseHigh = this.#baseHigh;
     const opCount = this.#ops.length;
     // The slot of the event before, which is nearly always that of this one too.
@@ -322,6 +336,10 @@ export class Profiler {
       const kind = (place >>> 16) & 0xff;
       const thread = place >>> 24;
 
+      if (kind === EventKind.share) {
+        if (thread !== 0 || !this.#shares.add(words, at)) this.#malformedEvents++;
+        continue;
+      }
       if (end < start || kind > EventKind.step || (op >= opCount && (op !== NO_OP || kind === EventKind.work))) {
         this.#malformedEvents++;
         continue;
@@ -382,16 +400,8 @@ export class Profiler {
       }
     }
     const stepsNs = this.#steps.total;
-    const row = (durations: DurationHistogram, totalNs = durations.total): TimeRow => ({
-      count: durations.count,
-      totalNs,
-      share: shareOf(totalNs),
-      p50Ns: durations.percentile(50),
-      p90Ns: durations.percentile(90),
-      p99Ns: durations.percentile(99),
-      maxNs: durations.max,
-      ...(options.histograms === true ? { histogram: durations.toJSON() } : {}),
-    });
+    const row = (durations: DurationHistogram, totalNs = durations.total): TimeRow =>
+      timeRow(durations, totalNs, shareOf(totalNs), options.histograms);
     const shareOf = (ns: number): number => (stepsNs === 0 ? 0 : ns / stepsNs);
 
     const ofKind = (kind: number): DurationHistogram => this.#kindTime[kind] ?? new DurationHistogram();
@@ -491,6 +501,27 @@ export class Profiler {
     };
   }
 
+  /** A request was handed to the engine: its steps, and what `requestEnded` tells, become a row of `requests`. */
+  requestSubmitted(id: number, submission: RequestSubmission): void {
+    this.#requests.submitted(id, submission);
+  }
+
+  /** A request is over for its caller, however it ended. Its last steps may still be in the rings. */
+  requestEnded(id: number, ending: RequestEnding): void {
+    this.#requests.finished(id, ending);
+  }
+
+  /** What is known of the requests that were submitted and have ended since the profiler began. Drain all rings before. */
+  requests(options: { readonly histograms?: boolean } = {}): RequestReport {
+    const row = (durations: DurationHistogram) => timeRow(durations, durations.total, 0, options.histograms);
+    return {
+      requests: this.#requests.rows(Math.max(this.#baseHigh, 0) * 2 ** 32),
+      requestCount: this.#requests.ended,
+      betweenTokens: row(this.#requests.betweenTokens),
+      firstTokens: row(this.#requests.firstTokens),
+    };
+  }
+
   /**
    * Forgets everything. Events of a step that the engine has begun before count as an incomplete step or as unattributed
    * time, so reset between requests.
@@ -521,6 +552,8 @@ export class Profiler {
     this.#slotState.fill(Slot.free);
     this.#timelineStep = 0;
     this.#timelineLength = 0;
+    this.#shares.reset();
+    this.#requests.reset();
     this.#baseHigh = -1;
   }
 
@@ -618,6 +651,19 @@ export class Profiler {
     this.#firstStartNs = Math.min(this.#firstStartNs, stepStart);
     this.#lastEndNs = Math.max(this.#lastEndNs, stepEnd);
     this.#slotState[slot] = Slot.timed;
+    this.#share(step, stepStart, stepEnd, phase, sequences);
+  }
+
+  /** Gives a timed step to the requests that it was run for, and to the listener. */
+  #share(step: number, startNs: number, endNs: number, phase: "prompt" | "generation", sequences: number): void {
+    const shares = this.#shares;
+    const known = shares.countOf(step);
+    for (let index = 0; index < known; index++) {
+      this.#requests.step(shares.request(index), startNs, endNs, shares.drawn(index));
+    }
+    if (this.#onStep === undefined || known !== sequences) return;
+    const baseNs = this.#baseHigh * 2 ** 32;
+    this.#onStep({ step, startNs: baseNs + startNs, endNs: baseNs + endNs, phase, shares: shares.list() });
   }
 
   #piece(op: number, kind: number, ns: number): void {
@@ -706,6 +752,28 @@ class CostSum {
     const rates = { gigabytesPerSecond: rate(bytes), gigaflopsPerSecond: rate(operations) };
     return { waitNs, wallNs, bytes, operations, ...rates };
   }
+}
+
+function timeRow(durations: DurationHistogram, totalNs: number, share: number, histograms = false): TimeRow {
+  return {
+    count: durations.count,
+    totalNs,
+    share,
+    p50Ns: durations.percentile(50),
+    p90Ns: durations.percentile(90),
+    p99Ns: durations.percentile(99),
+    maxNs: durations.max,
+    ...(histograms ? { histogram: durations.toJSON() } : {}),
+  };
+}
+
+/** The high word of the first time stamp; -1 if there is none. */
+function firstHigh(words: Uint32Array): number {
+  for (let at = 0; at < words.length; at += EVENT_WORDS) {
+    if (((word(words, at + EventWord.place) >>> 16) & 0xff) !== EventKind.share)
+      return word(words, at + EventWord.startHigh);
+  }
+  return -1;
 }
 
 /** Adds to `sums[index]` what start to end has beyond `ends[index]`, where what came before ends. */

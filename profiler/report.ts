@@ -307,6 +307,7 @@ export interface RequestRow {
   readonly deliveryNs: number;
   /** JavaScript after the last record: detokenizing, the consumer. What it did during steps ran beside them. */
   readonly javascriptNs: number;
+  /** Between tokenizing and handing it to the engine. */
   readonly unattributedNs: number;
 }
 
@@ -321,7 +322,7 @@ export interface Report extends Profile {
   readonly requests: readonly RequestRow[];
   /** Requests that ended. */
   readonly requestCount: number;
-  /** From one token of a request to its next one, as the engine stamped them. */
+  /** From one token of a request to its next one, as the engine stamped them. Its `share` is 0, as that of `firstTokens`. */
   readonly betweenTokens: TimeRow;
   /** From the call to the first token. */
   readonly firstTokens: TimeRow;

@@ -49,6 +49,8 @@ const Slot = struct {
     step_first_row: u32 = 0,
     step_first_logits: u32 = 0,
     step_logits: u32 = 0,
+    /// Which of the step's shares is its own.
+    step_share: u32 = 0,
     /// Guessed tokens in the step; they stand in `tokens` from `token_count` on.
     drafted: u32 = 0,
     pace: lookup.Pace = .{},
@@ -100,6 +102,8 @@ pub const Engine = struct {
     sequence_used: [p.sequences_max]bool,
 
     records: []p.Record,
+    /// Written, but not all of them told yet: those of a step are told together, once its events are there.
+    records_next: u64,
     records_written: std.atomic.Value(u64) align(64),
     records_read: std.atomic.Value(u64) align(64),
     notified: std.atomic.Value(u32) align(64),
@@ -154,6 +158,7 @@ pub const Engine = struct {
             .order_next = 0,
             .sequence_used = @splat(false),
             .records = undefined,
+            .records_next = 0,
             .records_written = .init(0),
             .records_read = .init(0),
             .notified = .init(0),
@@ -574,7 +579,7 @@ pub const Engine = struct {
             }
             engine.executor.run();
             engine.finishStep();
-            if (traced) engine.event(.step, begin);
+            if (traced) engine.stepEvents(begin);
             engine.notify();
         }
     }
@@ -592,6 +597,13 @@ pub const Engine = struct {
             .thread = 0,
             .aux = step.sequence_count | step.accepted << 16,
         });
+    }
+
+    /// An event for each sequence of the step, and the step's own.
+    fn stepEvents(engine: *Engine, begin: u64) void {
+        const step = &engine.executor.step;
+        for (step.shares[0..step.sequence_count]) |share| engine.executor.rings[0].write(share.event(step.id));
+        engine.event(.step, begin);
     }
 
     /// Takes submitted requests in, ends cancelled ones, and starts waiting ones in order while there is room.
@@ -756,6 +768,14 @@ pub const Engine = struct {
             step.row_count += 1;
         }
         slot.step_logits = step.logits_count - slot.step_first_logits;
+        slot.step_share = step.sequence_count;
+        step.shares[slot.step_share] = .{
+            .request = slot.request.id,
+            .sequence = slot.sequence,
+            .rows = rows,
+            .position = slot.computed,
+            .logits_rows = slot.step_logits,
+        };
         step.sequence_count += 1;
     }
 
@@ -843,6 +863,7 @@ pub const Engine = struct {
             }
             slot.computed += 1;
             step.accepted += 1;
+            step.shares[slot.step_share].accepted += 1;
         }
         if (request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
         return if (request.kind == .score and slot.computed == slot.token_count) .scored else null;
@@ -884,9 +905,9 @@ pub const Engine = struct {
         time_ns: u64 = 0,
     };
 
-    /// Appends a record. When TypeScript has fallen a whole ring behind, generation waits for it: no record is ever lost.
+    /// Appends a record, which `notify` tells. When TypeScript has fallen a whole ring behind, generation waits for it: no record is ever lost.
     fn write(engine: *Engine, fields: RecordFields) void {
-        const position = engine.records_written.raw;
+        const position = engine.records_next;
         while (position - engine.records_read.load(.acquire) == record_capacity) {
             if (engine.stopping()) return;
             const bell = engine.reader_bell.load(.acquire);
@@ -905,12 +926,13 @@ pub const Engine = struct {
             .sequences = fields.sequences,
             .time_ns = fields.time_ns,
         };
-        engine.records_written.store(position + 1, .seq_cst);
+        engine.records_next = position + 1;
     }
 
-    /// Wakes Bun's event loop, unless it has been woken and has not looked yet.
+    /// Tells the records written so far, and wakes Bun's event loop, unless it has been woken and has not looked yet.
     fn notify(engine: *Engine) void {
-        if (engine.records_written.raw == engine.records_read.load(.seq_cst)) return;
+        engine.records_written.store(engine.records_next, .seq_cst);
+        if (engine.records_next == engine.records_read.load(.seq_cst)) return;
         if (engine.notified.swap(1, .seq_cst) == 0) system.ring(engine.config.notify_fd);
     }
 };

@@ -32,13 +32,14 @@ pub const Ring = struct {
         return ring.written.load(.acquire) == ring.read.raw;
     }
 
-    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds.
+    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
     pub fn drain(ring: *Ring, out: []program.Event, calibration: clock.Calibration) usize {
         const from = ring.read.raw;
         const available = ring.written.load(.acquire) - from;
         const count: usize = @intCast(@min(available, out.len));
         for (out[0..count], 0..) |*slot, index| {
             slot.* = ring.events[@intCast((from + index) & (ring.events.len - 1))];
+            if (slot.kind == .share) continue;
             slot.start = calibration.toNs(slot.start);
             slot.end = calibration.toNs(slot.end);
         }
@@ -59,4 +60,16 @@ test "a full ring counts what it loses and keeps what it has" {
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
     for (out[0..4], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
     try std.testing.expectEqual(0, ring.drain(&out, calibration));
+}
+
+test "a share comes out as it was written" {
+    var storage: [2]program.Event = undefined;
+    var ring = Ring.init(&storage);
+    const share: program.Share = .{ .request = 11, .sequence = 5, .rows = 9, .position = 3, .logits_rows = 7, .accepted = 2 };
+    ring.write(share.event(1));
+    var out: [2]program.Event = undefined;
+    try std.testing.expectEqual(1, ring.drain(&out, .{ .base_ticks = 100, .base_ns = 5, .ns_per_tick = 2.0 }));
+    try std.testing.expectEqual(share.event(1), out[0]);
+    try std.testing.expectEqual(5 << 32 | 3, out[0].start);
+    try std.testing.expectEqual(2 << 32 | 7, out[0].end);
 }

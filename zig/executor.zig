@@ -65,6 +65,8 @@ pub const Step = struct {
     logits_rows: [p.step_rows_max]u32 = undefined,
     /// What is asked of each row of logits, and the answer; as many as a step may have.
     draws: []Draw = &.{},
+    /// What each sequence has of it, in order of their rows.
+    shares: [p.sequences_max]p.Share = undefined,
 };
 
 /// What to do with one row of logits.

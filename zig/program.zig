@@ -270,8 +270,43 @@ pub const Record = extern struct {
     time_ns: u64,
 };
 
-pub const EventKind = enum(u8) { work = 0, barrier = 1, idle = 2, sampling = 3, copy = 4, step = 5 };
+pub const EventKind = enum(u8) {
+    work = 0,
+    barrier = 1,
+    idle = 2,
+    sampling = 3,
+    copy = 4,
+    step = 5,
+    /// What a sequence had of a step, in order of their rows, right before the step's own event. `start` and `end` are no times:
+    /// `Share` packs them.
+    share = 6,
+};
 pub const event_no_op: u16 = 0xffff;
+
+/// What a sequence had of a step.
+pub const Share = struct {
+    request: u32,
+    sequence: u32,
+    rows: u32,
+    /// Of the first row.
+    position: u32,
+    logits_rows: u32,
+    /// Guessed tokens that came true.
+    accepted: u32 = 0,
+
+    pub fn event(share: Share, step: u32) Event {
+        return .{
+            .start = share.position | @as(u64, share.sequence) << 32,
+            .end = share.logits_rows | @as(u64, share.accepted) << 32,
+            .step = step,
+            .rows = share.rows,
+            .op = event_no_op,
+            .kind = .share,
+            .thread = 0,
+            .aux = share.request,
+        };
+    }
+};
 
 pub const Event = extern struct {
     /// Ticks of clock.zig in the ring; nanoseconds of the monotonic clock once drained.

@@ -113,6 +113,8 @@ export interface RequestListener {
 
 /** A request under way. */
 export interface RequestHandle {
+  /** What records and events name it by; no other request under way has it. */
+  readonly id: number;
   /** Asks the engine to end the request; `onFinish("cancelled")` follows unless it has ended already. */
   cancel(): void;
   /** Copies a page of a held sequence, as many bytes as its group's pages have: out of a `hold`, into a `restore`. */
@@ -246,6 +248,11 @@ export class Engine {
     return viewMemory(address, this.plan.weightsBytes);
   }
 
+  /** Now, in ns of the clock that tokens, progress and events are stamped with. */
+  get nowNs(): number {
+    return this.#library.symbols.tinyai_clock_now();
+  }
+
   /** Requests that have not finished. */
   get pending(): number {
     return this.#live.size;
@@ -261,6 +268,7 @@ export class Engine {
     this.#fillSlots();
     this.#bell.add(this.#ring);
     return {
+      id: live.id,
       cancel: () => this.#cancel(live),
       copyPage: (group, block, bytes) => this.#copyPage(live, group, block, bytes),
       commit: () => this.#commit(live),

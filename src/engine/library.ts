@@ -11,6 +11,7 @@ const { u32, u64, ptr } = FFIType;
 
 const symbolTable = {
   tinyai_layout_hash: { args: [], returns: u64 },
+  tinyai_clock_now: { args: [], returns: FFIType.f64 },
   tinyai_cpu_features: { args: [], returns: u64 },
   tinyai_level_count: { args: [], returns: u32 },
   tinyai_level_name: { args: [u32], returns: ptr },

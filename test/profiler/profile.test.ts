@@ -400,7 +400,7 @@ describe("a ring that lost events", () => {
 describe("a profiler", () => {
   test("counts events that no engine should write, and puts them in no row", () => {
     const events: TestEvent[] = [
-      { kind: 6, start: 5010, end: 5020 },
+      { kind: 7, start: 5010, end: 5020 },
       { kind: "work", op: 4, start: 5010, end: 5020 },
       { kind: "work", start: 5010, end: 5020 }, // work of no op
       { kind: "work", op: 0, start: 5020, end: 5010 },

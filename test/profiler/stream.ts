@@ -3,9 +3,9 @@
 
 import type { OpInfo } from "../../profiler/index.ts";
 
-export type EventName = "work" | "barrier" | "idle" | "sampling" | "copy" | "step";
+export type EventName = "work" | "barrier" | "idle" | "sampling" | "copy" | "step" | "share";
 
-const KINDS: readonly EventName[] = ["work", "barrier", "idle", "sampling", "copy", "step"];
+const KINDS: readonly EventName[] = ["work", "barrier", "idle", "sampling", "copy", "step", "share"];
 
 export interface TestEvent {
   kind: EventName | number;
@@ -34,6 +34,21 @@ export function encode(events: readonly TestEvent[]): Uint8Array {
     view.setUint32(at + 28, event.aux ?? 1, true);
   }
   return bytes;
+}
+
+/** What a sequence had of a step: one row of logits and no guesses unless said otherwise. */
+export function share(fields: {
+  step: number;
+  request: number;
+  sequence?: number;
+  position: number;
+  rows: number;
+  logitsRows?: number;
+  accepted?: number;
+}): TestEvent {
+  const { step, request, sequence = 0, position, rows, logitsRows = 1, accepted = 0 } = fields;
+  const pair = (low: number, high: number): bigint => BigInt(low) | (BigInt(high) << 32n);
+  return { kind: "share", step, rows, aux: request, start: pair(position, sequence), end: pair(logitsRows, accepted) };
 }
 
 /** An op list from a few words an op: `{ kind, layer, … }`; index and names are filled in. */
