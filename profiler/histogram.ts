@@ -1,30 +1,44 @@
-// Histograms of durations: a thin layer over hdr-histogram-js that fixes unit, range and precision, and keeps count, sum
-// and extremes exactly, which the buckets alone do not. It knows nothing of events or ops.
+// Histograms of durations and of other amounts: a thin layer over hdr-histogram-js that fixes range and precision, and keeps
+// count, sum and extremes exactly, which the buckets alone do not. It knows nothing of events or ops.
 
 import type * as hdr from "hdr-histogram-js";
+import type { AmountRow } from "./report.ts";
 
 /** Decimal digits that a percentile is right to: 3 means within a thousandth of the recorded value. */
 export const SIGNIFICANT_DIGITS = 3;
 
-/** The longest duration a bucket exists for, one hour in nanoseconds. Longer ones count in its last bucket. */
-export const HIGHEST_NS = 3_600_000_000_000;
+/** The largest amount a bucket exists for; 104 days in nanoseconds. Larger ones count in its last bucket. */
+export const HIGHEST_AMOUNT = Number.MAX_SAFE_INTEGER;
 
 /**
- * Where the buckets end at first. They grow towards `HIGHEST_NS` with what is recorded: 28 KiB up to 65 µs, 4 KiB more for
- * each doubling, 133 KiB at one hour, which for the few hundred ops of a model makes the difference between 10 and 35 MB.
+ * Where the buckets end at first. They grow towards `HIGHEST_AMOUNT` with what is recorded: 28 KiB up to 65,535, 4 KiB more for
+ * each doubling, 133 KiB at one hour in nanoseconds, which for the few hundred ops of a model makes the difference between 10
+ * and 35 MB.
  */
-const FIRST_HIGHEST_NS = 2 ** 16 - 1;
+const FIRST_HIGHEST = 2 ** 16 - 1;
+
+/** Amounts from which on one bucket of 32 bits might not hold them: the buckets then get 64. */
+const NARROW_COUNT_MAX = 2 ** 32 - 1;
+
+/** Sums are kept in two parts, so that they are exact beyond 2^53: a multiple of this, and the rest. */
+const TOTAL_PART = 2 ** 52;
 
 // The library's plain JavaScript mode, not its WebAssembly mode: over 250 histograms recorded in turn, as the ops of a step
 // are, Bun 1.4.5 on two shared Zen 4 cores took 75 to 120 ns a record in either mode (200 to 300 ns before the JIT compiler
 // had seen it), so WebAssembly would buy nothing for its 19 ms of start-up and its memory, which never shrinks.
 // Measured by timing 500,000 records, 1 µs to 1 ms, round robin; the library's "packed" buckets took 550 ns and more.
 
+/** What is counted. */
+export type HistogramUnit = AmountRow["unit"];
+
 /** A histogram as plain data. `encoded` is HdrHistogram's own compressed V2 format in base64, which its tools in other languages read. */
 export interface HistogramData {
-  readonly unit: "ns";
+  readonly unit: HistogramUnit;
   readonly count: number;
+  /** The double that is nearest to the sum. */
   readonly total: number;
+  /** What is to be added to `total` for the exact sum, if that is beyond 2^53. */
+  readonly totalRest?: number;
   /** 0 when nothing was recorded. */
   readonly min: number;
   readonly max: number;
@@ -42,40 +56,47 @@ function library(): typeof hdr {
   return loaded;
 }
 
-function emptyBuckets(): hdr.Histogram {
+function emptyBuckets(bits: 32 | 64): hdr.Histogram {
   return library().build({
     lowestDiscernibleValue: 1,
-    highestTrackableValue: FIRST_HIGHEST_NS,
+    highestTrackableValue: FIRST_HIGHEST,
     numberOfSignificantValueDigits: SIGNIFICANT_DIGITS,
-    bitBucketSize: 32,
+    bitBucketSize: bits,
     autoResize: true,
   });
 }
 
-/** Durations in whole nanoseconds, 0 to one hour, to 3 significant digits. Count, total, minimum and maximum are exact. */
-export class DurationHistogram {
-  #buckets = emptyBuckets();
+/** Whole amounts from 0 to 2^53 to 3 significant digits. Count, total, minimum and maximum are exact. */
+export class Histogram {
+  readonly unit: HistogramUnit;
+  #buckets = emptyBuckets(32);
+  #wide = false;
   #count = 0;
-  #total = 0;
+  #totalParts = 0;
+  #totalRest = 0;
   #min = Number.POSITIVE_INFINITY;
   #max = 0;
 
-  /** Durations recorded. */
+  constructor(unit: HistogramUnit) {
+    this.unit = unit;
+  }
+
+  /** Amounts recorded. */
   get count(): number {
     return this.#count;
   }
 
-  /** Sum of the durations, ns; exact up to 2^53 ns (104 days). */
+  /** Sum of the amounts; beyond 2^53 the nearest double. */
   get total(): number {
-    return this.#total;
+    return this.#totalParts * TOTAL_PART + this.#totalRest;
   }
 
-  /** Shortest duration, ns; 0 when nothing was recorded. */
+  /** Smallest amount; 0 when nothing was recorded. */
   get min(): number {
     return this.#count === 0 ? 0 : this.#min;
   }
 
-  /** Longest duration, ns; 0 when nothing was recorded. */
+  /** Largest amount; 0 when nothing was recorded. */
   get max(): number {
     return this.#max;
   }
@@ -86,19 +107,23 @@ export class DurationHistogram {
   }
 
   /**
-   * Records one duration.
-   * @param ns whole nanoseconds, not negative; above one hour it counts in the last bucket, while total and max keep it.
+   * Records an amount, `times` times.
+   * @param amount whole, not negative; beyond 2^53 it counts in the last bucket, while total and max keep it.
    */
-  record(ns: number): void {
-    this.#buckets.recordValue(Math.min(ns, HIGHEST_NS));
-    this.#count++;
-    this.#total += ns;
-    if (ns < this.#min) this.#min = ns;
-    if (ns > this.#max) this.#max = ns;
+  record(amount: number, times = 1): void {
+    if (this.#count + times > NARROW_COUNT_MAX && !this.#wide) this.#widen();
+    const counted = Math.min(amount, HIGHEST_AMOUNT);
+    if (times === 1) this.#buckets.recordValue(counted);
+    else this.#buckets.recordValueWithCount(counted, times);
+    this.#count += times;
+    if (times === 1) this.#add(amount);
+    else this.#addTimes(amount, times);
+    if (amount < this.#min) this.#min = amount;
+    if (amount > this.#max) this.#max = amount;
   }
 
   /**
-   * The smallest duration that `percent` per cent of the recorded ones do not exceed, ns, at most a thousandth too high.
+   * The smallest amount that `percent` per cent of the recorded ones do not exceed, at most a thousandth too high.
    * 0 when nothing was recorded.
    */
   percentile(percent: number): number {
@@ -107,41 +132,75 @@ export class DurationHistogram {
     return Math.min(this.#buckets.getValueAtPercentile(percent), this.#max);
   }
 
-  /** Adds every duration of `other`: the same as having recorded them here. */
-  merge(other: DurationHistogram): void {
+  /**
+   * Adds every amount of `other`: the same as having recorded them here.
+   * @throws {RangeError} when they are of another unit.
+   */
+  merge(other: Histogram): void {
+    if (other.unit !== this.unit) {
+      throw new RangeError(`histogram: ${other.unit} cannot be added to ${this.unit}; merge amounts of one unit`);
+    }
     if (other.#count === 0) return;
+    if (this.#count + other.#count > NARROW_COUNT_MAX && !this.#wide) this.#widen();
     this.#buckets.add(other.#buckets);
     this.#count += other.#count;
-    this.#total += other.#total;
+    this.#totalParts += other.#totalParts;
+    this.#add(other.#totalRest);
     this.#min = Math.min(this.#min, other.#min);
     this.#max = Math.max(this.#max, other.#max);
   }
 
   /** Forgets everything recorded, and gives the grown buckets back. */
   reset(): void {
-    this.#buckets = emptyBuckets();
-    this.#count = 0;
-    this.#total = 0;
+    this.#buckets = emptyBuckets(32);
+    this.#wide = false;
+    this.#count = this.#totalParts = this.#totalRest = 0;
     this.#min = Number.POSITIVE_INFINITY;
     this.#max = 0;
   }
 
+  /** The amounts in figures; with all of them when `histogram` asks for it. */
+  row(options: { readonly histogram?: boolean } = {}): AmountRow {
+    return {
+      unit: this.unit,
+      count: this.#count,
+      total: this.total,
+      min: this.min,
+      p50: this.percentile(50),
+      p90: this.percentile(90),
+      p99: this.percentile(99),
+      max: this.#max,
+      ...(options.histogram === true ? { histogram: this.toJSON() } : {}),
+    };
+  }
+
   /** Plain data that `fromJSON` turns back into an equal histogram. */
   toJSON(): HistogramData {
-    const encoded = library().encodeIntoCompressedBase64(this.#buckets);
-    return { unit: "ns", count: this.#count, total: this.#total, min: this.min, max: this.#max, encoded };
+    const { total } = this;
+    // Exact, since the parts are the larger of the two (Dekker 1971).
+    const totalRest = this.#totalRest - (total - this.#totalParts * TOTAL_PART);
+    return {
+      unit: this.unit,
+      count: this.#count,
+      total,
+      ...(totalRest === 0 ? {} : { totalRest }),
+      min: this.min,
+      max: this.#max,
+      encoded: library().encodeIntoCompressedBase64(this.#buckets),
+    };
   }
 
   /**
    * The histogram that `toJSON` described.
-   * @throws {RangeError} when the buckets cannot be decoded or hold another number of values than `count`.
+   * @throws {RangeError} when the buckets cannot be decoded or hold another number of amounts than `count`.
    */
-  static fromJSON(data: HistogramData): DurationHistogram {
-    const histogram = new DurationHistogram();
+  static fromJSON(data: HistogramData): Histogram {
+    const histogram = new Histogram(data.unit);
     if (data.count === 0) return histogram;
+    if (data.count > NARROW_COUNT_MAX) histogram.#widen();
     let decodedCount: number;
     try {
-      const decoded = library().decodeFromCompressedBase64(data.encoded, 32);
+      const decoded = library().decodeFromCompressedBase64(data.encoded, histogram.#wide ? 64 : 32);
       decodedCount = decoded.totalCount;
       histogram.#buckets.add(decoded);
     } catch (cause) {
@@ -154,9 +213,46 @@ export class DurationHistogram {
       throw new RangeError(`histogram: the field count says ${data.count} but the buckets hold ${decodedCount} values`);
     }
     histogram.#count = data.count;
-    histogram.#total = data.total;
+    histogram.#add(data.total);
+    histogram.#add(data.totalRest ?? 0);
     histogram.#min = data.min;
     histogram.#max = data.max;
     return histogram;
+  }
+
+  /** Adds to the sum, exactly. */
+  #add(amount: number): void {
+    let rest = amount;
+    if (rest >= TOTAL_PART || rest < 0) {
+      const parts = Math.floor(rest / TOTAL_PART);
+      this.#totalParts += parts;
+      rest -= parts * TOTAL_PART;
+    }
+    this.#totalRest += rest;
+    if (this.#totalRest < TOTAL_PART) return;
+    this.#totalRest -= TOTAL_PART;
+    this.#totalParts++;
+  }
+
+  /** Adds `amount` · `times` to the sum, exactly. */
+  #addTimes(amount: number, times: number): void {
+    const product = BigInt(amount) * BigInt(times);
+    const parts = product / BigInt(TOTAL_PART);
+    this.#totalParts += Number(parts);
+    this.#add(Number(product - parts * BigInt(TOTAL_PART)));
+  }
+
+  #widen(): void {
+    const wide = emptyBuckets(64);
+    if (this.#count > 0) wide.add(this.#buckets);
+    this.#buckets = wide;
+    this.#wide = true;
+  }
+}
+
+/** Durations in whole nanoseconds. */
+export class DurationHistogram extends Histogram {
+  constructor() {
+    super("ns");
   }
 }

@@ -2,7 +2,14 @@
 // op list; it knows no model, and imports nothing of src.
 
 export { EVENT_BYTES, EVENT_WORDS, EventKind, EventWord, NO_OP, type OpInfo, ShareWord } from "./events.ts";
-export { DurationHistogram, HIGHEST_NS, type HistogramData, SIGNIFICANT_DIGITS } from "./histogram.ts";
+export {
+  DurationHistogram,
+  HIGHEST_AMOUNT,
+  Histogram,
+  type HistogramData,
+  type HistogramUnit,
+  SIGNIFICANT_DIGITS,
+} from "./histogram.ts";
 export {
   type CostRow,
   type KindRow,
