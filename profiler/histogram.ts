@@ -56,21 +56,23 @@ function library(): typeof hdr {
   return loaded;
 }
 
-function emptyBuckets(bits: 32 | 64): hdr.Histogram {
+/** Buckets up to `highest`, which is 2^n - 1 and as low as what is recorded allows: equal amounts are then encoded equally. */
+function emptyBuckets(highest: number, bits: 32 | 64): hdr.Histogram {
   return library().build({
     lowestDiscernibleValue: 1,
-    highestTrackableValue: FIRST_HIGHEST,
+    highestTrackableValue: highest,
     numberOfSignificantValueDigits: SIGNIFICANT_DIGITS,
     bitBucketSize: bits,
-    autoResize: true,
+    autoResize: false,
   });
 }
 
 /** Whole amounts from 0 to 2^53 to 3 significant digits. Count, total, minimum and maximum are exact. */
 export class Histogram {
   readonly unit: HistogramUnit;
-  #buckets = emptyBuckets(32);
-  #wide = false;
+  #highest = FIRST_HIGHEST;
+  #bits: 32 | 64 = 32;
+  #buckets = emptyBuckets(FIRST_HIGHEST, 32);
   #count = 0;
   #totalParts = 0;
   #totalRest = 0;
@@ -111,8 +113,8 @@ export class Histogram {
    * @param amount whole, not negative; beyond 2^53 it counts in the last bucket, while total and max keep it.
    */
   record(amount: number, times = 1): void {
-    if (this.#count + times > NARROW_COUNT_MAX && !this.#wide) this.#widen();
     const counted = Math.min(amount, HIGHEST_AMOUNT);
+    if (counted > this.#highest || this.#count + times > NARROW_COUNT_MAX) this.#fit(counted, this.#count + times);
     if (times === 1) this.#buckets.recordValue(counted);
     else this.#buckets.recordValueWithCount(counted, times);
     this.#count += times;
@@ -141,7 +143,7 @@ export class Histogram {
       throw new RangeError(`histogram: ${other.unit} cannot be added to ${this.unit}; merge amounts of one unit`);
     }
     if (other.#count === 0) return;
-    if (this.#count + other.#count > NARROW_COUNT_MAX && !this.#wide) this.#widen();
+    this.#fit(other.#highest, this.#count + other.#count);
     this.#buckets.add(other.#buckets);
     this.#count += other.#count;
     this.#totalParts += other.#totalParts;
@@ -152,8 +154,9 @@ export class Histogram {
 
   /** Forgets everything recorded, and gives the grown buckets back. */
   reset(): void {
-    this.#buckets = emptyBuckets(32);
-    this.#wide = false;
+    this.#highest = FIRST_HIGHEST;
+    this.#bits = 32;
+    this.#buckets = emptyBuckets(FIRST_HIGHEST, 32);
     this.#count = this.#totalParts = this.#totalRest = 0;
     this.#min = Number.POSITIVE_INFINITY;
     this.#max = 0;
@@ -197,10 +200,10 @@ export class Histogram {
   static fromJSON(data: HistogramData): Histogram {
     const histogram = new Histogram(data.unit);
     if (data.count === 0) return histogram;
-    if (data.count > NARROW_COUNT_MAX) histogram.#widen();
+    histogram.#fit(Math.min(data.max, HIGHEST_AMOUNT), data.count);
     let decodedCount: number;
     try {
-      const decoded = library().decodeFromCompressedBase64(data.encoded, histogram.#wide ? 64 : 32);
+      const decoded = library().decodeFromCompressedBase64(data.encoded, histogram.#bits);
       decodedCount = decoded.totalCount;
       histogram.#buckets.add(decoded);
     } catch (cause) {
@@ -242,11 +245,17 @@ export class Histogram {
     this.#add(Number(product - parts * BigInt(TOTAL_PART)));
   }
 
-  #widen(): void {
-    const wide = emptyBuckets(64);
-    if (this.#count > 0) wide.add(this.#buckets);
-    this.#buckets = wide;
-    this.#wide = true;
+  /** Makes the buckets reach to `amount`, and large enough for `count` amounts. */
+  #fit(amount: number, count: number): void {
+    let highest = this.#highest;
+    while (highest < amount) highest = highest * 2 + 1;
+    const bits = count > NARROW_COUNT_MAX ? 64 : this.#bits;
+    if (highest === this.#highest && bits === this.#bits) return;
+    const buckets = emptyBuckets(highest, bits);
+    if (this.#count > 0) buckets.add(this.#buckets);
+    this.#highest = highest;
+    this.#bits = bits;
+    this.#buckets = buckets;
   }
 }
 

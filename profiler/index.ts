@@ -19,10 +19,17 @@ export {
   type Profile,
   Profiler,
   type ProfilerOptions,
-  type RequestReport,
   type ThreadRow,
   type TimeRow,
 } from "./profile.ts";
-export type { RequestEnding, RequestSubmission } from "./requests.ts";
+export type { RequestEnding, RequestReport, RequestSubmission } from "./requests.ts";
 export type { FinishedStep, StepListener, StepShare } from "./steps.ts";
 export { formatProfile, type TableOptions } from "./table.ts";
+export { mergeProfiles, ProfileMergeError } from "./totals.ts";
+export {
+  ProfilerWindows,
+  type TimeSpan,
+  WindowedHistogram,
+  type WindowOptions,
+  type WindowProfile,
+} from "./windows.ts";

@@ -19,10 +19,16 @@
 // time is that of the union of its ops.
 
 import { EVENT_WORDS, EventKind, EventWord, eventWords, NO_OP, type OpInfo } from "./events.ts";
-import { DurationHistogram, type HistogramData } from "./histogram.ts";
-import type { Report } from "./report.ts";
-import { type RequestEnding, RequestLog, type RequestSubmission } from "./requests.ts";
+import type { HistogramData } from "./histogram.ts";
+import {
+  type RequestEnding,
+  type RequestFigures,
+  RequestLog,
+  type RequestReport,
+  type RequestSubmission,
+} from "./requests.ts";
 import { type StepListener, StepShares } from "./steps.ts";
+import { EVENT_KINDS, type Phase, Totals } from "./totals.ts";
 
 /** A row of time. All times are whole nanoseconds; percentiles to 3 significant digits, the rest exact. */
 export interface TimeRow {
@@ -163,19 +169,12 @@ export interface ProfilerOptions {
   readonly onStep?: StepListener;
 }
 
-/** What a report says of requests. The `share` of its times is 0: they are no parts of the steps' time. */
-export type RequestReport = Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
-
 /** Step-and-op pairs held open by default, 21 bytes each: 2.6 MiB. Twice a ring of 65,536 events, at one event a pair and more. */
 const OPEN_ENTRIES = 2 ** 17;
 const OPEN_STEPS_MAX = 2 ** 16;
 /** Events of the engine thread in one step that are kept; later ones count as malformed. 65,534 ops with their barriers fit. */
 const TIMELINE_MAX = 2 ** 18;
 const TIMELINE_FIRST = 2 ** 10;
-/** Kinds of event that have times, numbered from 0. */
-const EVENT_KINDS = EventKind.step + 1;
-/** Threads that an event can name: its thread field has 8 bits. */
-const THREADS_MAX = 256;
 
 /** What is known of an open step. */
 const Slot = { free: 0, open: 1, timed: 2, closed: 3 } as const;
@@ -191,36 +190,7 @@ const Seen = { no: 0, withoutUnits: 1, withUnits: 2 } as const;
  */
 export class Profiler {
   readonly #ops: readonly OpInfo[];
-  readonly #kinds: readonly string[];
-  readonly #layers: readonly number[];
-  readonly #kindOfOp: Uint32Array;
-  readonly #layerOfOp: Uint32Array;
-
-  // Totals.
-  #opWall: DurationHistogram[] = [];
-  #layerWall: DurationHistogram[] = [];
-  readonly #opWorkNs: Float64Array;
-  readonly #opWaitNs: Float64Array;
-  readonly #opRows: Float64Array;
-  readonly #kindWallNs: Float64Array;
-  #steps = new DurationHistogram();
-  #promptSteps = new DurationHistogram();
-  #generationSteps = new DurationHistogram();
-  /** By event kind; those of work and steps stay empty. */
-  #kindTime: DurationHistogram[] = [];
-  #unattributed = new DurationHistogram();
-  readonly #phaseRows = { prompt: 0, generation: 0 };
-  readonly #phaseSequences = { prompt: 0, generation: 0 };
-  readonly #threadBusyNs = new Float64Array(THREADS_MAX);
-  readonly #threadWaitingNs = new Float64Array(THREADS_MAX);
-  readonly #threadIdleNs = new Float64Array(THREADS_MAX);
-  #lostEvents = 0;
-  #lateEvents = 0;
-  #malformedEvents = 0;
-  #incompleteSteps = 0;
-  #clippedNs = 0;
-  #firstStartNs = Number.POSITIVE_INFINITY;
-  #lastEndNs = Number.NEGATIVE_INFINITY;
+  readonly #totals: Totals;
 
   // Open steps: a step lives in slot `step % window` until a step `window` later wants the slot, or until result().
   readonly #window: number;
@@ -281,15 +251,7 @@ export class Profiler {
     }
     this.#onStep = options.onStep;
     this.#ops = [...ops];
-    this.#kinds = [...new Set(ops.map((op) => op.kind))];
-    this.#layers = [...new Set(ops.map((op) => op.layer))].sort((a, b) => a - b);
-    this.#kindOfOp = Uint32Array.from(ops, (op) => this.#kinds.indexOf(op.kind));
-    this.#layerOfOp = Uint32Array.from(ops, (op) => this.#layers.indexOf(op.layer));
-
-    this.#opWorkNs = new Float64Array(count);
-    this.#opWaitNs = new Float64Array(count);
-    this.#opRows = new Float64Array(count);
-    this.#kindWallNs = new Float64Array(this.#kinds.length);
+    this.#totals = new Totals(this.#ops);
 
     this.#window = window;
     this.#slotState = new Uint8Array(window);
@@ -301,9 +263,9 @@ export class Profiler {
     this.#slotBusyNs = new Float64Array(window * this.#slotThreads);
     this.#slotWaitingNs = new Float64Array(window * this.#slotThreads);
 
-    this.#kindEnd = new Float64Array(this.#kinds.length);
-    this.#layerEnd = new Float64Array(this.#layers.length);
-    this.#stepLayerWallNs = new Float64Array(this.#layers.length);
+    this.#kindEnd = new Float64Array(this.#totals.kinds.length);
+    this.#layerEnd = new Float64Array(this.#totals.layers.length);
+    this.#stepLayerWallNs = new Float64Array(this.#totals.layers.length);
     this.reset();
   }
 
@@ -315,12 +277,13 @@ export class Profiler {
    * @throws {RangeError} when `events` is not a whole number of events.
    */
   drain(events: Uint8Array, lost = 0): void {
-    this.#lostEvents += lost;
+    this.#totals.lostEvents += lost;
     const words = eventWords(events);
     if (words.length === 0) return;
     if (this.#baseHigh < 0) this.#baseHigh = firstHigh(words);
     const baseHigh = this.#baseHigh;
     const opCount = this.#ops.length;
+    const totals = this.#totals;
     // The slot of the event before, which is nearly always that of this one too.
     let slot = -1;
     let slotStep = -1;
@@ -337,15 +300,15 @@ export class Profiler {
       const thread = place >>> 24;
 
       if (kind === EventKind.share) {
-        if (thread !== 0 || !this.#shares.add(words, at)) this.#malformedEvents++;
+        if (thread !== 0 || !this.#shares.add(words, at)) this.#totals.malformedEvents++;
         continue;
       }
       if (end < start || kind > EventKind.step || (op >= opCount && (op !== NO_OP || kind === EventKind.work))) {
-        this.#malformedEvents++;
+        this.#totals.malformedEvents++;
         continue;
       }
       if (kind === EventKind.idle) {
-        this.#threadIdleNs[thread] = num(this.#threadIdleNs[thread]) + end - start;
+        totals.threadIdleNs[thread] = num(totals.threadIdleNs[thread]) + end - start;
         // Between steps the engine thread names the last step, which is over; inside one, it is a piece of the timeline.
         if (thread === 0 && step === this.#timelineStep && this.#timelineLength > 0) this.#append(start, end, place);
         continue;
@@ -355,12 +318,12 @@ export class Profiler {
         slotStep = step;
       }
       if (slot < 0 || (thread === 0 && this.#slotState[slot] !== Slot.open)) {
-        this.#lateEvents++;
+        this.#totals.lateEvents++;
         continue;
       }
       if (kind === EventKind.step) {
         if (thread === 0) this.#time(slot, step, start, end, rows, aux);
-        else this.#malformedEvents++;
+        else this.#totals.malformedEvents++;
         slotStep = -1;
         continue;
       }
@@ -390,115 +353,8 @@ export class Profiler {
    * @param options.histograms also gives each row all its durations, about 1 KB a row.
    */
   result(options: { readonly histograms?: boolean } = {}): Profile {
-    for (let slot = 0; slot < this.#window; slot++) {
-      const state = this.#slotState[slot];
-      if (state === Slot.timed) this.#close(slot);
-      else if (state === Slot.open && isAfter(this.#lastTimedStep, num(this.#slotStep[slot]))) {
-        // The engine thread has finished a later step: the event of this one was lost.
-        this.#slotState[slot] = Slot.closed;
-        this.#incompleteSteps++;
-      }
-    }
-    const stepsNs = this.#steps.total;
-    const row = (durations: DurationHistogram, totalNs = durations.total): TimeRow =>
-      timeRow(durations, totalNs, shareOf(totalNs), options.histograms);
-    const shareOf = (ns: number): number => (stepsNs === 0 ? 0 : ns / stepsNs);
-
-    const ofKind = (kind: number): DurationHistogram => this.#kindTime[kind] ?? new DurationHistogram();
-    const waiting = ofKind(EventKind.barrier);
-    const sampling = ofKind(EventKind.sampling);
-    const copying = ofKind(EventKind.copy);
-    const idle = ofKind(EventKind.idle);
-
-    const byOp: OpRow[] = [];
-    const kinds = this.#kinds.map(() => new CostSum());
-    const layers = this.#layers.map(() => new CostSum());
-    const kindWall = this.#kinds.map(() => new DurationHistogram());
-    for (const op of this.#ops) {
-      const { index } = op;
-      const wall = this.#opWall[index];
-      if (wall === undefined || wall.count === 0) continue;
-      const kind = num(this.#kindOfOp[index]);
-      const rows = num(this.#opRows[index]);
-      const sum = new CostSum();
-      sum.workNs = num(this.#opWorkNs[index]);
-      sum.waitNs = num(this.#opWaitNs[index]);
-      sum.bytes = op.bytesPerStep * wall.count + op.bytesPerRow * rows;
-      sum.operations = op.operationsPerRow * rows;
-      kinds[kind]?.add(sum);
-      kindWall[kind]?.merge(wall);
-      layers[num(this.#layerOfOp[index])]?.add(sum);
-      const { name, kernel, layer } = op;
-      byOp.push({
-        index,
-        name,
-        kind: op.kind,
-        kernel,
-        layer,
-        rows,
-        ...row(wall, sum.workNs),
-        ...sum.costs(wall.total),
-      });
-    }
-    const byKind: KindRow[] = [];
-    for (const [index, sum] of kinds.entries()) {
-      const [kind, wall] = [this.#kinds[index], kindWall[index]];
-      if (kind === undefined || wall === undefined || sum.ops === 0) continue;
-      byKind.push({ kind, ops: sum.ops, ...row(wall, sum.workNs), ...sum.costs(num(this.#kindWallNs[index])) });
-    }
-    const byLayer: LayerRow[] = [];
-    for (const [index, sum] of layers.entries()) {
-      const [layer, wall] = [this.#layers[index], this.#layerWall[index]];
-      if (layer === undefined || wall === undefined || sum.ops === 0) continue;
-      byLayer.push({ layer, ...row(wall, sum.workNs), ...sum.costs(wall.total) });
-    }
-    const phases = ([["prompt", this.#promptSteps] as const, ["generation", this.#generationSteps] as const] as const)
-      .filter(([, histogram]) => histogram.count > 0)
-      .map(([phase, histogram]): PhaseRow => {
-        const rows = this.#phaseRows[phase];
-        const rowsPerSecond = histogram.total === 0 ? 0 : (rows / histogram.total) * 1e9;
-        return { phase, rows, sequences: this.#phaseSequences[phase], rowsPerSecond, ...row(histogram) };
-      });
-    const threads: ThreadRow[] = [];
-    for (let thread = 0; thread < THREADS_MAX; thread++) {
-      const busyNs = num(this.#threadBusyNs[thread]);
-      const waitingNs = num(this.#threadWaitingNs[thread]);
-      const recordedIdleNs = num(this.#threadIdleNs[thread]);
-      if (busyNs + waitingNs + recordedIdleNs === 0) continue;
-      const idleNs = Math.max(0, stepsNs - busyNs - waitingNs);
-      threads.push({
-        thread,
-        busyNs,
-        busyShare: shareOf(busyNs),
-        waitingNs,
-        waitingShare: shareOf(waitingNs),
-        idleNs,
-        idleShare: shareOf(idleNs),
-        recordedIdleNs,
-      });
-    }
-    return {
-      totalTime: stepsNs / 1e6,
-      spanNs: Math.max(0, this.#lastEndNs - this.#firstStartNs),
-      steps: row(this.#steps),
-      rows: this.#phaseRows.prompt + this.#phaseRows.generation,
-      phases,
-      byKind,
-      byLayer,
-      byOp,
-      waiting: row(waiting),
-      sampling: row(sampling),
-      copying: row(copying),
-      idle: row(idle),
-      unattributed: row(this.#unattributed),
-      attributedShare: shareOf(stepsNs - idle.total - this.#unattributed.total),
-      threads,
-      lostEvents: this.#lostEvents,
-      lateEvents: this.#lateEvents,
-      malformedEvents: this.#malformedEvents,
-      incompleteSteps: this.#incompleteSteps,
-      clippedNs: this.#clippedNs,
-    };
+    this.#settle();
+    return this.#totals.result(options);
   }
 
   /** A request was handed to the engine: its steps, and what `requestEnded` tells, become a row of `requests`. */
@@ -513,13 +369,32 @@ export class Profiler {
 
   /** What is known of the requests that were submitted and have ended since the profiler began. Drain all rings before. */
   requests(options: { readonly histograms?: boolean } = {}): RequestReport {
-    const row = (durations: DurationHistogram) => timeRow(durations, durations.total, 0, options.histograms);
-    return {
-      requests: this.#requests.rows(Math.max(this.#baseHigh, 0) * 2 ** 32),
-      requestCount: this.#requests.ended,
-      betweenTokens: row(this.#requests.betweenTokens),
-      firstTokens: row(this.#requests.firstTokens),
-    };
+    const baseNs = Math.max(this.#baseHigh, 0) * 2 ** 32;
+    return { requests: this.#requests.rows(baseNs), ...this.#requests.figures.report(options.histograms) };
+  }
+
+  /** Requests that are in no row because more than 65,536 were submitted whose end nobody told. */
+  get forgottenRequests(): number {
+    return this.#requests.forgotten;
+  }
+
+  /** Bytes that all buckets take. */
+  get footprintBytes(): number {
+    return this.#totals.footprintBytes;
+  }
+
+  /** Adds what `result` and `requests` would give to others; `totals` is of the same ops. */
+  addTo(totals: Totals, figures: RequestFigures): void {
+    this.#settle();
+    totals.merge(this.#totals);
+    figures.merge(this.#requests.figures);
+  }
+
+  /** The same, and begins anew; steps and requests under way go on, and the last requests are still there. */
+  moveTo(totals: Totals, figures: RequestFigures): void {
+    this.addTo(totals, figures);
+    this.#totals.reset();
+    this.#requests.figures.reset();
   }
 
   /**
@@ -527,34 +402,26 @@ export class Profiler {
    * time, so reset between requests.
    */
   reset(): void {
-    this.#opWall = this.#ops.map(() => new DurationHistogram());
-    this.#layerWall = this.#layers.map(() => new DurationHistogram());
-    this.#kindTime = Array.from({ length: EVENT_KINDS }, () => new DurationHistogram());
-    for (const sums of [
-      this.#opWorkNs,
-      this.#opWaitNs,
-      this.#opRows,
-      this.#kindWallNs,
-      this.#threadBusyNs,
-      this.#threadWaitingNs,
-      this.#threadIdleNs,
-    ]) {
-      sums.fill(0);
-    }
-    for (const histogram of [this.#steps, this.#promptSteps, this.#generationSteps, this.#unattributed]) {
-      histogram.reset();
-    }
-    this.#phaseRows.prompt = this.#phaseRows.generation = 0;
-    this.#phaseSequences.prompt = this.#phaseSequences.generation = 0;
-    this.#lostEvents = this.#lateEvents = this.#malformedEvents = this.#incompleteSteps = this.#clippedNs = 0;
-    this.#firstStartNs = Number.POSITIVE_INFINITY;
-    this.#lastEndNs = Number.NEGATIVE_INFINITY;
+    this.#totals.reset();
     this.#slotState.fill(Slot.free);
     this.#timelineStep = 0;
     this.#timelineLength = 0;
     this.#shares.reset();
     this.#requests.reset();
     this.#baseHigh = -1;
+  }
+
+  /** Closes every step that the engine has finished. */
+  #settle(): void {
+    for (let slot = 0; slot < this.#window; slot++) {
+      const state = this.#slotState[slot];
+      if (state === Slot.timed) this.#close(slot);
+      else if (state === Slot.open && isAfter(this.#lastTimedStep, num(this.#slotStep[slot]))) {
+        // The engine thread has finished a later step: the event of this one was lost.
+        this.#slotState[slot] = Slot.closed;
+        this.#totals.incompleteSteps++;
+      }
+    }
   }
 
   /** The slot of a step that is open or timed, made if need be; -1 when the step is closed already. */
@@ -566,7 +433,7 @@ export class Profiler {
       if (held === step) return state === Slot.closed ? -1 : slot;
       if (isAfter(held, step)) return -1;
       if (state === Slot.timed) this.#close(slot);
-      else if (state === Slot.open) this.#incompleteSteps++;
+      else if (state === Slot.open) this.#totals.incompleteSteps++;
     }
     this.#slotState[slot] = Slot.open;
     this.#slotStep[slot] = step;
@@ -598,7 +465,7 @@ export class Profiler {
     const at = this.#timelineLength;
     if (at === this.#timelineStart.length) {
       if (at === TIMELINE_MAX) {
-        this.#malformedEvents++;
+        this.#totals.malformedEvents++;
         return;
       }
       this.#timelineStart = grown(this.#timelineStart, at * 2);
@@ -623,7 +490,7 @@ export class Profiler {
     if (length === 0) {
       // Events were switched on inside the step, or all of it was lost: nothing is known but its length.
       this.#slotState[slot] = Slot.closed;
-      this.#incompleteSteps++;
+      this.#totals.incompleteSteps++;
       return;
     }
     let covered = 0;
@@ -637,25 +504,19 @@ export class Profiler {
       const ns = to > from ? to - from : 0;
       if (to > cursor) cursor = to;
       covered += ns;
-      this.#clippedNs += end - start - ns;
+      this.#totals.clippedNs += end - start - ns;
       this.#piece(place & 0xffff, (place >>> 16) & 0xff, ns);
     }
     this.#recordKinds();
-    const stepNs = stepEnd - stepStart;
-    this.#unattributed.record(stepNs - covered);
-    this.#steps.record(stepNs);
+    this.#totals.unattributed.record(stepEnd - stepStart - covered);
     const phase = rows - guessed > sequences ? "prompt" : "generation";
-    (phase === "prompt" ? this.#promptSteps : this.#generationSteps).record(stepNs);
-    this.#phaseRows[phase] += rows;
-    this.#phaseSequences[phase] += sequences;
-    this.#firstStartNs = Math.min(this.#firstStartNs, stepStart);
-    this.#lastEndNs = Math.max(this.#lastEndNs, stepEnd);
+    this.#totals.recordStep(phase, stepStart, stepEnd, rows, sequences);
     this.#slotState[slot] = Slot.timed;
     this.#share(step, stepStart, stepEnd, phase, sequences);
   }
 
   /** Gives a timed step to the requests that it was run for, and to the listener. */
-  #share(step: number, startNs: number, endNs: number, phase: "prompt" | "generation", sequences: number): void {
+  #share(step: number, startNs: number, endNs: number, phase: Phase, sequences: number): void {
     const shares = this.#shares;
     const known = shares.countOf(step);
     for (let index = 0; index < known; index++) {
@@ -667,18 +528,19 @@ export class Profiler {
   }
 
   #piece(op: number, kind: number, ns: number): void {
+    const { workNs, waitNs } = this.#totals.op;
     if (kind === EventKind.work) {
-      this.#opWorkNs[op] = num(this.#opWorkNs[op]) + ns;
+      workNs[op] = num(workNs[op]) + ns;
       return;
     }
     this.#stepKindNs[kind] = num(this.#stepKindNs[kind]) + ns;
     this.#stepKindSeen[kind] = 1;
-    if (kind === EventKind.barrier && op !== NO_OP) this.#opWaitNs[op] = num(this.#opWaitNs[op]) + ns;
+    if (kind === EventKind.barrier && op !== NO_OP) waitNs[op] = num(waitNs[op]) + ns;
   }
 
   /** Moves the step's sums by event kind into their histograms. */
   #recordKinds(): void {
-    for (const [kind, histogram] of this.#kindTime.entries()) {
+    for (const [kind, histogram] of this.#totals.kindTime.entries()) {
       if (this.#stepKindSeen[kind] === 1) histogram.record(num(this.#stepKindNs[kind]));
     }
     this.#stepKindNs.fill(0);
@@ -688,6 +550,7 @@ export class Profiler {
   /** Adds what all threads did in a timed step to the totals. Ops start in program order, which the unions rely on. */
   #close(slot: number): void {
     this.#slotState[slot] = Slot.closed;
+    const totals = this.#totals;
     const ops = this.#ops.length;
     this.#kindEnd.fill(Number.NEGATIVE_INFINITY);
     this.#layerEnd.fill(Number.NEGATIVE_INFINITY);
@@ -697,18 +560,18 @@ export class Profiler {
       if (this.#slotOpSeen[cell] === Seen.no) continue;
       const start = num(this.#slotOpStart[cell]);
       const end = num(this.#slotOpEnd[cell]);
-      this.#opWall[op]?.record(end - start);
-      this.#opRows[op] = num(this.#opRows[op]) + num(this.#slotOpRows[cell]);
-      widen(this.#kindWallNs, this.#kindEnd, num(this.#kindOfOp[op]), start, end);
-      widen(this.#stepLayerWallNs, this.#layerEnd, num(this.#layerOfOp[op]), start, end);
+      totals.recordOp(op, end - start, num(this.#slotOpRows[cell]));
+      widen(totals.kindWallNs, this.#kindEnd, num(totals.kindOfOp[op]), start, end);
+      widen(this.#stepLayerWallNs, this.#layerEnd, num(totals.layerOfOp[op]), start, end);
     }
-    for (const [layer, histogram] of this.#layerWall.entries()) {
+    for (const [layer, histogram] of totals.layerWall.entries()) {
       if (num(this.#layerEnd[layer]) > Number.NEGATIVE_INFINITY) histogram.record(num(this.#stepLayerWallNs[layer]));
     }
+    const { threadBusyNs, threadWaitingNs } = totals;
     for (let thread = 0; thread < this.#slotThreads; thread++) {
       const cell = slot * this.#slotThreads + thread;
-      this.#threadBusyNs[thread] = num(this.#threadBusyNs[thread]) + num(this.#slotBusyNs[cell]);
-      this.#threadWaitingNs[thread] = num(this.#threadWaitingNs[thread]) + num(this.#slotWaitingNs[cell]);
+      threadBusyNs[thread] = num(threadBusyNs[thread]) + num(this.#slotBusyNs[cell]);
+      threadWaitingNs[thread] = num(threadWaitingNs[thread]) + num(this.#slotWaitingNs[cell]);
     }
   }
 
@@ -727,44 +590,6 @@ export class Profiler {
     this.#slotWaitingNs = widened(this.#slotWaitingNs);
     this.#slotThreads = after;
   }
-}
-
-/** Sums of an op, or of a kind's or a layer's ops. */
-class CostSum {
-  ops = 0;
-  workNs = 0;
-  waitNs = 0;
-  bytes = 0;
-  operations = 0;
-
-  add(op: CostSum): void {
-    this.ops++;
-    this.workNs += op.workNs;
-    this.waitNs += op.waitNs;
-    this.bytes += op.bytes;
-    this.operations += op.operations;
-  }
-
-  costs(wallNs: number): Omit<CostRow, keyof TimeRow> {
-    const { waitNs, bytes, operations } = this;
-    // Amounts per nanosecond are 10^9 a second.
-    const rate = (amount: number): number | null => (amount > 0 && wallNs > 0 ? amount / wallNs : null);
-    const rates = { gigabytesPerSecond: rate(bytes), gigaflopsPerSecond: rate(operations) };
-    return { waitNs, wallNs, bytes, operations, ...rates };
-  }
-}
-
-function timeRow(durations: DurationHistogram, totalNs: number, share: number, histograms = false): TimeRow {
-  return {
-    count: durations.count,
-    totalNs,
-    share,
-    p50Ns: durations.percentile(50),
-    p90Ns: durations.percentile(90),
-    p99Ns: durations.percentile(99),
-    maxNs: durations.max,
-    ...(histograms ? { histogram: durations.toJSON() } : {}),
-  };
 }
 
 /** The high word of the first time stamp; -1 if there is none. */

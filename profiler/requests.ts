@@ -3,7 +3,11 @@
 // last ones that ended, and histograms of the rest: its memory does not grow with what it has seen.
 
 import { DurationHistogram } from "./histogram.ts";
-import type { RequestRow } from "./report.ts";
+import type { Report, RequestRow } from "./report.ts";
+import { decodeRow, timeRow } from "./totals.ts";
+
+/** What a report says of requests. The `share` of its times is 0: they are no parts of the steps' time. */
+export type RequestReport = Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
 
 /** What is known of a request when it is handed to the engine. Times are ns of the clock that events are stamped with. */
 export interface RequestSubmission {
@@ -47,11 +51,46 @@ interface Followed {
   lastTokenNs: number;
 }
 
-export class RequestLog {
+/** What is summed over requests. */
+export class RequestFigures {
   readonly betweenTokens = new DurationHistogram();
   readonly firstTokens = new DurationHistogram();
   /** Requests that ended. */
   ended = 0;
+
+  report(histograms = false): Omit<RequestReport, "requests"> {
+    const row = (durations: DurationHistogram) => timeRow(durations, durations.total, 0, histograms);
+    return {
+      requestCount: this.ended,
+      betweenTokens: row(this.betweenTokens),
+      firstTokens: row(this.firstTokens),
+    };
+  }
+
+  merge(other: RequestFigures): void {
+    this.betweenTokens.merge(other.betweenTokens);
+    this.firstTokens.merge(other.firstTokens);
+    this.ended += other.ended;
+  }
+
+  /** Adds a report whose rows have histograms. */
+  add(report: Omit<RequestReport, "requests">, path: string): void {
+    this.betweenTokens.merge(decodeRow(report.betweenTokens, `${path}.betweenTokens`));
+    this.firstTokens.merge(decodeRow(report.firstTokens, `${path}.firstTokens`));
+    this.ended += report.requestCount;
+  }
+
+  reset(): void {
+    this.betweenTokens.reset();
+    this.firstTokens.reset();
+    this.ended = 0;
+  }
+}
+
+export class RequestLog {
+  readonly figures = new RequestFigures();
+  /** Requests that were forgotten because nobody told of their end. */
+  forgotten = 0;
   // In order of submission and of ending. The engine may tell of a request's last steps after JavaScript has told of its end.
   readonly #open = new Map<number, Followed>();
   readonly #over = new Map<number, Followed>();
@@ -69,7 +108,7 @@ export class RequestLog {
       lastEndNs: Number.NEGATIVE_INFINITY,
       lastTokenNs: Number.NEGATIVE_INFINITY,
     });
-    dropOldest(this.#open, REQUESTS_OPEN_MAX);
+    this.forgotten += dropOldest(this.#open, REQUESTS_OPEN_MAX);
   }
 
   /** A request that was submitted before it was watched is left out. */
@@ -77,9 +116,9 @@ export class RequestLog {
     const request = this.#open.get(id);
     if (request === undefined) return;
     request.ending = ending;
-    this.ended++;
+    this.figures.ended++;
     if (ending.firstTokenNs !== null) {
-      this.firstTokens.record(Math.max(0, ending.firstTokenNs - request.submission.calledNs));
+      this.figures.firstTokens.record(Math.max(0, ending.firstTokenNs - request.submission.calledNs));
     }
     this.#open.delete(id);
     this.#over.set(id, request);
@@ -96,8 +135,9 @@ export class RequestLog {
     if (endNs > request.lastEndNs) request.lastEndNs = endNs;
     if (!request.submission.generates || drawn === 0) return;
     // Guesses that came true were there at the same time as the token before them.
-    if (request.lastTokenNs > Number.NEGATIVE_INFINITY) this.betweenTokens.record(endNs - request.lastTokenNs);
-    for (let guess = 1; guess < drawn; guess++) this.betweenTokens.record(0);
+    const { betweenTokens } = this.figures;
+    if (request.lastTokenNs > Number.NEGATIVE_INFINITY) betweenTokens.record(endNs - request.lastTokenNs);
+    if (drawn > 1) betweenTokens.record(0, drawn - 1);
     request.lastTokenNs = endNs;
   }
 
@@ -107,9 +147,8 @@ export class RequestLog {
   }
 
   reset(): void {
-    this.betweenTokens.reset();
-    this.firstTokens.reset();
-    this.ended = 0;
+    this.figures.reset();
+    this.forgotten = 0;
     this.#open.clear();
     this.#over.clear();
   }
@@ -157,10 +196,13 @@ function rowOf(request: Followed, baseNs: number): RequestRow {
   };
 }
 
-function dropOldest(requests: Map<number, Followed>, kept: number): void {
-  while (requests.size > kept) {
-    const oldest = requests.keys().next();
-    if (oldest.done === true) return;
-    requests.delete(oldest.value);
+/** How many were dropped. */
+function dropOldest(requests: Map<number, Followed>, kept: number): number {
+  let dropped = 0;
+  for (const id of requests.keys()) {
+    if (requests.size <= kept) break;
+    requests.delete(id);
+    dropped++;
   }
+  return dropped;
 }

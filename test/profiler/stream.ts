@@ -2,6 +2,7 @@
 // profiler's layout must not be repeated here.
 
 import type { OpInfo } from "../../profiler/index.ts";
+import type { Random } from "../support/random.ts";
 
 export type EventName = "work" | "barrier" | "idle" | "sampling" | "copy" | "step" | "share";
 
@@ -49,6 +50,39 @@ export function share(fields: {
   const { step, request, sequence = 0, position, rows, logitsRows = 1, accepted = 0 } = fields;
   const pair = (low: number, high: number): bigint => BigInt(low) | (BigInt(high) << 32n);
   return { kind: "share", step, rows, aux: request, start: pair(position, sequence), end: pair(logitsRows, accepted) };
+}
+
+/**
+ * A step as the engine writes it, of two threads, with times that vary from 100 ns to 100 µs an op, and its end. One sequence of
+ * request 1 generates; every ninth step is a prompt's of request 2.
+ */
+export function randomStep(
+  random: Random,
+  ops: number,
+  step: number,
+  start: number,
+): { events: TestEvent[]; end: number } {
+  const events: TestEvent[] = [];
+  const prompt = step % 9 === 0;
+  const [rows, request, position] = prompt ? [64, 2, 0] : [1, 1, step];
+  const duration = (): number => Math.floor(100 * 1000 ** random.uniform());
+  let at = start + 50;
+  const piece = (kind: EventName, ns: number, op?: number): void => {
+    const fields = { kind, step, rows, ...(op === undefined ? {} : { op }) };
+    events.push({ ...fields, start: at, end: at + ns });
+    if (kind === "work") events.push({ ...fields, thread: 1, start: at + 20, end: at + ns + 30 });
+    if (kind === "barrier") events.push({ ...fields, thread: 1, start: at + 30, end: at + ns });
+    at += ns;
+  };
+  if (prompt) piece("copy", duration());
+  for (let op = 0; op < ops; op++) {
+    piece("work", duration(), op);
+    piece("barrier", 40, op);
+  }
+  piece("sampling", duration());
+  events.push(share({ step, request, position, rows }));
+  events.push({ kind: "step", step, rows, aux: 1, start, end: at + 70 });
+  return { events, end: at + 70 };
 }
 
 /** An op list from a few words an op: `{ kind, layer, … }`; index and names are filled in. */
