@@ -79,6 +79,8 @@ export const EventKind = {
    * words of start and end are no times: see `ShareWord`.
    */
   share: 6,
+  /** The engine thread formed a step and woke the others, or took in what it gave and told of it. */
+  engine: 7,
 } as const;
 
 /** The op index of an event that belongs to no op. */

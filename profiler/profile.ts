@@ -6,7 +6,7 @@
 // pieces that add up without counting anything twice, even where neighbouring ops run without a barrier between them and
 // overlap across threads:
 //
-//   step = Σ ops (thread 0's work events) + waiting at barriers + sampling + copying + idle + unattributed
+//   step = Σ ops (thread 0's work events) + waiting at barriers + sampling + copying + engine + idle + unattributed
 //
 // The step's own time is an event of its own, taken from two time stamps of the engine; "unattributed" is the part of it
 // that no other event of thread 0 covers, and belongs to no op. The equation holds in whole nanoseconds, for each step and
@@ -103,7 +103,7 @@ export interface PhaseRow extends TimeRow {
 export interface ThreadRow {
   /** 0 is the engine thread. */
   readonly thread: number;
-  /** Work, sampling and copying. */
+  /** Work, sampling, copying, and forming steps. */
   readonly busyNs: number;
   readonly busyShare: number;
   /** Waiting at barriers. */
@@ -119,7 +119,7 @@ export interface ThreadRow {
 /**
  * Where the time went. Plain data, JSON as it is. Rows of ops that did not run are left out; ops, kinds and layers stand in
  * program order. In nanoseconds, exactly:
- * Σ byOp = Σ byKind = Σ byLayer, and that + waiting + sampling + copying + idle + unattributed = steps.
+ * Σ byOp = Σ byKind = Σ byLayer, and that + waiting + sampling + copying + engine + idle + unattributed = steps.
  */
 export interface Profile {
   /** The steps' own time, in milliseconds: `steps.totalNs` / 10^6. */
@@ -140,11 +140,13 @@ export interface Profile {
   readonly sampling: TimeRow;
   /** Copies outside any op; a duration is one step's. */
   readonly copying: TimeRow;
+  /** The engine thread's forming of steps and taking in of what they gave, telling JavaScript included; a duration is one step's. */
+  readonly engine: TimeRow;
   /** The engine thread without work inside a step; a duration is one step's. */
   readonly idle: TimeRow;
   /** What no event of the engine thread covers; a duration is that part of one step. */
   readonly unattributed: TimeRow;
-  /** Share of the steps' own time that ops, the waits at their ends, sampling and copying account for: 1 - idle - unattributed. */
+  /** Share of the steps' own time that is accounted for: 1 - idle - unattributed. */
   readonly attributedShare: number;
   readonly threads: readonly ThreadRow[];
   /** Events that did not fit the engine's rings. Their time is in `unattributed` where the step itself was recorded. */
@@ -303,7 +305,7 @@ export class Profiler {
         if (thread !== 0 || !this.#shares.add(words, at)) this.#totals.malformedEvents++;
         continue;
       }
-      if (end < start || kind > EventKind.step || (op >= opCount && (op !== NO_OP || kind === EventKind.work))) {
+      if (end < start || kind > EventKind.engine || (op >= opCount && (op !== NO_OP || kind === EventKind.work))) {
         this.#totals.malformedEvents++;
         continue;
       }

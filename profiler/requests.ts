@@ -15,7 +15,7 @@ export interface RequestSubmission {
   readonly calledNs: number;
   /** When its tokens were there. */
   readonly tokenizedNs: number;
-  /** When the engine had it. */
+  /** When it was handed to the engine; taken before that, since its first step may begin at once. */
   readonly submittedNs: number;
   readonly promptTokens: number;
   /** Whether it draws tokens: others have rows of logits too, but no tokens between which time could pass. */

@@ -101,6 +101,7 @@ function lastLines(profile: Profile): Line[] {
     { name: "waiting at barriers", time: profile.waiting },
     { name: "sampling", time: profile.sampling },
     { name: "copying", time: profile.copying },
+    { name: "forming steps", time: profile.engine },
     { name: "idle", time: profile.idle },
   ];
   return [

@@ -10,7 +10,7 @@ import type { CostRow, KindRow, LayerRow, OpRow, PhaseRow, Profile, ThreadRow, T
 export const THREADS_MAX = 256;
 
 /** Kinds of event that have times, numbered from 0. */
-export const EVENT_KINDS = EventKind.step + 1;
+export const EVENT_KINDS = EventKind.engine + 1;
 
 export type Phase = PhaseRow["phase"];
 const PHASES: readonly Phase[] = ["prompt", "generation"];
@@ -20,6 +20,7 @@ const KIND_ROWS = {
   waiting: EventKind.barrier,
   sampling: EventKind.sampling,
   copying: EventKind.copy,
+  engine: EventKind.engine,
   idle: EventKind.idle,
 } as const;
 
@@ -58,7 +59,7 @@ export class Totals {
     prompt: { steps: new DurationHistogram(), rows: 0, sequences: 0 },
     generation: { steps: new DurationHistogram(), rows: 0, sequences: 0 },
   };
-  /** By event kind; those of work and steps stay empty. */
+  /** By event kind; those of work, steps and shares stay empty. */
   readonly kindTime: readonly DurationHistogram[] = Array.from({ length: EVENT_KINDS }, () => new DurationHistogram());
   readonly unattributed = new DurationHistogram();
   readonly threadBusyNs = new Float64Array(THREADS_MAX);
@@ -187,6 +188,7 @@ export class Totals {
       waiting: row(outside("waiting")),
       sampling: row(outside("sampling")),
       copying: row(outside("copying")),
+      engine: row(outside("engine")),
       idle: row(outside("idle")),
       unattributed: row(this.unattributed),
       attributedShare: shareOf(stepsNs - outside("idle").total - this.unattributed.total),

@@ -566,44 +566,43 @@ pub const Engine = struct {
     fn loop(engine: *Engine) void {
         while (!engine.stopping()) {
             const bell = engine.doorbell.load(.acquire);
-            const traced = engine.executor.events_enabled.load(.monotonic) != 0;
-            const begin = clock.ticks();
+            const executor = &engine.executor;
+            if (!executor.step.traced) executor.skip(0);
+            const traced = executor.events_enabled.load(.acquire) != 0;
+            executor.step.traced = traced;
+            // A step begins where the one before ended: telling that one's records is part of it.
+            const begin = executor.eventsUntil(0);
             engine.admit();
-            engine.executor.step.traced = traced;
             if (!engine.formStep()) {
                 engine.notify();
                 if (engine.stopping()) break;
                 system.wait(&engine.doorbell, bell, null);
-                if (traced) engine.event(.idle, begin);
+                if (traced) executor.event(0, .idle, p.event_no_op, 0, 0);
                 continue;
             }
-            engine.executor.run();
+            executor.run();
             engine.finishStep();
             if (traced) engine.stepEvents(begin);
             engine.notify();
         }
     }
 
-    /// An event of the engine thread as a whole, from `begin` to now.
-    fn event(engine: *Engine, kind: p.EventKind, begin: u64) void {
-        const step = &engine.executor.step;
-        engine.executor.rings[0].write(.{
+    /// An event for each sequence of the step, and the step's own, from `begin` to now.
+    fn stepEvents(engine: *Engine, begin: u64) void {
+        const executor = &engine.executor;
+        const step = &executor.step;
+        for (step.shares[0..step.sequence_count]) |share| executor.rings[0].write(share.event(step.id));
+        executor.event(0, .engine, p.event_no_op, 0, 0);
+        executor.rings[0].write(.{
             .start = begin,
-            .end = clock.ticks(),
+            .end = executor.until[0].ticks,
             .step = step.id,
             .rows = step.row_count - (step.drafted - step.accepted),
             .op = p.event_no_op,
-            .kind = kind,
+            .kind = .step,
             .thread = 0,
             .aux = step.sequence_count | step.accepted << 16,
         });
-    }
-
-    /// An event for each sequence of the step, and the step's own.
-    fn stepEvents(engine: *Engine, begin: u64) void {
-        const step = &engine.executor.step;
-        for (step.shares[0..step.sequence_count]) |share| engine.executor.rings[0].write(share.event(step.id));
-        engine.event(.step, begin);
     }
 
     /// Takes submitted requests in, ends cancelled ones, and starts waiting ones in order while there is room.
@@ -734,7 +733,10 @@ pub const Engine = struct {
         slot.computed = slot.published.positions;
         if (slot.computed == 0) return;
         engine.write(.{ .kind = .reused, .request = slot.request.id, .value = slot.computed });
-        if (engine.executor.step.traced) _ = engine.executor.event(0, .copy, p.event_no_op, slot.computed, 0, begin);
+        const executor = &engine.executor;
+        if (!executor.step.traced) return;
+        executor.eventUntil(begin, 0, .engine, p.event_no_op, 0, 0);
+        executor.event(0, .copy, p.event_no_op, slot.computed, 0);
     }
 
     /// Writes guesses behind the slot's tokens; how many. All of them may come true, and one token is drawn after them.

@@ -102,6 +102,11 @@ pub const Draw = struct {
     }
 };
 
+/// On a cache line of its own.
+const Until = struct {
+    ticks: u64 align(64) = 0,
+};
+
 pub const Executor = struct {
     view: p.View,
     kernels: *const table.Table,
@@ -116,8 +121,10 @@ pub const Executor = struct {
     candidates: [][]table.Candidate,
     rings: []events.Ring,
     events_enabled: std.atomic.Value(u32) = .init(0),
-    /// When the engine thread had done its part of the step.
-    own_part_end: u64 = 0,
+    /// When events were last switched on: none begins before that.
+    events_since: std.atomic.Value(u64) = .init(0),
+    /// Until when each thread's events go, in ticks: the next one begins there, so that nothing is left out between them.
+    until: [pool_.threads_max]Until = @splat(.{}),
     step: Step = .{},
 
     pub fn resolve(executor: *Executor, weights: []u8, constants: []u8, arena: []u8, copies: []u8) void {
@@ -147,13 +154,19 @@ pub const Executor = struct {
         }
     }
 
+    /// Called on TypeScript's thread; the next step writes events, or does not.
+    pub fn enableEvents(executor: *Executor, enabled: bool) void {
+        if (enabled and executor.events_enabled.raw == 0) executor.events_since.store(clock.ticks(), .monotonic);
+        executor.events_enabled.store(@intFromBool(enabled), .release);
+    }
+
     /// Runs the step that the engine has formed. Called on the engine thread.
     pub fn run(executor: *Executor) void {
         assert(executor.step.row_count > 0);
         executor.step.screened = executor.screens();
         for (executor.work) |*work| work.reset(executor.pool.thread_count);
         executor.pool.run(runThread);
-        if (executor.step.traced) _ = executor.event(0, .barrier, p.event_no_op, 0, 0, executor.own_part_end);
+        if (executor.step.traced) executor.event(0, .barrier, p.event_no_op, 0, 0);
     }
 
     /// Whether there is a screen, every draw of the step can do with it, and they are so few that it saves more than it costs: up to
@@ -180,24 +193,23 @@ pub const Executor = struct {
 
     fn runOps(executor: *Executor, thread: u32) void {
         const traced = executor.step.traced;
-        var now = if (traced) clock.ticks() else 0;
+        if (traced) executor.event(thread, if (thread == 0) .engine else .idle, p.event_no_op, 0, 0);
         var group_first: usize = 0;
         var fetching: Fetching = .{ .executor = executor, .thread = thread };
         for (executor.view.ops, 0..) |*op, index| {
             const rows = executor.rowCount(op);
             const units = if (executor.unitCount(op) == 0) 0 else executor.runOp(op, index, thread, rows);
-            if (traced) now = executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units, now);
+            if (traced) executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units);
             if (op.flags & p.flag_joins_next != 0) continue;
             fetching.after(index);
             for (executor.view.ops[group_first .. index + 1], group_first..) |*member, at_index| {
                 executor.pool.awaitDone(&executor.work[at_index], executor.unitCount(member), &fetching);
             }
             group_first = index + 1;
-            if (traced) now = executor.event(thread, .barrier, @intCast(index), rows, 0, now);
+            if (traced) executor.event(thread, .barrier, @intCast(index), rows, 0);
         }
         const drawn = executor.runDraws(thread);
-        if (traced) now = executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn, now);
-        if (thread == 0) executor.own_part_end = now;
+        if (traced) executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn) else executor.skip(thread);
     }
 
     /// What a thread that waits does: it asks for the weights that it will begin the next product with, into its own second-level
@@ -266,12 +278,15 @@ pub const Executor = struct {
         return positions;
     }
 
-    /// Writes an event from `start` to now and returns now, so that a thread's events leave no gap between them.
-    pub fn event(executor: *Executor, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32, start: u64) u64 {
-        const now = clock.ticks();
+    /// Writes an event from where the thread's last one ended to now, so that they leave no gap between them.
+    pub fn event(executor: *Executor, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32) void {
+        executor.eventUntil(clock.ticks(), thread, kind, op, rows, aux);
+    }
+
+    pub fn eventUntil(executor: *Executor, end: u64, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32) void {
         executor.rings[thread].write(.{
-            .start = start,
-            .end = now,
+            .start = @min(executor.eventsUntil(thread), end),
+            .end = end,
             .step = executor.step.id,
             .rows = rows,
             .op = op,
@@ -279,7 +294,17 @@ pub const Executor = struct {
             .thread = @intCast(thread),
             .aux = aux,
         });
-        return now;
+        executor.until[thread].ticks = end;
+    }
+
+    /// Where the thread's next event begins.
+    pub fn eventsUntil(executor: *const Executor, thread: u32) u64 {
+        return @max(executor.until[thread].ticks, executor.events_since.load(.monotonic));
+    }
+
+    /// The thread's next event begins now: what it did until now is in none.
+    pub fn skip(executor: *Executor, thread: u32) void {
+        executor.until[thread].ticks = clock.ticks();
     }
 
     fn rowCount(executor: *const Executor, op: *const p.Op) u32 {

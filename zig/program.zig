@@ -280,6 +280,8 @@ pub const EventKind = enum(u8) {
     /// What a sequence had of a step, in order of their rows, right before the step's own event. `start` and `end` are no times:
     /// `Share` packs them.
     share = 6,
+    /// The engine thread formed a step and woke the others, or took in what it gave.
+    engine = 7,
 };
 pub const event_no_op: u16 = 0xffff;
 

@@ -152,6 +152,7 @@ describe("the engine's steps", () => {
     let [firstTokenNs, lastRecordNs] = [0, 0];
     const done = Promise.withResolvers<void>();
     let count = 0;
+    const submittedNs = engine.nowNs;
     const handle = engine.submit(
       { ...drawing, tokens: Uint32Array.of(1, 2, 3), generateMax: 400 },
       {
@@ -167,7 +168,6 @@ describe("the engine's steps", () => {
         onError: done.reject,
       },
     );
-    const submittedNs = engine.nowNs;
     profiler.requestSubmitted(handle.id, {
       calledNs,
       tokenizedNs: calledNs,

@@ -356,8 +356,8 @@ describe("a profile", () => {
     const ops = sum(profile.byOp);
     expect(sum(profile.byKind)).toBe(ops);
     expect(sum(profile.byLayer)).toBe(ops);
-    const { waiting, sampling, copying, idle, unattributed, steps } = profile;
-    expect(ops + sum([waiting, sampling, copying, idle, unattributed])).toBe(steps.totalNs);
+    const { waiting, sampling, copying, engine, idle, unattributed, steps } = profile;
+    expect(ops + sum([waiting, sampling, copying, engine, idle, unattributed])).toBe(steps.totalNs);
     expect(profile.attributedShare).toBeCloseTo(1 - (idle.totalNs + unattributed.totalNs) / steps.totalNs, 12);
     expect(ops).toBeGreaterThan(0);
     expect([profile.lostEvents, profile.malformedEvents, profile.clippedNs]).toEqual([0, 0, 0]);

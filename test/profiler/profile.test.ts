@@ -15,7 +15,8 @@ function profileOf(ops: readonly OpInfo[], events: readonly TestEvent[], lost = 
 
 /** The time of all rows that cut the steps into pieces, ns. */
 function sumOfRows(profile: Profile, ops: readonly { totalNs: number }[]): number {
-  const others = [profile.waiting, profile.sampling, profile.copying, profile.idle, profile.unattributed];
+  const { waiting, sampling, copying, engine, idle, unattributed } = profile;
+  const others = [waiting, sampling, copying, engine, idle, unattributed];
   return [...ops, ...others].reduce((sum, row) => sum + row.totalNs, 0);
 }
 
@@ -169,7 +170,7 @@ describe("a profile", () => {
   });
 
   test("adds up exactly for any timeline, as counting it nanosecond by nanosecond does", () => {
-    const kinds = ["work", "barrier", "idle", "sampling", "copy"] as const;
+    const kinds = ["work", "barrier", "idle", "sampling", "copy", "engine"] as const;
     const piece = fc.record({
       gap: fc.integer({ min: -3, max: 9 }),
       length: fc.integer({ min: 0, max: 30 }),
@@ -223,6 +224,7 @@ describe("a profile", () => {
           ["idle", profile.idle.totalNs],
           ["sampling", profile.sampling.totalNs],
           ["copy", profile.copying.totalNs],
+          ["engine", profile.engine.totalNs],
           ["unattributed", profile.unattributed.totalNs],
         ]);
         for (const name of new Set([...expected.keys(), ...given.keys()])) {
@@ -400,7 +402,7 @@ describe("a ring that lost events", () => {
 describe("a profiler", () => {
   test("counts events that no engine should write, and puts them in no row", () => {
     const events: TestEvent[] = [
-      { kind: 7, start: 5010, end: 5020 },
+      { kind: 8, start: 5010, end: 5020 },
       { kind: "work", op: 4, start: 5010, end: 5020 },
       { kind: "work", start: 5010, end: 5020 }, // work of no op
       { kind: "work", op: 0, start: 5020, end: 5010 },

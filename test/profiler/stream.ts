@@ -4,9 +4,9 @@
 import type { OpInfo } from "../../profiler/index.ts";
 import type { Random } from "../support/random.ts";
 
-export type EventName = "work" | "barrier" | "idle" | "sampling" | "copy" | "step" | "share";
+export type EventName = "work" | "barrier" | "idle" | "sampling" | "copy" | "step" | "share" | "engine";
 
-const KINDS: readonly EventName[] = ["work", "barrier", "idle", "sampling", "copy", "step", "share"];
+const KINDS: readonly EventName[] = ["work", "barrier", "idle", "sampling", "copy", "step", "share", "engine"];
 
 export interface TestEvent {
   kind: EventName | number;
@@ -80,6 +80,7 @@ export function randomStep(
     piece("barrier", 40, op);
   }
   piece("sampling", duration());
+  piece("engine", duration());
   events.push(share({ step, request, position, rows }));
   events.push({ kind: "step", step, rows, aux: 1, start, end: at + 70 });
   return { events, end: at + 70 };
