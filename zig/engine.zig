@@ -87,7 +87,7 @@ pub const Engine = struct {
     pool: pool_.Pool,
     calibration_start: clock.Calibration.Start,
     /// Made when the first events are drained: making it earlier would delay the first token by what its exactness takes.
-    calibration: ?clock.Calibration,
+    time: ?clock.Clock,
     thread: std.Thread,
 
     stop_flag: std.atomic.Value(u32),
@@ -147,7 +147,7 @@ pub const Engine = struct {
             .executor = undefined,
             .pool = .{ .thread_count = config.thread_count },
             .calibration_start = clock.Calibration.begin(),
-            .calibration = null,
+            .time = null,
             .thread = undefined,
             .stop_flag = .init(0),
             .ended = .init(0),
@@ -390,8 +390,10 @@ pub const Engine = struct {
 
     pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
         if (thread >= engine.executor.rings.len or engine.executor.rings[thread].isEmpty()) return 0;
-        if (engine.calibration == null) engine.calibration = clock.Calibration.end(engine.calibration_start);
-        return engine.executor.rings[thread].drain(out, engine.calibration.?);
+        if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
+        const time = &engine.time.?;
+        time.follow();
+        return engine.executor.rings[thread].drain(out, time);
     }
 
     pub fn eventsLost(engine: *const Engine) u64 {

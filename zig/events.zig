@@ -33,15 +33,15 @@ pub const Ring = struct {
     }
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
-    pub fn drain(ring: *Ring, out: []program.Event, calibration: clock.Calibration) usize {
+    pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock) usize {
         const from = ring.read.raw;
         const available = ring.written.load(.acquire) - from;
         const count: usize = @intCast(@min(available, out.len));
         for (out[0..count], 0..) |*slot, index| {
             slot.* = ring.events[@intCast((from + index) & (ring.events.len - 1))];
             if (slot.kind == .share) continue;
-            slot.start = calibration.toNs(slot.start);
-            slot.end = calibration.toNs(slot.end);
+            slot.start = time.toNs(slot.start);
+            slot.end = time.toNs(slot.end);
         }
         ring.read.store(from + count, .release);
         return count;
@@ -51,15 +51,15 @@ pub const Ring = struct {
 test "a full ring counts what it loses and keeps what it has" {
     var storage: [4]program.Event = undefined;
     var ring = Ring.init(&storage);
-    const calibration: clock.Calibration = .{ .base_ticks = 0, .base_ns = 0, .ns_per_tick = 2.0 };
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 2.0);
     for (0..6) |index| {
         ring.write(.{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
     }
     var out: [8]program.Event = undefined;
-    try std.testing.expectEqual(4, ring.drain(&out, calibration));
+    try std.testing.expectEqual(4, ring.drain(&out, &time));
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
     for (out[0..4], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
-    try std.testing.expectEqual(0, ring.drain(&out, calibration));
+    try std.testing.expectEqual(0, ring.drain(&out, &time));
 }
 
 test "a share comes out as it was written" {
@@ -68,7 +68,8 @@ test "a share comes out as it was written" {
     const share: program.Share = .{ .request = 11, .sequence = 5, .rows = 9, .position = 3, .logits_rows = 7, .accepted = 2 };
     ring.write(share.event(1));
     var out: [2]program.Event = undefined;
-    try std.testing.expectEqual(1, ring.drain(&out, .{ .base_ticks = 100, .base_ns = 5, .ns_per_tick = 2.0 }));
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 100, .ns = 5 }, 2.0);
+    try std.testing.expectEqual(1, ring.drain(&out, &time));
     try std.testing.expectEqual(share.event(1), out[0]);
     try std.testing.expectEqual(5 << 32 | 3, out[0].start);
     try std.testing.expectEqual(2 << 32 | 7, out[0].end);
