@@ -205,7 +205,10 @@ export interface Roofline {
   readonly byKind: readonly RooflineRow[];
 }
 
-/** What JavaScript's thread did for the model. Times of one kind never overlap another's: each is without what ran inside it. */
+/**
+ * What JavaScript's thread did for the model. Times of one kind never overlap another's: each is without what ran inside it. A
+ * consumer's is from when it is handed a piece of a stream until it asks for the next, or goes back to the event loop to wait.
+ */
 export interface JavaScriptRow {
   readonly name:
     | "tokenizing"
@@ -251,15 +254,19 @@ export interface SystemSample {
   readonly residentBytes: number;
   /** JavaScript's heap. */
   readonly heapBytes: number;
-  /** Memory that the native library holds. */
+  /** Memory that the native library holds, without address space that is only reserved. */
   readonly nativeBytes: number;
   /** Of all threads, since the sample before; 100: one CPU. */
   readonly cpuPercent: number;
+  /** Since the sample before. */
   readonly minorFaults: number;
   readonly majorFaults: number;
 }
 
-/** Memory that the native library took and gave back while it was watched. */
+/**
+ * Memory that the native library took and gave back while it was watched: heap and mappings, without address space that is only
+ * reserved (keys and values, activations), threads' stacks, and files mapped for reading.
+ */
 export interface Allocations {
   readonly count: number;
   readonly frees: number;
