@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const system = @import("system.zig");
 
 pub const threads_max = 64;
@@ -22,17 +23,17 @@ pub const Meter = struct {
     /// Sets `bytes` (rounded up to whole pieces) aside and writes to each page, so that the pages exist and differ.
     pub fn create(bytes: u64, thread_count: u32) error{OutOfMemory}!*Meter {
         assert(bytes > 0 and thread_count >= 1 and thread_count <= threads_max);
-        const allocator = std.heap.c_allocator;
+        const allocator = allocations.allocator;
         const meter = try allocator.create(Meter);
         errdefer allocator.destroy(meter);
-        meter.* = .{ .memory = try system.map(std.mem.alignForward(u64, bytes, piece_bytes), false), .thread_count = thread_count };
+        meter.* = .{ .memory = try allocations.map(std.mem.alignForward(u64, bytes, piece_bytes)), .thread_count = thread_count };
         for (meter.memory, 0..) |*byte, index| byte.* = @truncate(index >> 12);
         return meter;
     }
 
     pub fn destroy(meter: *Meter) void {
-        system.unmap(meter.memory);
-        std.heap.c_allocator.destroy(meter);
+        allocations.unmap(meter.memory);
+        allocations.allocator.destroy(meter);
     }
 
     /// Reads all of it once on all threads; returns how long that took, in ns. A thread that cannot be started is one fewer.

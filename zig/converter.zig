@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const cpu = @import("cpu.zig");
 const formats = @import("kernels/format.zig");
 const p = @import("program.zig");
@@ -38,7 +39,7 @@ pub const Converter = struct {
     ended: std.atomic.Value(u32) = .init(0),
 
     const part_bytes = 3 * piece_values * value_bytes_max;
-    const allocator = std.heap.c_allocator;
+    const allocator = allocations.allocator;
 
     /// Opens both files, which must be there, and starts the threads. `conversions` are copied.
     pub fn create(
@@ -56,8 +57,8 @@ pub const Converter = struct {
         errdefer allocator.destroy(converter);
         const copied = try allocator.dupe(p.Conversion, conversions);
         errdefer allocator.free(copied);
-        const memory = try system.map(@as(u64, thread_count) * part_bytes, false);
-        errdefer system.unmap(memory);
+        const memory = try allocations.map(@as(u64, thread_count) * part_bytes);
+        errdefer allocations.unmap(memory);
         const source: system.File = try .open(source_path, .read);
         errdefer source.close();
         const target: system.File = try .open(target_path, .write);
@@ -102,7 +103,7 @@ pub const Converter = struct {
         for (converter.threads[0..converter.spawned]) |thread| thread.join();
         converter.target.close();
         converter.source.close();
-        system.unmap(converter.memory);
+        allocations.unmap(converter.memory);
         allocator.free(converter.conversions);
         allocator.destroy(converter);
     }

@@ -7,6 +7,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const clock = @import("clock.zig");
 const cpu = @import("cpu.zig");
 const events = @import("events.zig");
@@ -112,13 +113,15 @@ pub const Engine = struct {
     logits_read: std.atomic.Value(u32),
     /// The tensor that the pool is packing.
     load_tensor: u32,
+    /// The system's ids of the threads; each writes its own when it begins.
+    thread_ids: [pool_.threads_max]std.atomic.Value(u32),
 
     pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
     /// Copies the program, sets all memory aside and starts the engine thread, which begins to load: from the mapping, which
     /// is the engine's from then on, else from the file.
     pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
-        const allocator = std.heap.c_allocator;
+        const allocator = allocations.allocator;
         if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
         if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
         if (!config.tuning.valid()) return error.Program;
@@ -126,8 +129,8 @@ pub const Engine = struct {
 
         const engine = try allocator.create(Engine);
         errdefer allocator.destroy(engine);
-        const copy = try system.map(@max(1, program_bytes.len), false);
-        errdefer system.unmap(copy);
+        const copy = try allocations.map(@max(1, program_bytes.len));
+        errdefer allocations.unmap(copy);
         @memcpy(copy[0..program_bytes.len], program_bytes);
         const view = try p.View.init(copy[0..program_bytes.len]);
         const header = view.header;
@@ -165,6 +168,7 @@ pub const Engine = struct {
             .reader_bell = .init(0),
             .logits_read = .init(0),
             .load_tensor = 0,
+            .thread_ids = @splat(.init(0)),
         };
 
         if (source_path) |path| engine.source = try system.File.open(path, .read);
@@ -172,18 +176,18 @@ pub const Engine = struct {
         if (mapping) |mapped| {
             if (mapped.bytes().len != header.weights_bytes) return error.Program;
             engine.weights = @constCast(mapped.bytes());
-        } else engine.weights = try system.map(@max(1, header.weights_bytes), false);
-        errdefer if (mapping == null) system.unmap(@alignCast(engine.weights));
+        } else engine.weights = try allocations.map(@max(1, header.weights_bytes));
+        errdefer if (mapping == null) allocations.unmap(@alignCast(engine.weights));
         // Not in huge pages: a step touches the first rows of each buffer, which is little of it.
-        engine.arena = try system.map(@max(1, header.arena_bytes), true);
-        errdefer system.unmap(engine.arena);
-        engine.constants = try system.map(@max(1, header.constants_bytes), false);
-        errdefer system.unmap(engine.constants);
+        engine.arena = try allocations.reserve(@max(1, header.arena_bytes));
+        errdefer allocations.unreserve(engine.arena);
+        engine.constants = try allocations.map(@max(1, header.constants_bytes));
+        errdefer allocations.unmap(engine.constants);
         @memcpy(engine.constants[0..view.constants.len], view.constants);
-        engine.copies = try system.map(@max(1, header.copies_bytes), false);
-        errdefer system.unmap(engine.copies);
-        engine.token_memory = try system.map(@as(u64, p.slots_max) * header.context_max * 4, true);
-        errdefer system.unmap(engine.token_memory);
+        engine.copies = try allocations.map(@max(1, header.copies_bytes));
+        errdefer allocations.unmap(engine.copies);
+        engine.token_memory = try allocations.reserve(@as(u64, p.slots_max) * header.context_max * 4);
+        errdefer allocations.unreserve(engine.token_memory);
         const tokens: [*]u32 = @ptrCast(engine.token_memory.ptr);
         for (&engine.slots, 0..) |*slot, index| slot.tokens = (tokens + index * header.context_max)[0..header.context_max];
 
@@ -236,7 +240,7 @@ pub const Engine = struct {
         const scratch = try allocator.alloc([]align(4096) u8, thread_count);
         executor.scratch = scratch[0..0];
         for (0..thread_count) |index| {
-            scratch[index] = try system.map(scratch_bytes, false);
+            scratch[index] = try allocations.map(scratch_bytes);
             executor.scratch = scratch[0 .. index + 1];
         }
         const candidates = try allocator.alloc([]table.Candidate, thread_count);
@@ -260,7 +264,7 @@ pub const Engine = struct {
         if (executor.rings.len > 0) allocator.free(executor.rings.ptr[0..engine.config.thread_count]);
         for (executor.candidates) |list| allocator.free(list);
         if (executor.candidates.len > 0) allocator.free(executor.candidates.ptr[0..engine.config.thread_count]);
-        for (executor.scratch) |scratch| system.unmap(scratch);
+        for (executor.scratch) |scratch| allocations.unmap(scratch);
         if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.config.thread_count]);
         for (executor.kv_groups) |*group| group.deinit(allocator);
         if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
@@ -284,12 +288,12 @@ pub const Engine = struct {
         engine.deinitExecutor();
         if (engine.source) |file| file.close();
         engine.allocator.free(engine.records);
-        system.unmap(engine.token_memory);
-        system.unmap(engine.copies);
-        system.unmap(engine.constants);
-        system.unmap(engine.arena);
-        if (engine.mapping) |mapping| mapping.close() else system.unmap(@alignCast(engine.weights));
-        system.unmap(engine.program);
+        allocations.unreserve(engine.token_memory);
+        allocations.unmap(engine.copies);
+        allocations.unmap(engine.constants);
+        allocations.unreserve(engine.arena);
+        if (engine.mapping) |mapping| mapping.close() else allocations.unmap(@alignCast(engine.weights));
+        allocations.unmap(engine.program);
         engine.allocator.destroy(engine);
     }
 
@@ -448,6 +452,7 @@ pub const Engine = struct {
     }
 
     fn threadBegin(engine: *Engine, thread: u32) void {
+        engine.thread_ids[thread].store(system.threadId(), .monotonic);
         if (engine.config.pinned != 0) _ = system.pinThread(engine.config.affinity[thread]);
         engine.executor.kernels.thread_begin();
     }

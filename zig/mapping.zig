@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const system = @import("system.zig");
 
 /// Bytes brought in at a time; between two pieces the thread looks whether it should end.
@@ -23,8 +24,8 @@ pub const Mapping = struct {
         const begin = std.mem.alignBackward(u64, offset, system.View.granularity);
         const skip: usize = @intCast(offset - begin);
         const all: usize = std.math.cast(usize, skip + length) orelse return error.OutOfMemory;
-        const mapping = try std.heap.c_allocator.create(Mapping);
-        errdefer std.heap.c_allocator.destroy(mapping);
+        const mapping = try allocations.allocator.create(Mapping);
+        errdefer allocations.allocator.destroy(mapping);
         mapping.* = .{
             .view = try system.View.init(file, begin, all),
             .skip = skip,
@@ -56,7 +57,7 @@ pub const Mapping = struct {
         mapping.stopping.store(1, .monotonic);
         mapping.awaitPopulated();
         mapping.view.deinit();
-        std.heap.c_allocator.destroy(mapping);
+        allocations.allocator.destroy(mapping);
     }
 
     fn populate(mapping: *Mapping) void {

@@ -5,6 +5,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const program = @import("program.zig");
 const system = @import("system.zig");
 const table = @import("kernels/table.zig");
@@ -66,11 +67,11 @@ pub const KvGroup = struct {
     pub fn init(allocator: std.mem.Allocator, descriptor: program.KvGroup, batch_max: u32, context_max: u32) error{OutOfMemory}!KvGroup {
         const page_count = descriptor.page_count;
         const stride = std.math.divCeil(u32, context_max, page_positions) catch unreachable;
-        const base = try system.map(descriptor.page_bytes * page_count, true);
-        errdefer system.unmap(base);
+        const base = try allocations.reserve(descriptor.page_bytes * page_count);
+        errdefer allocations.unreserve(base);
         system.preferHugePages(@alignCast(base[@min(small_bytes, base.len)..]));
-        const page_memory = try system.map(@as(u64, page_count) * @sizeOf(Page), true);
-        errdefer system.unmap(page_memory);
+        const page_memory = try allocations.reserve(@as(u64, page_count) * @sizeOf(Page));
+        errdefer allocations.unreserve(page_memory);
         const empty = try allocator.alloc(u32, page_count);
         errdefer allocator.free(empty);
         for (empty, 0..) |*page, index| page.* = page_count - 1 - @as(u32, @intCast(index));
@@ -98,8 +99,8 @@ pub const KvGroup = struct {
         allocator.free(group.page_table);
         allocator.free(group.buckets);
         allocator.free(group.empty);
-        system.unmap(group.page_memory);
-        system.unmap(group.base);
+        allocations.unreserve(group.page_memory);
+        allocations.unreserve(group.base);
     }
 
     /// Pages a sequence of `positions` holds at most at any time, when a step adds at most `step_rows` positions.

@@ -4,6 +4,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const allocations = @import("allocations.zig");
 const clock = @import("clock.zig");
 const cpu = @import("cpu.zig");
 const executor = @import("executor.zig");
@@ -66,7 +67,7 @@ pub const Stand = struct {
     tuning: table.Tuning = .fixed,
     counted: std.atomic.Value(u64) = .init(0),
 
-    const allocator = std.heap.c_allocator;
+    const allocator = allocations.allocator;
 
     pub fn create(measurement: p.Measurement, level: u32, thread_count: u32) error{ OutOfMemory, Threads, Program }!*Stand {
         if (thread_count == 0 or thread_count > pool_.threads_max) return error.Program;
@@ -80,7 +81,7 @@ pub const Stand = struct {
             .measurement = measurement,
             .kernels = cpu.levels[level].kernels,
             .pool = .{ .thread_count = thread_count, .context = stand, .thread_begin = threadBegin, .thread_end = threadEnd },
-            .scratch = try system.map(scratch_bytes * thread_count, false),
+            .scratch = try allocations.map(scratch_bytes * thread_count),
             .work = undefined,
         };
         errdefer stand.free();
@@ -98,8 +99,8 @@ pub const Stand = struct {
     }
 
     fn free(stand: *Stand) void {
-        for (stand.buffers[0..stand.buffer_count]) |buffer| system.unmap(buffer);
-        system.unmap(stand.scratch);
+        for (stand.buffers[0..stand.buffer_count]) |buffer| allocations.unmap(buffer);
+        allocations.unmap(stand.scratch);
     }
 
     fn valid(m: p.Measurement) bool {
@@ -313,7 +314,7 @@ pub const Stand = struct {
     /// Zeroed memory that lives as long as the stand.
     fn bytes(stand: *Stand, count: u64) error{OutOfMemory}![]align(4096) u8 {
         assert(stand.buffer_count < buffers_max);
-        const buffer = try system.map(@max(count, 1), false);
+        const buffer = try allocations.map(@max(count, 1));
         stand.buffers[stand.buffer_count] = buffer;
         stand.buffer_count += 1;
         return buffer;

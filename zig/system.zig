@@ -311,6 +311,19 @@ pub fn preferShortTurns() void {
     _ = linux.syscall3(.sched_setattr, 0, @intFromPtr(&attributes), 0);
 }
 
+/// What the system knows the calling thread by; 0 where that is of no use.
+pub fn threadId() u32 {
+    return if (os == .linux) @intCast(linux.gettid()) else 0;
+}
+
+/// CPU time of the calling thread, in ns; 0 where the system does not say.
+pub fn threadCpuNs() u64 {
+    if (windows) return 0;
+    var time: std.c.timespec = undefined;
+    if (std.c.clock_gettime(.THREAD_CPUTIME_ID, &time) != 0) return 0;
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}
+
 /// The monotonic clock, in ns.
 pub fn monotonicNs() u64 {
     if (windows) {

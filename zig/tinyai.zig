@@ -2,8 +2,11 @@
 //! passes are to memory it keeps alive for the length of the call; the engine copies what it keeps.
 
 const std = @import("std");
+const allocations = @import("allocations.zig");
 const bandwidth = @import("bandwidth.zig");
+const collections = @import("collections.zig");
 const converter = @import("converter.zig");
+const counters_ = @import("counters.zig");
 const cpu = @import("cpu.zig");
 const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
@@ -22,6 +25,55 @@ export fn tinyai_layout_hash() u64 {
 /// until the machine has been up for 104 days, to 2 ns until 208.
 export fn tinyai_clock_now() f64 {
     return @floatFromInt(system.monotonicNs());
+}
+
+/// What the library took and gave back since it was opened.
+export fn tinyai_allocations_read(out: *allocations.Counts) void {
+    out.* = allocations.read();
+}
+
+/// From now on every change is kept for `tinyai_allocations_drain`, or no longer.
+export fn tinyai_allocations_watch(watched: u32) void {
+    allocations.watch(watched != 0);
+}
+
+export fn tinyai_allocations_drain(out: [*]allocations.Change, capacity: u32) u32 {
+    return @intCast(allocations.drain(out[0..capacity]));
+}
+
+/// CPU time of the calling thread, in ns; 0: the system does not say.
+export fn tinyai_thread_cpu() f64 {
+    return @floatFromInt(system.threadCpuNs());
+}
+
+/// What tells the calling thread of JavaScript's collections; null: too many threads ask.
+export fn tinyai_collections_take() ?*collections.Watch {
+    return collections.take();
+}
+
+/// `collections.collected`, for memory that JavaScript frees.
+export fn tinyai_collections_counter() *const fn (?*anyopaque, *collections.Watch) callconv(.c) void {
+    return collections.collected;
+}
+
+/// Counts events for threads by the system's ids, from now on; null on failure, with the system's error number in `failure`.
+export fn tinyai_counters_open(thread_ids: [*]const u32, thread_count: u32, events: [*]const counters_.Event, event_count: u32, failure: *u32) ?*counters_.Counters {
+    failure.* = 0;
+    if (thread_count == 0 or thread_count > counters_.threads_max or event_count == 0 or event_count > counters_.events_max) return null;
+    return counters_.Counters.open(thread_ids[0..thread_count], events[0..event_count], failure) catch null;
+}
+
+/// Which of the events are counted, by bits.
+export fn tinyai_counters_given(counters: *counters_.Counters) u32 {
+    return counters.given;
+}
+
+export fn tinyai_counters_read(counters: *counters_.Counters, out: *counters_.Reading) void {
+    out.* = counters.read();
+}
+
+export fn tinyai_counters_close(counters: *counters_.Counters) void {
+    counters.close();
 }
 
 export fn tinyai_cpu_features() u64 {
@@ -125,6 +177,11 @@ export fn tinyai_engine_stop(engine: *Engine) void {
 
 export fn tinyai_engine_destroy(engine: *Engine) void {
     engine.destroy();
+}
+
+/// The system's id of one of the engine's threads; 0: it has not begun, or the system has none.
+export fn tinyai_engine_thread_id(engine: *Engine, thread: u32) u32 {
+    return if (thread < engine.config.thread_count) engine.thread_ids[thread].load(.monotonic) else 0;
 }
 
 /// Bytes of the source file packed so far.
@@ -269,8 +326,11 @@ export fn tinyai_converter_destroy(running: *converter.Converter) void {
 }
 
 test {
+    _ = allocations;
     _ = bandwidth;
+    _ = collections;
     _ = converter;
+    _ = counters_;
     _ = @import("clock.zig");
     _ = @import("events.zig");
     _ = @import("lookup.zig");

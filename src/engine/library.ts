@@ -12,6 +12,16 @@ const { u32, u64, ptr } = FFIType;
 const symbolTable = {
   tinyai_layout_hash: { args: [], returns: u64 },
   tinyai_clock_now: { args: [], returns: FFIType.f64 },
+  tinyai_thread_cpu: { args: [], returns: FFIType.f64 },
+  tinyai_allocations_read: { args: [ptr], returns: FFIType.void },
+  tinyai_allocations_watch: { args: [u32], returns: FFIType.void },
+  tinyai_allocations_drain: { args: [ptr, u32], returns: u32 },
+  tinyai_collections_take: { args: [], returns: ptr },
+  tinyai_collections_counter: { args: [], returns: ptr },
+  tinyai_counters_open: { args: [ptr, u32, ptr, u32, ptr], returns: ptr },
+  tinyai_counters_given: { args: [ptr], returns: u32 },
+  tinyai_counters_read: { args: [ptr, ptr], returns: FFIType.void },
+  tinyai_counters_close: { args: [ptr], returns: FFIType.void },
   tinyai_cpu_features: { args: [], returns: u64 },
   tinyai_level_count: { args: [], returns: u32 },
   tinyai_level_name: { args: [u32], returns: ptr },
@@ -30,6 +40,7 @@ const symbolTable = {
   tinyai_engine_stop: { args: [ptr], returns: FFIType.void },
   tinyai_engine_destroy: { args: [ptr], returns: FFIType.void },
   tinyai_engine_weights: { args: [ptr], returns: ptr },
+  tinyai_engine_thread_id: { args: [ptr, u32], returns: u32 },
   tinyai_engine_packed_bytes: { args: [ptr], returns: u64 },
   tinyai_engine_submit: { args: [ptr, u32, ptr, ptr, u32], returns: u32 },
   tinyai_engine_cancel: { args: [ptr, u32, u32], returns: FFIType.void },
@@ -77,6 +88,11 @@ export interface Library {
 /** Bun's declarations leave out the last two arguments: what frees the memory when nobody holds it any more. */
 const adoptMemory: (address: Pointer, offset: number, bytes: number, context: Pointer, free: Pointer) => ArrayBuffer =
   toArrayBuffer;
+
+/** Memory of the library's that JavaScript holds no longer than its own: `free(address, context)` is called when nobody holds it. */
+export function lendMemory(address: Pointer, bytes: number, context: Pointer, free: Pointer): Uint8Array {
+  return new Uint8Array(adoptMemory(address, 0, bytes, context, free));
+}
 
 /** A file's first bytes in memory. */
 export interface MappedHead {
