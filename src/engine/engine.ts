@@ -1,6 +1,7 @@
 // The engine as TypeScript sees it: a program goes in, requests go in, records come out. Whenever an engine thread rings the
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
+import type { JavaScriptRecorder } from "../../profiler/javascript.ts";
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -141,6 +142,8 @@ const spinUs = 50;
 export class Engine {
   readonly plan: Plan;
   readonly threadCount: number;
+  /** Who is told what JavaScript does for requests, while somebody profiles. */
+  javascript: JavaScriptRecorder | undefined;
   readonly #library: Library;
   readonly #handle: Pointer;
   readonly #bell: Bell;
@@ -253,6 +256,15 @@ export class Engine {
     return this.#library.symbols.tinyai_clock_now();
   }
 
+  /** The system's ids of the threads that compute, in their order; 0 where the system has none. */
+  get threadIds(): readonly number[] {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const { symbols } = this.#library;
+    return Array.from({ length: this.threadCount }, (_, thread) =>
+      symbols.tinyai_engine_thread_id(this.#handle, thread),
+    );
+  }
+
   /** Requests that have not finished. */
   get pending(): number {
     return this.#live.size;
@@ -260,6 +272,16 @@ export class Engine {
 
   /** Hands a request to the engine. More than 64 wait here for a free slot, in order. */
   submit(request: EngineRequest, listener: RequestListener): RequestHandle {
+    const { javascript } = this;
+    javascript?.enter("submitting");
+    try {
+      return this.#submit(request, listener);
+    } finally {
+      javascript?.leave();
+    }
+  }
+
+  #submit(request: EngineRequest, listener: RequestListener): RequestHandle {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
     const live: Live = { id: this.#nextId, slot: -1, request, listener, top: [], cancelled: false };
     this.#nextId = (this.#nextId % 0xfffffff0) + 1;
@@ -288,6 +310,16 @@ export class Engine {
 
   /** Hands over all events written so far; without a sink they are dropped. */
   drainEvents(): void {
+    const javascript = this.#eventSink ? this.javascript : undefined;
+    javascript?.enter("profiling");
+    try {
+      this.#drainEvents();
+    } finally {
+      javascript?.leave();
+    }
+  }
+
+  #drainEvents(): void {
     if (this.#closed) return;
     const { symbols } = this.#library;
     for (let thread = 0; thread < this.threadCount; thread++) {
@@ -418,7 +450,14 @@ export class Engine {
       this.#onEnd = undefined;
       return;
     }
-    this.#drainRecords();
+    const { javascript } = this;
+    javascript?.endTurn();
+    javascript?.enter("records");
+    try {
+      this.#drainRecords();
+    } finally {
+      javascript?.leave();
+    }
     if (this.#live.size === 0 && !this.#loaded && !this.#closed) this.#bell.remove(this.#ring);
   }
 

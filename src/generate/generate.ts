@@ -81,12 +81,13 @@ const defaultMaxLength = 128;
  * @throws {OptionError} if it is empty, too long for the context together with `maxLength`, or has a token outside the vocabulary.
  */
 export async function encodePrompt(
-  { tokenizer, contextLength }: Generator,
+  generator: Generator,
   prompt: Prompt,
   options: CheckedOptions,
   option = "prompt",
 ): Promise<{ tokens: Uint32Array; maxLength: number }> {
-  const tokens = await promptTokens(tokenizer, prompt, options, option);
+  const { contextLength } = generator;
+  const tokens = await promptTokens(generator, prompt, options, option);
   if (tokens.length === 0) throw new OptionError(option, "has no tokens; give at least one");
   const rest = contextLength - tokens.length;
   if (rest < 1) {
@@ -107,12 +108,13 @@ export async function encodePrompt(
 
 /** A prompt's own tokens. `addSpecial`: whether a text is the beginning of its sequence. */
 export async function promptTokens(
-  tokenizer: Tokenizer,
+  generator: Generator,
   prompt: Prompt,
   options: CheckedOptions,
   option: string,
   addSpecial = true,
 ): Promise<Uint32Array> {
+  const { tokenizer } = generator;
   if (prompt instanceof Uint32Array) {
     const copy = new Uint32Array(prompt);
     for (const token of copy) {
@@ -127,12 +129,27 @@ export async function promptTokens(
     if (!prompt.isWellFormed()) {
       throw new OptionError(option, "has half a character (a lone surrogate); mend it, or use toWellFormed()");
     }
-    return tokenizer.encode(prompt, { addSpecial, parseSpecial: options.parseSpecial });
+    return encodeText(generator, prompt, { addSpecial, parseSpecial: options.parseSpecial });
   }
   if (!Array.isArray(prompt))
     throw new OptionError(option, "is neither a text, nor messages, nor a Uint32Array of tokens");
   const { encodeChat } = await import("./chat.ts");
-  return encodeChat(tokenizer, prompt);
+  return encodeChat(generator, prompt);
+}
+
+/** A text's tokens, in time that is told to who profiles. */
+export function encodeText(
+  { tokenizer, engine }: Generator,
+  text: string,
+  options: Parameters<Tokenizer["encode"]>[1],
+): Uint32Array {
+  const { javascript } = engine;
+  javascript?.enter("tokenizing");
+  try {
+    return tokenizer.encode(text, options);
+  } finally {
+    javascript?.leave();
+  }
 }
 
 /**
@@ -175,6 +192,16 @@ export async function* streamTokens(
   options.signal?.addEventListener("abort", abort, { once: true });
   const decoder = tokenizer.decoder({ keepLeadingSpace: true });
   const stops = new StopFinder(options.stop);
+  /** The text that a token, or the end, completes, as far as no stop text may begin in it. */
+  const detokenize = (token: number | undefined) => {
+    const { javascript } = engine;
+    javascript?.enter("detokenizing");
+    try {
+      return stops.push(token === undefined ? decoder.finish() : decoder.push(token));
+    } finally {
+      javascript?.leave();
+    }
+  };
   const logprobs: number[] = [];
   const top: (readonly Candidate[])[] = [];
   let text = "";
@@ -196,11 +223,14 @@ export async function* streamTokens(
       if (next.step === step) accepted++;
       step = next.step;
       const ended = eos.has(next.token);
-      const { text: piece, stopped } = stops.push(ended ? decoder.finish() : decoder.push(next.token));
+      const { text: piece, stopped } = detokenize(ended ? undefined : next.token);
       text += piece;
       if (ended) finish = "eos";
       if (stopped) finish = "stop";
+      const { javascript } = engine;
+      const turn = javascript?.handOver() ?? 0;
       yield { text: piece, token: next.token, logprob: next.logprob, top: next.top };
+      javascript?.takeBack(turn);
     }
     if (finish !== "stop") {
       const held = stops.push(finish === "eos" ? "" : decoder.finish());

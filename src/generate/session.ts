@@ -107,7 +107,7 @@ export class Session {
 
   async #append(prompt: Prompt, options: CheckedOptions): Promise<Uint32Array> {
     const before = this.#tokens;
-    const own = await promptTokens(this.#model.tokenizer, prompt, options, "prompt", before.length === 0);
+    const own = await promptTokens(this.#model, prompt, options, "prompt", before.length === 0);
     const conversation = typeof prompt !== "string" && !(prompt instanceof Uint32Array);
     return conversation ? own : Uint32Array.from([...before, ...own]);
   }

@@ -1,0 +1,228 @@
+// JavaScript's share: what its thread did for the model, by kind. Each nanosecond belongs to one kind at most, that of the
+// innermost piece of work that is under way; so the rows never add up to more than the time that passed. It hooks nothing: who
+// works says so with `enter` and `leave`. Pauses of the collector are taken out of the work that they fell into.
+
+import { Histogram } from "./histogram.ts";
+import type { JavaScriptRow, JavaScriptShare, JavaScriptSpan } from "./report.ts";
+
+/** Work that says when it begins and ends. */
+export type JavaScriptWork = Exclude<JavaScriptRow["name"], "consumer" | "garbageCollection">;
+
+/** Collections of JavaScript's heap on this thread. */
+export interface Collections {
+  /** Noticed since the process began; at most one between two calls of `lend`. */
+  readonly count: number;
+  /** When the last one ended, ns of the monotonic clock. */
+  readonly endedNs: number;
+  /** Gets ready to notice the next. */
+  lend(): void;
+}
+
+export interface JavaScriptRecorderOptions {
+  /** The clock that events are stamped with, whole ns. */
+  readonly nowNs: () => number;
+  /** CPU time of JavaScript's thread, ns; 0 where it is not known. */
+  readonly cpuNs?: (() => number) | undefined;
+  readonly collections?: Collections | undefined;
+  /** Spans kept for a trace; those that come later are counted as dropped. Default none. */
+  readonly spansMax?: number | undefined;
+  /** Calls back when what runs now has gone back to the event loop. Default `setImmediate`. */
+  readonly afterTurn?: ((callback: () => void) => void) | undefined;
+}
+
+const names = [
+  "tokenizing",
+  "submitting",
+  "records",
+  "detokenizing",
+  "consumer",
+  "profiling",
+  "garbageCollection",
+] as const satisfies readonly JavaScriptRow["name"][];
+
+/** A pause is what work took beyond its kind's median, which this many pieces of work make known. */
+const usualMin = 16;
+
+interface Piece {
+  readonly name: JavaScriptRow["name"];
+  readonly startNs: number;
+  /** Without what ran inside it. */
+  ownNs: number;
+  collections: number;
+}
+
+/**
+ * Records from its making on.
+ *
+ * The time of a consumer, the caller that loops over a stream, begins when a piece is handed over. It ends when the caller asks
+ * for the next one, or before that when the thread goes back to the event loop: what a caller waits for is no time of
+ * JavaScript's. Callbacks that the event loop runs before it comes round to saying so count as the consumer's as well.
+ */
+export class JavaScriptRecorder {
+  readonly #nowNs: () => number;
+  readonly #cpuNs: (() => number) | undefined;
+  readonly #collections: Collections | undefined;
+  readonly #afterTurn: (callback: () => void) => void;
+  readonly #spansMax: number;
+  readonly #spans: JavaScriptSpan[] = [];
+  readonly #histograms = Object.fromEntries(names.map((name) => [name, new Histogram("ns")])) as Record<
+    JavaScriptRow["name"],
+    Histogram
+  >;
+  readonly #stack: Piece[] = [];
+  readonly #startNs: number;
+  readonly #startCpuNs: number;
+  /** Up to here all time is accounted for. */
+  #doneNs: number;
+  /** The callers that hold a piece, as one piece of work. */
+  #consumer: Piece | undefined;
+  #holders = 0;
+  #turn = 0;
+  #turnEndAsked = false;
+  #seenCollections: number;
+  #noticed = 0;
+  #timed = 0;
+  #dropped = 0;
+
+  constructor(options: JavaScriptRecorderOptions) {
+    this.#nowNs = options.nowNs;
+    this.#cpuNs = options.cpuNs;
+    this.#collections = options.collections;
+    this.#afterTurn = options.afterTurn ?? setImmediate;
+    this.#spansMax = options.spansMax ?? 0;
+    this.#seenCollections = options.collections?.count ?? 0;
+    // One that was noticed before must not hide the next.
+    options.collections?.lend();
+    this.#startCpuNs = options.cpuNs?.() ?? 0;
+    this.#startNs = this.#doneNs = options.nowNs();
+  }
+
+  /** Work of a kind begins, perhaps inside other work. */
+  enter(name: JavaScriptWork): void {
+    const startNs = this.#account();
+    this.#stack.push({ name, startNs, ownNs: 0, collections: 0 });
+  }
+
+  /** What was entered last ends. */
+  leave(): void {
+    if (this.#stack.length === 0) throw new RangeError("nothing was entered that could be left");
+    const endNs = this.#account();
+    const piece = this.#stack.pop();
+    if (piece) this.#finish(piece, endNs);
+  }
+
+  /** A caller has a piece of its stream. Its return value is for `takeBack`. */
+  handOver(): number {
+    const nowNs = this.#account();
+    this.#consumer ??= { name: "consumer", startNs: nowNs, ownNs: 0, collections: 0 };
+    this.#holders++;
+    if (!this.#turnEndAsked) {
+      this.#turnEndAsked = true;
+      this.#afterTurn(() => {
+        this.#turnEndAsked = false;
+        this.endTurn();
+      });
+    }
+    return this.#turn;
+  }
+
+  /** The caller asks for the next piece. */
+  takeBack(turn: number): void {
+    if (turn !== this.#turn || this.#holders === 0) return;
+    this.#holders--;
+    if (this.#holders === 0) this.#endConsumer();
+  }
+
+  /** The event loop has something new: callers that still hold a piece wait for something. */
+  endTurn(): void {
+    this.#turn++;
+    this.#holders = 0;
+    this.#endConsumer();
+  }
+
+  /** Spans so far, in the order in which they ended. */
+  get spans(): readonly JavaScriptSpan[] {
+    return this.#spans;
+  }
+
+  /** Spans beyond the bound. */
+  get spansDropped(): number {
+    return this.#dropped;
+  }
+
+  /** What was recorded so far; work that is under way is not in it. */
+  result(): JavaScriptShare {
+    const nowNs = this.#account();
+    const cpuNs = this.#cpuNs?.() ?? 0;
+    const known = this.#collections ? names : names.filter((name) => name !== "garbageCollection");
+    return {
+      wallNs: nowNs - this.#startNs,
+      rows: known.map((name) => {
+        const { count, total, max } = this.#histograms[name];
+        const [p50Ns, p99Ns] = [50, 99].map((percent) => this.#histograms[name].percentile(percent));
+        return { name, count, totalNs: total, p50Ns: p50Ns ?? 0, p99Ns: p99Ns ?? 0, maxNs: max };
+      }),
+      cpuNs: cpuNs === 0 ? null : cpuNs - this.#startCpuNs,
+      garbageCollection: this.#describeCollections(),
+    };
+  }
+
+  /** Gives the time since the last call to whom it belongs, and with it a collection that ended in it. */
+  #account(): number {
+    const nowNs = this.#nowNs();
+    const owner = this.#stack.at(-1) ?? this.#consumer;
+    if (owner) owner.ownNs += nowNs - this.#doneNs;
+    this.#doneNs = nowNs;
+    const collections = this.#collections;
+    if (collections && collections.count !== this.#seenCollections) {
+      const fresh = collections.count - this.#seenCollections;
+      this.#seenCollections = collections.count;
+      collections.lend();
+      this.#noticed += fresh;
+      if (owner) owner.collections += fresh;
+    }
+    return nowNs;
+  }
+
+  #endConsumer(): void {
+    const piece = this.#consumer;
+    if (!piece) return;
+    const endNs = this.#account();
+    this.#consumer = undefined;
+    this.#finish(piece, endNs);
+  }
+
+  #finish(piece: Piece, endNs: number): void {
+    const pauseNs = piece.collections > 0 ? this.#pause(piece) : 0;
+    this.#histograms[piece.name].record(piece.ownNs - pauseNs);
+    this.#keep(piece.name, piece.startNs, endNs);
+  }
+
+  /** What a piece of work with a collection in it took beyond what is usual; 0 if that is not known. */
+  #pause(piece: Piece): number {
+    const histogram = this.#histograms[piece.name];
+    if (histogram.count < usualMin) return 0;
+    const pauseNs = Math.max(0, piece.ownNs - histogram.percentile(50));
+    this.#timed += piece.collections;
+    this.#histograms.garbageCollection.record(pauseNs);
+    const endedNs = this.#collections?.endedNs ?? 0;
+    this.#keep("garbageCollection", Math.max(piece.startNs, endedNs - pauseNs), endedNs);
+    return pauseNs;
+  }
+
+  #keep(name: JavaScriptRow["name"], startNs: number, endNs: number): void {
+    if (this.#spansMax === 0) return;
+    if (this.#spans.length < this.#spansMax) this.#spans.push({ name, startNs, endNs });
+    else this.#dropped++;
+  }
+
+  #describeCollections(): string {
+    if (!this.#collections) return "Collections were not watched: too many threads of the process ask for them.";
+    const elsewhere = this.#noticed - this.#timed;
+    return (
+      `${this.#noticed} noticed, by memory that JavaScript gives back at the end of one. ${this.#timed} fell into work that is ` +
+      `known from ${usualMin} pieces or more; a pause is what such a piece took beyond its kind's median, an estimate. ` +
+      `${elsewhere} fell elsewhere (idle, the program's own code, work seen too rarely) and are not timed.`
+    );
+  }
+}
