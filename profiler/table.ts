@@ -2,6 +2,22 @@
 // nothing that the profile does not hold, and writes nowhere: it returns the text.
 
 import type { CostRow, Profile, TimeRow } from "./profile.ts";
+import {
+  columnsOf,
+  count,
+  cut,
+  duration,
+  emphasise,
+  grouped,
+  lines,
+  MICROSECONDS,
+  MILLISECONDS,
+  pad,
+  percent,
+  SECONDS,
+  type Unit,
+  wrap,
+} from "./words.ts";
 
 export interface TableOptions {
   /** Tables to show, in this order; by default kinds and layers. */
@@ -36,16 +52,6 @@ interface Column {
   readonly worth?: number;
   readonly cell: (line: Line) => string;
 }
-
-interface Unit {
-  readonly name: string;
-  readonly ns: number;
-  readonly decimals: number;
-}
-
-const MICROSECONDS: Unit = { name: "µs", ns: 1e3, decimals: 1 };
-const MILLISECONDS: Unit = { name: "ms", ns: 1e6, decimals: 2 };
-const SECONDS: Unit = { name: "s", ns: 1e9, decimals: 3 };
 
 /**
  * The profile as text, each line ending in a newline: what ran, tables sorted by time with the time that belongs to no op
@@ -204,7 +210,8 @@ function threadLines(profile: Profile): string[] {
   });
 }
 
-function remarks(profile: Profile): string[] {
+/** What was lost or left out, a sentence each; none when nothing was. */
+export function remarks(profile: Profile): string[] {
   const found: string[] = [];
   if (profile.lostEvents > 0) {
     found.push(
@@ -229,66 +236,4 @@ function remarks(profile: Profile): string[] {
 function unitFor(largestNs: number, microsecondsBelowNs: number, millisecondsBelowNs: number): Unit {
   if (largestNs < microsecondsBelowNs) return MICROSECONDS;
   return largestNs < millisecondsBelowNs ? MILLISECONDS : SECONDS;
-}
-
-/** A single duration in running text, to three or four digits. */
-function duration(ns: number): string {
-  if (ns < 1e3) return `${ns} ns`;
-  const unit = ns < 1e6 ? MICROSECONDS : ns < 1e9 ? MILLISECONDS : SECONDS;
-  return `${grouped(ns / unit.ns, unit === SECONDS ? 2 : 1)} ${unit.name}`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
-}
-
-function grouped(value: number, decimals: number): string {
-  const [whole = "", fraction] = value.toFixed(decimals).split(".");
-  const separated = whole.replace(/\B(?=(\d{3})+$)/g, ",");
-  return fraction === undefined ? separated : `${separated}.${fraction}`;
-}
-
-function count(amount: number, noun: string): string {
-  return `${grouped(amount, 0)} ${noun}${amount === 1 ? "" : "s"}`;
-}
-
-function columnsOf(text: string): number {
-  return Bun.stringWidth(text);
-}
-
-function pad(text: string, size: number): string {
-  return " ".repeat(Math.max(0, size - columnsOf(text))) + text;
-}
-
-/** The text in exactly `size` columns, its end replaced by an ellipsis when it does not fit. */
-function cut(text: string, size: number): string {
-  if (columnsOf(text) <= size) return text + " ".repeat(size - columnsOf(text));
-  let kept = "";
-  for (const character of text) {
-    if (columnsOf(kept + character) > size - 1) break;
-    kept += character;
-  }
-  return `${kept}…`;
-}
-
-function wrap(text: string, width: number): string[] {
-  const wrapped: string[] = [];
-  let line = "";
-  for (const piece of text.split(" ")) {
-    if (line !== "" && columnsOf(line) + 1 + columnsOf(piece) > width) {
-      wrapped.push(line);
-      line = piece;
-    } else {
-      line = line === "" ? piece : `${line} ${piece}`;
-    }
-  }
-  return [...wrapped, line];
-}
-
-function emphasise(text: string, code: string, color: boolean): string {
-  return color ? `\u001b[${code}m${text}\u001b[0m` : text;
-}
-
-function lines(text: readonly string[]): string {
-  return `${text.join("\n")}\n`;
 }

@@ -141,7 +141,7 @@ export function madeUpReport(): MadeUp {
     firstTokens: time(rows.map((row) => row.firstTokenNs ?? 0)),
     memory,
     cache: cacheStatistics(memory, profile.steps.count),
-    roofline: roofline(profile.byOp, profile.byKind),
+    roofline: roofline(ops, events, profile.byKind),
     javascript: {
       wallNs: endNs - START_NS,
       rows: [
@@ -422,17 +422,16 @@ const ROOFS: MachineRoofs = {
   lastLevelBytes: 30 * 1024 * 1024,
 };
 
-function roofline(byOp: Report["byOp"], byKind: Report["byKind"]): Roofline {
-  const place = (row: { bytes: number; operations: number; wallNs: number; totalNs: number }) => {
-    const intensity = row.bytes === 0 ? 0 : row.operations / row.bytes;
+function roofline(ops: readonly OpInfo[], events: readonly TestEvent[], byKind: Report["byKind"]): Roofline {
+  const place = (row: { readonly bytes: number; readonly operations: number; readonly wallNs: number }) => {
     const memoryNs = row.bytes / 48;
-    const floatNs = row.operations / 2300;
+    const integerNs = row.operations / 2300;
     const wallNs = Math.max(row.wallNs, 1);
-    const bound = Math.max(memoryNs, floatNs) < wallNs / 4 ? "overhead" : memoryNs > floatNs ? "memory" : "int8";
-    const roofNs = Math.round(Math.max(memoryNs, floatNs));
+    const roofNs = Math.round(Math.max(memoryNs, integerNs));
+    const bound = roofNs < wallNs / 4 ? "overhead" : memoryNs > integerNs ? "memory" : "int8";
     const inBytes = bound !== "int8";
     return {
-      intensity,
+      intensity: row.bytes === 0 ? 0 : row.operations / row.bytes,
       bound,
       achieved: (inBytes ? row.bytes : row.operations) / wallNs,
       roof: inBytes ? 48 : 2300,
@@ -442,22 +441,20 @@ function roofline(byOp: Report["byOp"], byKind: Report["byKind"]): Roofline {
       share: roofNs / wallNs,
     } as const;
   };
-  const rowsOf = (row: Report["byOp"][number]): RooflineRow[] => {
-    const { index, name, kind, layer } = row;
-    return (["prompt", "generation"] as const).map((phase) => {
-      const part = phase === "prompt" ? 0.2 : 0.8;
-      const scaled = {
-        bytes: row.bytes * part,
-        operations: row.operations * (1 - part),
-        wallNs: Math.round(row.wallNs * part),
-        totalNs: row.totalNs * part,
-      };
-      return { index, name, kind, layer, phase, ...place(scaled) };
+  const rowsOf = (phase: "prompt" | "generation"): RooflineRow[] => {
+    const prompts = new Set(
+      events.filter((event) => event.kind === "step" && num(event.rows) > 1).map(({ step }) => step),
+    );
+    const profiler = new Profiler(ops);
+    profiler.drain(encode(events.filter(({ step }) => prompts.has(step) === (phase === "prompt"))));
+    return profiler.result().byOp.map((row) => {
+      const { index, name, kind, layer } = row;
+      return { index, name, kind, layer, phase, ...place(row) };
     });
   };
   return {
     machine: ROOFS,
-    byOp: byOp.flatMap(rowsOf),
+    byOp: [...rowsOf("prompt"), ...rowsOf("generation")],
     byKind: byKind.map((row) => ({
       index: -1,
       name: row.kind,
