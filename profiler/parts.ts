@@ -1,8 +1,9 @@
 // How a profile's time is divided: the steps into phases, a phase into its ops and the rest. Flame bars and the report's icicle
 // group it further. It draws nothing.
 
+import { decodeTrace } from "./decode.ts";
 import type { OpRow } from "./profile.ts";
-import type { Report } from "./report.ts";
+import type { Report, TraceData } from "./report.ts";
 
 /** An op's part of a phase. */
 export interface OpPart {
@@ -20,63 +21,67 @@ export interface PhaseParts {
   readonly ops: readonly OpPart[];
   /** What belongs to no op. */
   readonly rest: readonly { readonly name: string; readonly ns: number }[];
-  /** Whether ops were divided between phases by their wall times, which only the roofline knows by phase. */
+  /** Whether ops were divided between phases, which the profile does not do. */
   readonly estimated: boolean;
 }
 
+/** How much of an op belongs to a phase; undefined: nobody knows. */
+type Weight = (op: OpRow, phase: string) => number | undefined;
+
 /**
- * The time of each phase. A profile sums an op over all phases; where there are several, the op's time is divided as its wall
- * time on the roofline is, and without a roofline the phases stay together.
+ * The time of each phase. A profile sums an op over all phases. Where there are several, a whole trace tells them apart; else
+ * the op's time is divided as its wall time on the roofline is; and without either the phases stay together.
  */
-export function phaseParts(report: Report): PhaseParts[] {
+export function phaseParts(report: Report, trace?: TraceData): PhaseParts[] {
   const { phases, byOp, steps } = report;
   if (steps.count === 0) return [];
   const [first] = phases;
-  if (phases.length === 1 && first) {
-    return [parts(first.phase, report, first, 1, (op) => op.totalNs)];
-  }
-  const wall = new Map<string, number>();
-  for (const row of report.roofline?.byOp ?? []) {
-    const key = `${row.index} ${row.phase}`;
-    wall.set(key, (wall.get(key) ?? 0) + row.wallNs);
-  }
-  const wallOf = (op: OpRow, phase: string): number => wall.get(`${op.index} ${phase}`) ?? 0;
-  const sumOf = (op: OpRow): number => phases.reduce((sum, { phase }) => sum + wallOf(op, phase), 0);
-  if (byOp.some((op) => sumOf(op) === 0)) {
-    return [parts("all steps", report, { ...steps, rows: report.rows }, 1, (op) => op.totalNs)];
-  }
-  return phases.map((phase) => {
-    const share = phase.totalNs / steps.totalNs;
-    return parts(phase.phase, report, phase, share, (op) => (op.totalNs * wallOf(op, phase.phase)) / sumOf(op));
+  const whole = { waiting: "waiting at barriers", sampling: "sampling", copying: "copying" } as const;
+  const rest = [
+    ...Object.entries(whole).map(([key, name]) => ({ name, ns: report[key as keyof typeof whole].totalNs })),
+    { name: "idle", ns: report.idle.totalNs },
+    { name: "unattributed", ns: report.unattributed.totalNs },
+  ].filter(({ ns }) => ns > 0);
+  const together = (phase: PhaseParts["phase"], rows: number): PhaseParts => {
+    const ops = byOp.map((op) => ({ op, ns: op.totalNs })).filter(({ ns }) => ns > 0);
+    return { phase, steps: steps.count, rows, totalNs: steps.totalNs, ops, rest, estimated: false };
+  };
+  if (phases.length === 1 && first) return [together(first.phase, first.rows)];
+  const weight = traceWeight(trace, report) ?? rooflineWeight(report);
+  const sumOf = (op: OpRow): number => phases.reduce((sum, { phase }) => sum + (weight(op, phase) ?? 0), 0);
+  if (byOp.some((op) => op.totalNs > 0 && sumOf(op) === 0)) return [together("all steps", report.rows)];
+  return phases.map(({ phase, count, rows, totalNs }) => {
+    const found = byOp
+      .map((op) => ({ op, ns: op.totalNs === 0 ? 0 : (op.totalNs * (weight(op, phase) ?? 0)) / sumOf(op) }))
+      .filter(({ ns }) => ns > 0);
+    const sum = found.reduce((total, { ns }) => total + ns, 0);
+    // What is divided by wall times must not give a phase more than it took.
+    const scale = sum > totalNs ? totalNs / sum : 1;
+    const ops = scale === 1 ? found : found.map(({ op, ns }) => ({ op, ns: ns * scale }));
+    // What belongs to no op is known for all phases together only.
+    const left = [{ name: "outside of ops", ns: Math.max(0, totalNs - sum * scale) }].filter(({ ns }) => ns > 0);
+    return { phase, steps: count, rows, totalNs, ops, rest: left, estimated: true };
   });
 }
 
-function parts(
-  phase: PhaseParts["phase"],
-  report: Report,
-  row: { readonly count: number; readonly rows: number; readonly totalNs: number },
-  share: number,
-  nsOf: (op: OpRow) => number,
-): PhaseParts {
-  const estimated = share < 1;
-  const found = report.byOp.map((op) => ({ op, ns: nsOf(op) })).filter(({ ns }) => ns > 0);
-  const sum = found.reduce((total, { ns }) => total + ns, 0);
-  // An estimate must not give a phase more than it took.
-  const scale = sum > row.totalNs ? row.totalNs / sum : 1;
-  const ops = scale === 1 ? found : found.map(({ op, ns }) => ({ op, ns: ns * scale }));
-  const left = Math.max(0, row.totalNs - sum * scale);
-  // What belongs to no op is known for all phases together only.
-  const rest = estimated
-    ? [{ name: "outside of ops", ns: left }]
-    : [
-        { name: "waiting at barriers", ns: report.waiting.totalNs },
-        { name: "sampling", ns: report.sampling.totalNs },
-        { name: "copying", ns: report.copying.totalNs },
-        { name: "idle", ns: report.idle.totalNs },
-        { name: "unattributed", ns: report.unattributed.totalNs },
-      ];
-  const { count: steps, rows, totalNs } = row;
-  return { phase, steps, rows, totalNs, ops, rest: rest.filter(({ ns }) => ns > 0), estimated };
+function rooflineWeight(report: Report): Weight {
+  const wall = new Map((report.roofline?.byOp ?? []).map((row) => [`${row.index} ${row.phase}`, row.wallNs]));
+  return (op, phase) => wall.get(`${op.index} ${phase}`);
+}
+
+/** The engine thread's work on each op in the steps of each phase, if the trace holds all that the profile does. */
+function traceWeight(trace: TraceData | undefined, report: Report): Weight | undefined {
+  if (trace === undefined || trace.dropped > 0) return undefined;
+  const { threads, steps } = decodeTrace(trace);
+  if (steps.length !== report.steps.count) return undefined;
+  const phases = new Map(steps.map(({ step, phase }) => [step, phase]));
+  const work = new Map<string, number>();
+  for (const slice of threads.find(({ thread }) => thread === 0)?.slices ?? []) {
+    if (slice.kind !== "work") continue;
+    const key = `${slice.op} ${phases.get(slice.step)}`;
+    work.set(key, (work.get(key) ?? 0) + slice.endNs - slice.startNs);
+  }
+  return (op, phase) => work.get(`${op.index} ${phase}`);
 }
 
 /** Sums parts by a name, largest first. */

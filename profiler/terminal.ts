@@ -110,7 +110,8 @@ export function flameLines(report: Report, width: number, color: boolean): strin
     text.push(...wrap(title, width), ...flame.map(drawn));
   }
   const estimated = phases.some((phase) => phase.estimated);
-  if (estimated) text.push(...wrap("Ops are divided between the phases by their wall times.", width));
+  if (estimated)
+    text.push(...wrap("The profile sums ops over both phases; they are divided by their times in each.", width));
   return text;
 }
 
