@@ -6,7 +6,7 @@ import type { JavaScriptSpan, SystemSample, TraceData } from "./report.ts";
 
 /** What a thread did from one moment to another, ns since the trace's origin. */
 export interface Slice {
-  readonly kind: "work" | "barrier" | "idle" | "sampling" | "copy";
+  readonly kind: "work" | "barrier" | "idle" | "sampling" | "copy" | "engine";
   /** -1: none. */
   readonly op: number;
   readonly step: number;
@@ -39,7 +39,14 @@ export interface DecodedTrace {
   readonly dropped: number;
 }
 
-const kindNames = ["work", "barrier", "idle", "sampling", "copy"] as const;
+const kindNames = new Map<number, Slice["kind"]>([
+  [EventKind.work, "work"],
+  [EventKind.barrier, "barrier"],
+  [EventKind.idle, "idle"],
+  [EventKind.sampling, "sampling"],
+  [EventKind.copy, "copy"],
+  [EventKind.engine, "engine"],
+]);
 
 /**
  * Takes a trace apart. Events that no engine should write are left out, as the profile counts them; where two of one thread
@@ -61,7 +68,7 @@ export function decodeTrace(trace: TraceData): DecodedTrace {
       const place = word(at + EventWord.place);
       const code = (place >>> 16) & 0xff;
       // Other kinds carry words where these carry times.
-      if (code > EventKind.step) continue;
+      if (code !== EventKind.step && !kindNames.has(code)) continue;
       const startNs = (word(at + EventWord.startHigh) - baseHigh) * 2 ** 32 + word(at + EventWord.startLow);
       const endNs = (word(at + EventWord.endHigh) - baseHigh) * 2 ** 32 + word(at + EventWord.endLow);
       if (endNs < startNs) continue;
@@ -74,7 +81,7 @@ export function decodeTrace(trace: TraceData): DecodedTrace {
         steps.push({ step, rows, sequences, phase, startNs, endNs });
         continue;
       }
-      const kind = kindNames[code];
+      const kind = kindNames.get(code);
       if (kind === undefined || (kind === "work" && rows === 0)) continue;
       const op = (place & 0xffff) === NO_OP ? -1 : place & 0xffff;
       const slice: Slice = { kind, op, step, rows, units: aux, startNs, endNs };

@@ -36,7 +36,12 @@ export function phaseParts(report: Report, trace?: TraceData): PhaseParts[] {
   const { phases, byOp, steps } = report;
   if (steps.count === 0) return [];
   const [first] = phases;
-  const whole = { waiting: "waiting at barriers", sampling: "sampling", copying: "copying" } as const;
+  const whole = {
+    waiting: "waiting at barriers",
+    sampling: "sampling",
+    copying: "copying",
+    engine: "forming steps",
+  } as const;
   const rest = [
     ...Object.entries(whole).map(([key, name]) => ({ name, ns: report[key as keyof typeof whole].totalNs })),
     { name: "idle", ns: report.idle.totalNs },

@@ -151,6 +151,7 @@ function timeSection(report: Report, limit: number): Section {
     ["waiting at barriers", report.waiting],
     ["sampling", report.sampling],
     ["copying", report.copying],
+    ["forming steps", report.engine],
     ["idle", report.idle],
     ["unattributed", report.unattributed],
     ["steps", report.steps],

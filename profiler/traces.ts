@@ -20,6 +20,7 @@ const sliceNames = {
   idle: "idle",
   sampling: "sampling",
   copy: "copying",
+  engine: "forming steps",
 } as const;
 
 function opsOf(report: Report): Map<number, OpRow> {
