@@ -329,6 +329,7 @@ test {
     _ = allocations;
     _ = bandwidth;
     _ = collections;
+    _ = @import("cache.zig");
     _ = converter;
     _ = counters_;
     _ = @import("clock.zig");
