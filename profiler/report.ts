@@ -137,7 +137,12 @@ export interface CacheStatistics {
   readonly hitRate: number;
   readonly geometry: readonly CacheGeometry[];
   readonly levels: readonly CacheCounts[];
-  readonly byOp: readonly { readonly index: number; readonly levels: readonly CacheCounts[] }[];
+  readonly byOp: readonly {
+    readonly index: number;
+    readonly levels: readonly CacheCounts[];
+    /** As the sum below; where a prefetcher is at work, misses do not tell it. */
+    readonly memoryBytes: number;
+  }[];
   /** Bytes that came from memory: lines that no level had, those a prefetcher brought included. */
   readonly memoryBytes: number;
   /** Whether a hardware prefetcher was modelled (simulator) or is at work (hardware). */
