@@ -8,12 +8,14 @@
 
 import { parseArgs } from "node:util";
 import { measure } from "mitata";
+import { type Demand, judge, peakOf } from "../profiler/roofline.ts";
+import { openBandwidth } from "../src/engine/bandwidth.ts";
 import { chooseLevel, cpu } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
-import { type MeasuredKernel, openStand } from "../src/engine/stand.ts";
+import { measurePeak } from "../src/engine/roofs.ts";
+import { openStand } from "../src/engine/stand.ts";
 import { chooseTuning, findTuning } from "../src/tuning.ts";
 import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
-import { judge, type Roofs } from "./roofline.ts";
 import { summarise } from "./statistics.ts";
 
 const usage = `usage: bun run bench:kernels [WORD...] [--level NAME] [--threads N] [--time MS] [--json]
@@ -56,43 +58,34 @@ function whole(name: string, text: string, minimum: number, maximum: number): nu
   process.exit(2);
 }
 
-/** The most that a peak did in a nanosecond, of runs that take about 20 ms together. */
-function peak(kernel: MeasuredKernel): number {
-  const stand = openStand(library, { kernel }, options);
-  try {
-    let best = 0;
-    for (let spent_ns = 0, runs = 0; spent_ns < 20e6 || runs < 5; runs++) {
-      const time_ns = stand.run(1);
-      best = Math.max(best, stand.counted / time_ns);
-      spent_ns += time_ns;
-      if (stand.counted === 0) return 0;
-    }
-    return best;
-  } finally {
-    stand.close();
-  }
-}
-
 // Twice what a row goes through: the roof is of memory alone.
-const memory = openStand(library, { kernel: "peak_memory", workingBytes: 2 * memoryBytes }, options);
+const bandwidthBytes = 2 * memoryBytes;
+const share = Math.ceil(bandwidthBytes / threads);
+const meter = openBandwidth(library, { ...options, bytesMax: share });
 
 /** GB/s. */
 function readMemory(): number {
-  const time_ns = memory.run(1);
-  return memory.counted / time_ns;
+  return meter.measure("read", share, bandwidthBytes);
+}
+
+/** The most of runs that take about 20 ms together, of a working set beyond every first-level cache and within every second one; GB/s. */
+function readSecondLevel(): number {
+  let best = 0;
+  for (let run = 0; run < 20; run++) best = Math.max(best, meter.measure("read", 128 << 10, 128 << 20));
+  return best;
 }
 
 const peaks = {
-  float: peak("peak_float"),
-  int8: peak("peak_int8"),
-  int16: peak("peak_int16"),
-  bf16: peak("peak_bf16"),
-  cache: peak("peak_cache"),
+  float: measurePeak(library, "float", options),
+  int8: measurePeak(library, "int8", options),
+  int16: measurePeak(library, "int16", options),
+  bf16: measurePeak(library, "bf16", options),
 };
+const secondLevel = readSecondLevel();
 
 /** A row: mitata's statistics of a run in nanoseconds, and what they reach. */
 async function row(kernelCase: KernelCase) {
-  const { kernel, shape, measurement, bytes, operations, fromMemory } = kernelCase;
+  const { kernel, shape, measurement, bytes, operations, arithmetic, fromMemory } = kernelCase;
   const before = readMemory();
   const stand = openStand(library, measurement, options);
   stand.tune(tuning);
@@ -101,7 +94,10 @@ async function row(kernelCase: KernelCase) {
     const stats = await measure(() => stand.run(1), { min_cpu_time: time_ms * 1e6, batch_threshold: 0 });
     const { min, p25, p50, p75, p99, samples } = stats;
     const bandwidth = (before + readMemory()) / 2;
-    const roofs: Roofs = { memory: bandwidth, ...peaks };
+    const source: Demand = fromMemory
+      ? { bound: "memory", amount: bytes, roof: bandwidth }
+      : { bound: "L2", amount: bytes, roof: secondLevel };
+    const verdict = judge([source, { ...peakOf(arithmetic, peaks), amount: operations }], p50);
     return {
       kernel,
       shape,
@@ -111,7 +107,7 @@ async function row(kernelCase: KernelCase) {
       time_ns: { min, p25, p50, p75, p99, samples: samples.length },
       bytes,
       operations,
-      ...judge(kernelCase, roofs, p50),
+      ...verdict,
       memory_gb_per_s: bandwidth,
     };
   } finally {
@@ -136,7 +132,7 @@ const columns: readonly { title: string; width: number; text: (row: Row) => stri
   { title: "achieved", width: 16, text: ({ achieved, unit }) => `${achieved.toFixed(1)} ${unit}` },
   { title: "roof", width: 8, text: ({ roof }) => roof.toFixed(1) },
   { title: "share", width: 6, text: ({ share }) => `${(share * 100).toFixed(0)} %` },
-  { title: "binds", width: -6, text: ({ binds }) => binds },
+  { title: "bound", width: -6, text: ({ bound }) => bound },
 ];
 
 function line(texts: readonly string[]): string {
@@ -167,7 +163,7 @@ say(
   `${cpu.model}, ${threads} threads, ${level.name}: float32 ${peaks.float.toFixed(0)} GFLOP/s, int8 ${peaks.int8.toFixed(0)} GOP/s${more}`,
 );
 say(`tuning: ${source === "measured" ? "measured on this machine" : "a table"}`);
-say(`second-level caches read ${peaks.cache.toFixed(0)} GB/s; memory is measured beside each row\n`);
+say(`second-level caches read ${secondLevel.toFixed(0)} GB/s; memory is measured beside each row\n`);
 say(line(columns.map(({ title }) => title)));
 const rows: Row[] = [];
 for (const kernelCase of chosen) {
@@ -175,12 +171,19 @@ for (const kernelCase of chosen) {
   rows.push(measured);
   say(line(columns.map(({ text }) => text(measured))));
 }
-memory.close();
+meter.close();
 const bandwidth = summarise(rows.map(({ memory_gb_per_s }) => memory_gb_per_s));
 if (flags.json) {
   console.log(
     JSON.stringify(
-      { cpu: cpu.model, threads, level: level.name, tuning: source, roofs: { ...peaks, memory: bandwidth }, rows },
+      {
+        cpu: cpu.model,
+        threads,
+        level: level.name,
+        tuning: source,
+        roofs: { ...peaks, L2: secondLevel, memory: bandwidth },
+        rows,
+      },
       null,
       2,
     ),

@@ -1,6 +1,8 @@
 // Measures how fast this machine reads memory, by the library's own threads. A benchmark asks it between its own rounds, so that
 // a busy or throttled machine is so for both.
 
+import { openBandwidth } from "../src/engine/bandwidth.ts";
+import { chooseLevel } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
 
 /** What is read must be far larger than any cache, or the caches are measured. */
@@ -12,13 +14,11 @@ export interface Meter {
   close(): void;
 }
 
-/** @throws {Error} if there is not that much memory. */
+/** @throws {EngineError} if there is not that much memory. */
 export async function openMeter(threads: number): Promise<Meter> {
-  const { symbols } = await openLibrary();
-  const meter = symbols.tinyai_bandwidth_create(bandwidthBytes, threads);
-  if (!meter) throw new Error(`no ${bandwidthBytes / 2 ** 30} GiB of memory to measure its bandwidth with; free some`);
-  return {
-    measure: () => bandwidthBytes / Number(symbols.tinyai_bandwidth_measure(meter)),
-    close: () => symbols.tinyai_bandwidth_destroy(meter),
-  };
+  const library = await openLibrary();
+  const level = chooseLevel(library, undefined).index;
+  const share = Math.ceil(bandwidthBytes / threads);
+  const meter = openBandwidth(library, { level, threadCount: threads, bytesMax: share });
+  return { measure: () => meter.measure("read", share, bandwidthBytes), close: () => meter.close() };
 }

@@ -1,33 +1,16 @@
 // A machine's tuning: where it is kept, and when it is measured. Opening a model reads what is kept; nothing is measured there.
 // A file is one machine's, level's and thread count's; what is damaged or of another is as if it were not there.
 
-import { mkdirSync, readFileSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { cpu } from "./engine/cpu.ts";
 import type { Library } from "./engine/library.ts";
 import { fixedTuning, isTuning, measureTuning, type Tried, type Tuning } from "./engine/tuning.ts";
-import { EngineError, OptionError } from "./errors.ts";
-import { isSystemError, replaceFile } from "./files.ts";
-import { homeFolder } from "./model/folders.ts";
-import { layoutHash } from "./plan/layout.ts";
+import { OptionError } from "./errors.ts";
+import { type KeptKind, keptPath, type MachineKey, machineKey, readKept, storeKept } from "./kept.ts";
 
-/** Changes whenever kernels or candidates change so much that what was measured no longer holds. */
-const tuningVersion = 2;
-/** A file that is larger is none. */
-const tuningBytesMax = 64 << 10;
+/** The version changes whenever kernels or candidates change so much that what was measured no longer holds. */
+const kept: KeptKind<Tuning> = { folder: "tuning", field: "tuning", version: 2, check: isTuning };
 
 /** What a tuning was measured on, and for. */
-export interface TuningKey {
-  readonly version: number;
-  /** Of the library's structs. */
-  readonly layout: string;
-  readonly cpu: string;
-  readonly features: string;
-  /** Sizes of the first CPU's caches, as the system writes them; empty where it does not. */
-  readonly caches: readonly string[];
-  readonly level: string;
-  readonly threads: number;
-}
+export type TuningKey = MachineKey;
 
 /** A tuning and where it comes from. */
 export interface FoundTuning {
@@ -52,31 +35,12 @@ export function chooseTuning(option: TuningChoice | undefined): TuningChoice {
 }
 
 export function tuningKey(library: Library, level: number, threads: number): TuningKey {
-  return {
-    version: tuningVersion,
-    layout: layoutHash().toString(16),
-    cpu: cpu.model,
-    features: library.features.toString(16),
-    caches: cacheSizes(),
-    level: library.levels[level]?.name ?? "",
-    threads,
-  };
-}
-
-function cacheSizes(): string[] {
-  const sizes: string[] = [];
-  try {
-    for (let index = 0; index < 8; index++) {
-      sizes.push(readFileSync(`/sys/devices/system/cpu/cpu0/cache/index${index}/size`, "utf8").trim());
-    }
-  } catch {}
-  return sizes;
+  return machineKey(kept, library, level, threads);
 }
 
 /** The file of a key, whether it is there or not. */
 export function tuningPath(key: TuningKey): string {
-  const name = Bun.hash.wyhash(JSON.stringify(key)).toString(16).padStart(16, "0");
-  return join(homeFolder(), "tuning", `${key.level}-${key.threads}-${name}.json`);
+  return keptPath(kept, key);
 }
 
 /** What was measured on this machine for this level and so many threads, else what the table says. */
@@ -91,17 +55,7 @@ export function findTuning(library: Library, level: number, threads: number, cho
 
 /** The tuning in a file; undefined if there is none, or it is damaged, out of bounds, or of another key. */
 export function readTuning(path: string, key: TuningKey): Tuning | undefined {
-  try {
-    // Asked before it is opened: opening a FIFO waits.
-    const stats = statSync(path);
-    if (!stats.isFile() || stats.size > tuningBytesMax) return undefined;
-    const stored: unknown = JSON.parse(readFileSync(path, "utf8"));
-    if (typeof stored !== "object" || stored === null || !("key" in stored) || !("tuning" in stored)) return undefined;
-    if (!Bun.deepEquals(stored.key, key) || !isTuning(stored.tuning)) return undefined;
-    return stored.tuning;
-  } catch {
-    return undefined;
-  }
+  return readKept(kept, path, key);
 }
 
 /**
@@ -109,14 +63,7 @@ export function readTuning(path: string, key: TuningKey): Tuning | undefined {
  * @throws {EngineError} if it cannot be written.
  */
 export async function storeTuning(path: string, key: TuningKey, tuning: Tuning): Promise<void> {
-  try {
-    mkdirSync(dirname(path), { recursive: true });
-    const text = `${JSON.stringify({ key, tuning }, null, 2)}\n`;
-    await replaceFile(path, (append) => append(Buffer.from(text)));
-  } catch (cause) {
-    if (!isSystemError(cause)) throw cause;
-    throw new EngineError(`${path}: cannot be written: ${cause.message}; name another folder (TINYAI_HOME)`, { cause });
-  }
+  await storeKept(kept, path, key, tuning);
 }
 
 /** What `tuneMachine` measured, chose and kept. */

@@ -1,77 +1,164 @@
-//! How fast this machine reads memory: the roof under which generation works, measured by the same threads' number and the
-//! same kind of claims as an op's. It computes nothing of a model.
+//! How fast this machine moves memory and what its caches hold: the roofs under which kernels work, measured with a level's
+//! vectors, on as many threads as an engine's, which claim their work as an op's do. It computes nothing of a model.
 
 const std = @import("std");
 const assert = std.debug.assert;
 const allocations = @import("allocations.zig");
+const clock = @import("clock.zig");
+const cpu = @import("cpu.zig");
+const pool_ = @import("pool.zig");
 const system = @import("system.zig");
+const table = @import("kernels/table.zig");
 
-pub const threads_max = 64;
-/// A claim of memory: long enough that claiming costs nothing (about 100 µs of reading), short enough that a thread which
-/// the system interrupts does not hold the others.
-const piece_bytes = 1 << 20;
-
-/// Eight cache lines a turn of the loop, each summed by itself, so that loads do not wait for additions.
-const Lines = @Vector(8, u64);
-const unroll = 8;
+/// What is claimed at once: long enough that claiming costs nothing (3 µs in a first-level cache), short enough that a thread
+/// which the system interrupts does not hold the others (100 µs of memory).
+pub const piece_bytes = 1 << 20;
+/// As an engine's threads wait (src/engine/engine.ts).
+const spin_ns = 50_000;
+/// So that a copy's target is not a multiple of 4,096 bytes from its source: processors take loads and stores that are so far
+/// apart for the same ones. A thread's memory is a page longer for it.
+const copy_shift = 2048;
 
 pub const Meter = struct {
+    kernels: *const table.Table,
+    pool: pool_.Pool,
     memory: []align(4096) u8,
-    thread_count: u32,
-    claim: std.atomic.Value(u64) align(64) = .init(0),
+    /// What each thread has for itself.
+    share_bytes: usize,
+    units: pool_.Work = .{},
+    traffic: table.Traffic = .read,
+    /// Of the running measurement: bytes that a thread works on, and pieces of all threads.
+    working_bytes: usize = 0,
+    unit_count: u32 = 0,
+    /// Of each thread's memory, what has been written to, so that its pages are there.
+    touched_bytes: usize = 0,
+    /// Where each thread goes on.
+    places: [pool_.threads_max]Place = @splat(.{}),
 
-    /// Sets `bytes` (rounded up to whole pieces) aside and writes to each page, so that the pages exist and differ.
-    pub fn create(bytes: u64, thread_count: u32) error{OutOfMemory}!*Meter {
-        assert(bytes > 0 and thread_count >= 1 and thread_count <= threads_max);
-        const allocator = allocations.allocator;
+    const Place = struct { offset: usize align(64) = 0 };
+    const allocator = allocations.allocator;
+
+    /// Sets aside what each of the threads works on at most.
+    pub fn create(bytes_max: u64, level: u32, thread_count: u32) error{ OutOfMemory, Threads }!*Meter {
+        assert(bytes_max > 0 and thread_count >= 1 and thread_count <= pool_.threads_max);
         const meter = try allocator.create(Meter);
         errdefer allocator.destroy(meter);
-        meter.* = .{ .memory = try allocations.map(std.mem.alignForward(u64, bytes, piece_bytes)), .thread_count = thread_count };
-        for (meter.memory, 0..) |*byte, index| byte.* = @truncate(index >> 12);
+        const share_bytes = std.mem.alignForward(u64, bytes_max, piece_bytes) + 4096;
+        meter.* = .{
+            .kernels = cpu.levels[level].kernels,
+            .pool = .{ .thread_count = thread_count, .context = meter, .thread_begin = nothing, .thread_end = nothing },
+            .memory = try allocations.map(share_bytes * thread_count),
+            .share_bytes = @intCast(share_bytes),
+        };
+        errdefer allocations.unmap(meter.memory);
+        meter.pool.spin_ticks = @intFromFloat(spin_ns / clock.Calibration.end(clock.Calibration.begin()).ns_per_tick);
+        try meter.pool.start();
         return meter;
     }
 
     pub fn destroy(meter: *Meter) void {
+        meter.pool.stop();
         allocations.unmap(meter.memory);
-        allocations.allocator.destroy(meter);
+        allocator.destroy(meter);
     }
 
-    /// Reads all of it once on all threads; returns how long that took, in ns. A thread that cannot be started is one fewer.
-    pub fn measure(meter: *Meter) u64 {
-        var threads: [threads_max]std.Thread = undefined;
-        var spawned: usize = 0;
-        meter.claim.store(0, .monotonic);
+    /// What a measurement moved, and how long that took. Of a copy both what is read and what is written.
+    pub const Moved = extern struct { bytes: u64, time_ns: u64 };
+
+    /// Each thread goes over `working_bytes` of its own, again and again, until all together have moved `total_bytes` or a
+    /// little more. Null: a number is out of bounds.
+    pub fn measure(meter: *Meter, traffic: table.Traffic, working_bytes: u64, total_bytes: u64) ?Moved {
+        if (working_bytes == 0 or working_bytes > meter.share_bytes - 4096 or working_bytes % (2 * table.traffic_bytes) != 0) return null;
+        if (working_bytes > piece_bytes and working_bytes % piece_bytes != 0) return null;
+        const unit_bytes = unitBytes(working_bytes);
+        const unit_count = std.math.cast(u31, std.math.divCeil(u64, total_bytes, unit_bytes) catch unreachable) orelse return null;
+        if (unit_count == 0) return null;
+        if (meter.working_bytes != working_bytes) meter.places = @splat(.{});
+        meter.traffic = traffic;
+        meter.working_bytes = @intCast(working_bytes);
+        meter.unit_count = unit_count;
+        meter.units.reset(meter.pool.thread_count);
+        meter.touch();
         const begin_ns = system.monotonicNs();
-        while (spawned + 1 < meter.thread_count) : (spawned += 1) {
-            threads[spawned] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, read, .{meter}) catch break;
-        }
-        read(meter);
-        for (threads[0..spawned]) |thread| thread.join();
-        return system.monotonicNs() - begin_ns;
+        meter.pool.run(job);
+        return .{ .bytes = unit_count * unit_bytes, .time_ns = system.monotonicNs() - begin_ns };
     }
 
-    fn read(meter: *Meter) void {
-        var sums: [unroll]Lines = @splat(@splat(0));
-        while (true) {
-            const begin = meter.claim.fetchAdd(piece_bytes, .monotonic);
-            if (begin >= meter.memory.len) break;
-            const piece: [*]const Lines = @ptrCast(@alignCast(meter.memory.ptr + @as(usize, @intCast(begin))));
-            var line: usize = 0;
-            while (line < piece_bytes / @sizeOf(Lines)) : (line += unroll) {
-                inline for (0..unroll) |index| sums[index] +%= piece[line + index];
-            }
+    /// Writes to pages that are used for the first time: on a virtual machine, getting a gigabyte can take seconds.
+    fn touch(meter: *Meter) void {
+        const wanted = @min(meter.working_bytes + 4096, meter.share_bytes);
+        for (0..meter.pool.thread_count) |thread| {
+            var at = meter.touched_bytes;
+            while (at < wanted) : (at += 4096) meter.memory[thread * meter.share_bytes + at] = @truncate(at >> 12);
         }
-        std.mem.doNotOptimizeAway(sums);
+        meter.touched_bytes = std.mem.alignForward(usize, @max(meter.touched_bytes, wanted), 4096);
+    }
+
+    /// A piece of a large working set, or as many turns of a small one.
+    fn unitBytes(working_bytes: u64) u64 {
+        return piece_bytes / @min(piece_bytes, working_bytes) * @min(piece_bytes, working_bytes);
+    }
+
+    fn nothing(_: *anyopaque, _: u32) void {}
+
+    fn job(context: *anyopaque, thread: u32) void {
+        const meter: *Meter = @ptrCast(@alignCast(context));
+        while (meter.units.claim(thread, meter.pool.thread_count, 1, meter.unit_count)) |_| {
+            meter.move(thread);
+            meter.pool.finish(&meter.units, 1);
+        }
+    }
+
+    fn move(meter: *Meter, thread: u32) void {
+        const place = &meter.places[thread].offset;
+        const bytes = @min(piece_bytes, meter.working_bytes);
+        const turns: u32 = @intCast(piece_bytes / bytes);
+        const own: [*]align(64) u8 = @alignCast(meter.memory.ptr + thread * meter.share_bytes);
+        if (meter.traffic == .copy) {
+            const source: [*]align(64) u8 = @alignCast(own + place.* / 2);
+            const target: [*]align(64) u8 = @alignCast(source + meter.working_bytes / 2 + copy_shift);
+            meter.kernels.traffic(.copy, turns, target, source, bytes / 2);
+        } else {
+            const from: [*]align(64) u8 = @alignCast(own + place.*);
+            meter.kernels.traffic(meter.traffic, turns, from, from, bytes);
+        }
+        place.* += bytes;
+        if (place.* == meter.working_bytes) place.* = 0;
     }
 };
 
-test "every piece is read, on one thread and on several" {
+test "every piece is moved, of working sets smaller and larger than a piece, on one thread and on several" {
     for ([_]u32{ 1, 3 }) |thread_count| {
-        const meter = try Meter.create(5 * piece_bytes - 1, thread_count);
+        const meter = try Meter.create(3 * piece_bytes - 1, 0, thread_count);
         defer meter.destroy();
-        try std.testing.expectEqual(5 * piece_bytes, meter.memory.len);
-        try std.testing.expect(meter.measure() > 0);
-        try std.testing.expect(meter.claim.raw >= 5 * piece_bytes);
-        try std.testing.expect(meter.measure() > 0);
+        for (std.enums.values(table.Traffic)) |traffic| {
+            for ([_]u64{ 8192, 24 << 10, piece_bytes, 3 * piece_bytes }) |working_bytes| {
+                const moved = meter.measure(traffic, working_bytes, 7 * piece_bytes).?;
+                try std.testing.expect(moved.time_ns > 0);
+                try std.testing.expect(moved.bytes >= 7 * piece_bytes and moved.bytes < 8 * piece_bytes);
+                try std.testing.expectEqual(meter.unit_count, meter.units.done.value.raw);
+            }
+        }
+    }
+}
+
+test "a copy of all that a thread has leaves its first half in its second one, and what others have alone" {
+    const meter = try Meter.create(2 * piece_bytes, 0, 1);
+    defer meter.destroy();
+    const half = piece_bytes;
+    for (meter.memory, 0..) |*byte, index| byte.* = @truncate(index *% 2654435761 >> 7);
+    _ = meter.measure(.copy, 2 * piece_bytes, 2 * piece_bytes);
+    try std.testing.expectEqualSlices(u8, meter.memory[0..half], meter.memory[half + copy_shift ..][0..half]);
+    const last = meter.memory[meter.memory.len - 1];
+    _ = meter.measure(.write, 2 * piece_bytes, 2 * piece_bytes);
+    try std.testing.expectEqual(last, meter.memory[meter.memory.len - 1]);
+    for (meter.memory[0 .. 2 * piece_bytes], 0..) |byte, index| try std.testing.expectEqual(@intFromBool(index % 4 == 0), byte);
+}
+
+test "what is out of bounds is not measured" {
+    const meter = try Meter.create(2 * piece_bytes, 0, 1);
+    defer meter.destroy();
+    for ([_][2]u64{ .{ 0, 1 }, .{ 100, 1 }, .{ 3 * piece_bytes, 1 }, .{ piece_bytes + 4096, 1 }, .{ 4096, 0 }, .{ 4096, 1 << 60 } }) |pair| {
+        try std.testing.expectEqual(null, meter.measure(.read, pair[0], pair[1]));
     }
 }

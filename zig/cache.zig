@@ -27,7 +27,7 @@ pub const LevelGeometry = extern struct {
     ways: u32,
     /// A power of two, 16 to 4,096, and no less than the line of the level before.
     line_bytes: u32,
-    /// Threads that share one: 0 to n - 1 the first, n to 2n - 1 the second. A multiple of the level's before.
+    /// Threads that share one: 0 to n - 1 the first, n to 2n - 1 the second.
     shared_by: u32,
 };
 
@@ -259,14 +259,12 @@ pub const Hierarchy = struct {
         if (geometry.level_count < 1 or geometry.level_count > levels_max) return false;
         if (geometry.thread_count < 1 or geometry.thread_count > threads_max or geometry.prefetcher > 1) return false;
         var line_bytes: u32 = 16;
-        var shared_by: u32 = 1;
         for (geometry.levels[0..geometry.level_count]) |level| {
             if (level.bytes > bytes_max or level.ways < 1 or level.ways > ways_max) return false;
             if (!std.math.isPowerOfTwo(level.line_bytes) or level.line_bytes < line_bytes or level.line_bytes > Streamer.page_bytes) return false;
             if (level.bytes == 0 or level.bytes % (@as(u64, level.ways) * level.line_bytes) != 0) return false;
-            if (level.shared_by == 0 or level.shared_by % shared_by != 0) return false;
+            if (level.shared_by == 0) return false;
             line_bytes = level.line_bytes;
-            shared_by = level.shared_by;
         }
         return true;
     }
@@ -672,7 +670,7 @@ test "the prefetcher changes nothing on random reads but by what it displaces" {
 
 test "what is no geometry is refused" {
     const good = alone(&small, true);
-    for (0..14) |index| {
+    for (0..13) |index| {
         var bad = good;
         switch (index) {
             0 => bad.level_count = 0,
@@ -687,11 +685,7 @@ test "what is no geometry is refused" {
             9 => bad.levels[0].line_bytes = 48,
             10 => bad.levels[1].line_bytes = 32,
             11 => bad.levels[2].line_bytes = 8192,
-            12 => bad.levels[1].shared_by = 0,
-            else => {
-                bad.levels[0].shared_by = 2;
-                bad.levels[1].shared_by = 3;
-            },
+            else => bad.levels[1].shared_by = 0,
         }
         try testing.expectError(error.Geometry, Hierarchy.create(bad));
     }
@@ -797,13 +791,11 @@ test "random accesses in random geometries count exactly what a list for each se
             .prefetcher = 0,
         };
         var line_bytes: u32 = @as(u32, 16) << random.uintLessThan(u5, 4);
-        var shared_by: u32 = 1;
         var sets: u64 = random.intRangeAtMost(u32, 1, 9);
         for (geometry.levels[0..geometry.level_count]) |*level| {
             if (random.uintLessThan(u32, 4) == 0) line_bytes *= 2;
-            shared_by *= random.intRangeAtMost(u32, 1, 3);
             const ways = random.intRangeAtMost(u32, 1, 12);
-            level.* = .{ .bytes = sets * ways * line_bytes, .ways = ways, .line_bytes = line_bytes, .shared_by = shared_by };
+            level.* = .{ .bytes = sets * ways * line_bytes, .ways = ways, .line_bytes = line_bytes, .shared_by = random.intRangeAtMost(u32, 1, 4) };
             sets *= random.intRangeAtMost(u32, 1, 4);
         }
         const hierarchy = try Hierarchy.create(geometry);

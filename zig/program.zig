@@ -361,9 +361,6 @@ pub const MeasuredKernel = enum(u32) {
     peak_int8 = 11,
     peak_int16 = 12,
     peak_bf16 = 13,
-    peak_cache = 14,
-    /// Reading `working_bytes` from end to end.
-    peak_memory = 15,
 };
 
 /// One kernel over operands that are made up; none looks at every field.

@@ -23,8 +23,6 @@ const working_bytes_max = 1 << 33;
 /// Units of a peak for each thread, and turns of a unit: tens of µs, so that a thread that comes late holds nobody up.
 const peak_units = 16;
 const peak_turns = 2000;
-/// A turn over the bytes of `Peak.read` takes as long as thousands of multiply-adds.
-const peak_read_turns = 4;
 /// As an engine's threads wait (src/engine/engine.ts).
 const spin_ns = 50_000;
 const buffers_max = 16;
@@ -44,7 +42,6 @@ const Work = union(enum) {
     /// One part a piece.
     convert: struct { source: []u8, values: []f32, target: []u8 },
     peak: table.Peak,
-    memory: []align(4096) u8,
 };
 
 pub const Stand = struct {
@@ -76,7 +73,7 @@ pub const Stand = struct {
         const stand = try allocator.create(Stand);
         errdefer allocator.destroy(stand);
         const heads = if (measurement.kv_head_count == 0) 0 else measurement.head_count / measurement.kv_head_count;
-        const scratch_bytes = @max(table.scratchBytes(measurement.columns, measurement.head_width, heads), table.peak_read_bytes);
+        const scratch_bytes = table.scratchBytes(measurement.columns, measurement.head_width, heads);
         stand.* = .{
             .measurement = measurement,
             .kernels = cpu.levels[level].kernels,
@@ -104,7 +101,7 @@ pub const Stand = struct {
     }
 
     fn valid(m: p.Measurement) bool {
-        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.peak_memory)) return false;
+        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.peak_bf16)) return false;
         if (m.format > @intFromEnum(table.Format.iq4_xs) or m.target_format > @intFromEnum(table.Format.iq4_xs)) return false;
         if (m.rows > rows_max or m.columns > columns_max or m.tokens > p.step_rows_max) return false;
         if (m.position > position_max or m.working_bytes > working_bytes_max) return false;
@@ -120,8 +117,7 @@ pub const Stand = struct {
             .norm, .glu, .quantize => m.columns >= 1 and m.columns % table.block_columns == 0 and m.tokens >= 1,
             .sample => m.columns >= 1 and m.tokens >= 1,
             .convert => m.tokens >= 1 and m.columns >= 1 and m.columns % blockOf(m.format) == 0 and m.columns % blockOf(m.target_format) == 0,
-            .peak_float, .peak_int8, .peak_int16, .peak_bf16, .peak_cache => true,
-            .peak_memory => m.working_bytes >= table.peak_read_bytes,
+            .peak_float, .peak_int8, .peak_int16, .peak_bf16 => true,
         };
     }
 
@@ -302,12 +298,6 @@ pub const Stand = struct {
             .peak_int8 => .{ .peak = .int8 },
             .peak_int16 => .{ .peak = .int16 },
             .peak_bf16 => .{ .peak = .bf16 },
-            .peak_cache => .{ .peak = .read },
-            .peak_memory => memory: {
-                const all = try stand.bytes(m.working_bytes);
-                fill(all, .{ .mask = 0xffff, .base = 0 });
-                break :memory .{ .memory = all };
-            },
         };
     }
 
@@ -454,8 +444,7 @@ pub const Stand = struct {
             .pack => |*args| stand.share(thread, &stand.units, formats.groupCount(args.rows), args, kernels.pack, .{}),
             .sample => stand.share(thread, &stand.units, m.tokens, stand, draw, .{}),
             .convert => stand.share(thread, &stand.units, m.tokens, stand, convert, .{}),
-            .peak => |kind| stand.share(thread, &stand.units, peak_units * stand.pool.thread_count, stand, peak, .{ kind, scratch }),
-            .memory => |all| stand.share(thread, &stand.units, @intCast(all.len / table.peak_read_bytes), stand, readMemory, .{}),
+            .peak => |kind| stand.share(thread, &stand.units, peak_units * stand.pool.thread_count, stand, peak, .{kind}),
         }
     }
 
@@ -507,17 +496,8 @@ pub const Stand = struct {
         }
     }
 
-    fn peak(stand: *Stand, begin: u32, end: u32, kind: table.Peak, scratch: [*]align(64) u8) void {
-        for (begin..end) |_| {
-            _ = stand.counted.fetchAdd(stand.kernels.peak(kind, if (kind == .read) peak_read_turns else peak_turns, scratch), .monotonic);
-        }
-    }
-
-    fn readMemory(stand: *Stand, begin: u32, end: u32) void {
-        for (begin..end) |unit| {
-            const piece: [*]align(64) const u8 = @alignCast(stand.work.memory.ptr + unit * table.peak_read_bytes);
-            _ = stand.counted.fetchAdd(stand.kernels.peak(.read, 1, piece), .monotonic);
-        }
+    fn peak(stand: *Stand, begin: u32, end: u32, kind: table.Peak) void {
+        for (begin..end) |_| _ = stand.counted.fetchAdd(stand.kernels.peak(kind, peak_turns), .monotonic);
     }
 
     fn threadBegin(context: *anyopaque, _: u32) void {
@@ -551,8 +531,7 @@ test "every kernel runs at every level that this CPU has, on one thread and on m
         if (!cpu.supported(level)) continue;
         for (std.enums.values(p.MeasuredKernel)) |kernel| {
             for ([_]u32{ 1, 3 }) |thread_count| {
-                var measurement = small(kernel, if (kernel == .convert) .f32 else .q4_k);
-                if (kernel == .peak_memory) measurement.working_bytes = 3 * table.peak_read_bytes;
+                const measurement = small(kernel, if (kernel == .convert) .f32 else .q4_k);
                 const stand = try Stand.create(measurement, @intCast(level), thread_count);
                 defer stand.destroy();
                 try std.testing.expect(stand.run(3) > 0);

@@ -11,6 +11,7 @@ const cpu = @import("cpu.zig");
 const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
+const pool = @import("pool.zig");
 const stand_ = @import("stand.zig");
 const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
@@ -229,15 +230,20 @@ export fn tinyai_engine_read_logits(engine: *Engine, first: u32, count: u32, out
     return @intFromBool(engine.readLogits(first, out[0..length], last != 0));
 }
 
-/// Sets memory aside whose reading is to be measured; null: the system refuses it, or the numbers are out of bounds.
-export fn tinyai_bandwidth_create(bytes: u64, thread_count: u32) ?*bandwidth.Meter {
-    if (bytes == 0 or bytes > 1 << 40 or thread_count == 0 or thread_count > bandwidth.threads_max) return null;
-    return bandwidth.Meter.create(bytes, thread_count) catch null;
+/// Sets memory aside, `bytes` for each thread, whose traffic is to be measured with a level's vectors; null: the system refuses it
+/// or the threads, or the numbers are out of bounds.
+export fn tinyai_bandwidth_create(bytes: u64, level: u32, thread_count: u32) ?*bandwidth.Meter {
+    if (bytes == 0 or bytes > 1 << 40 or thread_count == 0 or thread_count > pool.threads_max) return null;
+    if (level >= cpu.levels.len or !cpu.supported(level)) return null;
+    return bandwidth.Meter.create(bytes, level, thread_count) catch null;
 }
 
-/// Reads all of it once and returns how long that took, in ns. The caller waits meanwhile.
-export fn tinyai_bandwidth_measure(meter: *bandwidth.Meter) u64 {
-    return meter.measure();
+/// Moves `total_bytes` or a little more, each thread going over `working_bytes` of its own again and again: what was moved, and
+/// how long that took. The caller is one of the threads. 0: a number is out of bounds.
+export fn tinyai_bandwidth_measure(meter: *bandwidth.Meter, traffic: u32, working_bytes: u64, total_bytes: u64, out: *bandwidth.Meter.Moved) u32 {
+    if (traffic > @intFromEnum(table.Traffic.copy)) return 0;
+    out.* = meter.measure(@enumFromInt(traffic), working_bytes, total_bytes) orelse return 0;
+    return 1;
 }
 
 export fn tinyai_bandwidth_destroy(meter: *bandwidth.Meter) void {
@@ -336,7 +342,7 @@ test {
     _ = @import("events.zig");
     _ = @import("lookup.zig");
     _ = @import("memory.zig");
-    _ = @import("pool.zig");
+    _ = pool;
     _ = @import("prefix.zig");
     _ = @import("program.zig");
     _ = stand_;

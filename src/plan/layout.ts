@@ -293,8 +293,6 @@ export const measuredKernels = [
   "peak_int8",
   "peak_int16",
   "peak_bf16",
-  "peak_cache",
-  "peak_memory",
 ] as const;
 
 /** Values of `Op.kind`, in zig/program.zig's order. */

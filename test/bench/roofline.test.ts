@@ -1,8 +1,7 @@
-// The rows of `bun run bench:kernels`: what a run of each costs, and which roof it is held against.
+// The rows of `bun run bench:kernels`: what a run of each costs, and the stand that runs them.
 
 import { describe, expect, test } from "bun:test";
 import { kernelCases, memoryBytes } from "../../bench/kernel-cases.ts";
-import { judge } from "../../bench/roofline.ts";
 import { openLibrary } from "../../src/engine/library.ts";
 import { type Measurement, openStand } from "../../src/engine/stand.ts";
 import { dtypeBlocks } from "../../src/model/file.ts";
@@ -10,32 +9,6 @@ import { measuredKernels } from "../../src/plan/layout.ts";
 
 const library = await openLibrary();
 const levels = library.levels.flatMap(({ supported }, level) => (supported ? [level] : []));
-
-describe("the roof of a row", () => {
-  const roofs = { memory: 20, cache: 200, float: 100, int8: 400, int16: 200, bf16: 0 };
-  const cost = { bytes: 1e6, operations: 2e6, arithmetic: "int8", fromMemory: true } as const;
-
-  test("is memory where its bytes take longer than its operations", () => {
-    expect(judge(cost, roofs, 100_000)).toEqual({ binds: "memory", unit: "GB/s", achieved: 10, roof: 20, share: 0.5 });
-  });
-
-  test("is the instructions' where many tokens share what is read", () => {
-    const many = { ...cost, operations: 1e9 };
-    const time_ns = 1e7;
-    expect(judge(many, roofs, time_ns)).toMatchObject({ binds: "int8", unit: "GOP/s", achieved: 100, share: 0.25 });
-    expect(judge({ ...many, arithmetic: "float" }, roofs, time_ns)).toMatchObject({ unit: "GFLOP/s", share: 1 });
-    const wide = { ...many, arithmetic: "int16" } as const;
-    expect(judge(wide, roofs, time_ns)).toMatchObject({ binds: "int16", share: 0.5 });
-    expect(judge(wide, { ...roofs, int16: 0 }, time_ns)).toMatchObject({ binds: "float", share: 1 });
-  });
-
-  test("is the cache's where the operands stay there", () => {
-    expect(judge({ ...cost, operations: 0, fromMemory: false }, roofs, 10_000)).toMatchObject({
-      binds: "cache",
-      share: 0.5,
-    });
-  });
-});
 
 describe("the rows", () => {
   const cases = kernelCases();
@@ -96,11 +69,6 @@ describe("a stand", () => {
     stand.run(2);
     expect(stand.counted).toBe(counted);
     stand.close();
-    const bytes = 3 << 20;
-    const memory = openStand(library, { kernel: "peak_memory", workingBytes: bytes }, { level: 0, threadCount: 3 });
-    memory.run(2);
-    expect(memory.counted).toBe(bytes);
-    memory.close();
   });
 
   test("says what was refused", () => {

@@ -1,29 +1,51 @@
-// The meter of the memory's read bandwidth, which `bun run bench` prints beside the model's speed.
+// The meter of bandwidths, which roofs are measured with and benchmarks print beside a model's speed; and what is said of
+// measurements.
 
 import { describe, expect, test } from "bun:test";
 import { quantile, spread, summarise } from "../../bench/statistics.ts";
+import { measurableBytes, openBandwidth } from "../../src/engine/bandwidth.ts";
 import { openLibrary } from "../../src/engine/library.ts";
+import { EngineError } from "../../src/errors.ts";
 
-const { symbols } = await openLibrary();
+const library = await openLibrary();
+const levels = library.levels.flatMap(({ supported }, level) => (supported ? [level] : []));
 
 describe("the bandwidth meter", () => {
-  test("reads all of its memory every time, on one thread and on more than there are CPUs", () => {
-    for (const threads of [1, 2, 64]) {
-      const meter = symbols.tinyai_bandwidth_create(8 << 20, threads);
-      if (!meter) throw new Error("no meter");
-      for (let round = 0; round < 3; round++) {
-        // 8 MiB in less than 1 µs would be 8,000 GB/s: nothing was read.
-        expect(Number(symbols.tinyai_bandwidth_measure(meter))).toBeGreaterThan(1000);
+  test("moves all of its memory every time, at every level, on one thread and on more than there are CPUs", () => {
+    for (const level of levels) {
+      for (const threadCount of [1, 2, 64]) {
+        const meter = openBandwidth(library, { level, threadCount, bytesMax: 2 << 20 });
+        for (const traffic of ["read", "write", "copy"] as const) {
+          for (const bytes of [1024, 10_000, 2 << 20]) {
+            const speed = meter.measure(traffic, bytes, 8 << 20);
+            // 100,000 GB/s would be 8 MiB in less than 100 ns: nothing was moved.
+            expect(speed).toBeGreaterThan(0);
+            expect(speed).toBeLessThan(100_000);
+          }
+        }
+        meter.close();
       }
-      symbols.tinyai_bandwidth_destroy(meter);
     }
   });
 
-  test("is refused for no memory, no thread, too many threads, and more memory than there is", () => {
-    expect(symbols.tinyai_bandwidth_create(0, 1)).toBe(null);
-    expect(symbols.tinyai_bandwidth_create(1 << 20, 0)).toBe(null);
-    expect(symbols.tinyai_bandwidth_create(1 << 20, 65)).toBe(null);
-    expect(symbols.tinyai_bandwidth_create(2 ** 50, 1)).toBe(null);
+  test("measures working sets of whole pieces", () => {
+    expect([1, 1024, 2047, 3 << 19, 5 << 20].map(measurableBytes)).toEqual([1024, 1024, 1024, 1 << 20, 5 << 20]);
+  });
+
+  test("is refused for no memory, no thread, too many threads, no level, and more memory than there is", () => {
+    const open =
+      (bytesMax: number, threadCount: number, level = 0) =>
+      () =>
+        openBandwidth(library, { level, threadCount, bytesMax });
+    expect(open(0, 1)).toThrow(EngineError);
+    expect(open(1 << 20, 0)).toThrow(EngineError);
+    expect(open(1 << 20, 65)).toThrow(EngineError);
+    expect(open(1 << 20, 1, library.levels.length)).toThrow(EngineError);
+    expect(open(2 ** 50, 1)).toThrow("bandwidth cannot be measured: the system refused threads or memory");
+    const meter = openBandwidth(library, { level: 0, threadCount: 1, bytesMax: 1 << 20 });
+    expect(() => meter.measure("read", 2 << 20, 1 << 20)).toThrow("out of bounds");
+    expect(() => meter.measure("read", 1 << 20, 0)).toThrow("out of bounds");
+    meter.close();
   });
 });
 

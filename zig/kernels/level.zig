@@ -38,6 +38,7 @@ const kernels: table.Table = .{
     .screen_pick = screen.pick,
     .convert = convert.convert,
     .peak = peak.peak,
+    .traffic = peak.traffic,
     .thread_begin = vec.threadBegin,
     .thread_end = vec.threadEnd,
 };

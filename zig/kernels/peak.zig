@@ -1,5 +1,5 @@
-//! What a level's instructions do at most, from registers and with nothing to wait for: the roofs that benchmarks print beside
-//! a kernel's figure. It computes nothing of use.
+//! What a level's instructions do at most: arithmetic from registers and with nothing to wait for, and bytes moved. The roofs
+//! under which kernels are seen. It computes nothing of use.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -7,12 +7,11 @@ const table = @import("table.zig");
 const vec = @import("vec.zig");
 
 /// `table.Peak`.
-pub fn peak(kind: table.Peak, turns: u32, memory: [*]align(64) const u8) callconv(.c) u64 {
+pub fn peak(kind: table.Peak, turns: u32) callconv(.c) u64 {
     return switch (kind) {
         .float => float(turns),
         .int8 => if (vec.has_tiles) vec.tilePeak(false, turns) else int8(turns),
         .bf16 => if (vec.has_tiles) vec.tilePeak(true, turns) else if (vec.has_bf16) bf16(turns) else 0,
-        .read => read(turns, memory),
         .int16 => if (vec.has_words) int16(turns) else 0,
     };
 }
@@ -96,43 +95,71 @@ fn int16(turns: u32) u64 {
 
 const word_sums = 16;
 
-/// Eight cache lines a step, each summed by itself, so that loads do not wait for additions.
-fn read(turns: u32, memory: [*]align(64) const u8) u64 {
-    const Words = @Vector(@max(4, vec.lanes), u32);
-    const unroll = 8;
-    var sums: [unroll]Words = @splat(@splat(0));
-    for (0..turns) |_| {
-        var at: usize = 0;
-        while (at < table.peak_read_bytes) : (at += unroll * @sizeOf(Words)) {
-            inline for (&sums, 0..) |*sum, index| sum.* +%= vec.load(Words, memory + at + index * @sizeOf(Words));
-        }
-        // The next turn reads again.
-        std.mem.doNotOptimizeAway(memory);
+const Words = @Vector(@max(4, vec.lanes), u32);
+const unroll = 8;
+
+/// `table.Traffic`. Eight vectors a step, so that none waits for another.
+pub fn traffic(kind: table.Traffic, turns: u32, target: [*]align(64) u8, source: [*]align(64) const u8, bytes: u64) callconv(.c) void {
+    assert(bytes % table.traffic_bytes == 0);
+    switch (kind) {
+        inline else => |known| for (0..turns) |turn| move(known, target, source, @intCast(bytes), @intCast(turn + 1)),
     }
-    std.mem.doNotOptimizeAway(sums);
-    return @as(u64, turns) * table.peak_read_bytes;
+}
+
+inline fn move(comptime kind: table.Traffic, target: [*]align(64) u8, source: [*]align(64) const u8, bytes: usize, turn: u32) void {
+    var values: [unroll]Words = @splat(@splat(turn));
+    var at: usize = 0;
+    while (at < bytes) : (at += unroll * @sizeOf(Words)) {
+        inline for (&values, 0..) |*value, index| {
+            const offset = at + index * @sizeOf(Words);
+            switch (kind) {
+                .read => value.* +%= vec.load(Words, source + offset),
+                .copy => value.* = vec.load(Words, source + offset),
+                .write => {},
+            }
+            if (kind != .read) vec.store(target + offset, value.*);
+        }
+        // Nobody may make one call of the C library out of these stores, which would not go through the caches.
+        if (kind != .read) std.mem.doNotOptimizeAway(target);
+    }
+    std.mem.doNotOptimizeAway(values);
+    // The next turn reads again.
+    std.mem.doNotOptimizeAway(source);
 }
 
 comptime {
-    assert(table.peak_read_bytes % (8 * 64) == 0);
+    assert(table.traffic_bytes % (unroll * @sizeOf(Words)) == 0);
 }
 
 test "a peak counts its operations, which grow with its turns, and is 0 where the level has no such instructions" {
-    const memory = try std.testing.allocator.alignedAlloc(u8, .@"64", table.peak_read_bytes);
-    defer std.testing.allocator.free(memory);
-    @memset(memory, 1);
     // Tiles are emulated in tests, whole ones of two kinds are not.
     if (vec.has_tiles and !@import("amx_emulator.zig").hardware()) return error.SkipZigTest;
     vec.threadBegin();
     defer vec.threadEnd();
     for (std.enums.values(table.Peak)) |kind| {
-        const once = peak(kind, 1, memory.ptr);
+        const once = peak(kind, 1);
         const there = switch (kind) {
             .bf16 => vec.has_bf16,
             .int16 => vec.has_words,
-            .float, .int8, .read => true,
+            .float, .int8 => true,
         };
         try std.testing.expectEqual(there, once > 0);
-        try std.testing.expectEqual(7 * once, peak(kind, 7, memory.ptr));
+        try std.testing.expectEqual(7 * once, peak(kind, 7));
     }
+}
+
+test "traffic copies the source to the target, writes all of the target, and reads without writing" {
+    const bytes = 3 * table.traffic_bytes;
+    var source: [bytes]u8 align(64) = undefined;
+    for (&source, 0..) |*byte, index| byte.* = @truncate(index *% 37);
+    const kept = source;
+    var target: [bytes + 1]u8 align(64) = @splat(0xaa);
+    traffic(.read, 3, &target, &source, bytes);
+    for (target) |byte| try std.testing.expectEqual(0xaa, byte);
+    traffic(.copy, 2, &target, &source, bytes);
+    try std.testing.expectEqualSlices(u8, &kept, target[0..bytes]);
+    traffic(.write, 1, &target, &source, bytes);
+    for (target[0..bytes], 0..) |byte, index| try std.testing.expectEqual(@intFromBool(index % 4 == 0), byte);
+    try std.testing.expectEqual(0xaa, target[bytes]);
+    try std.testing.expectEqualSlices(u8, &kept, &source);
 }

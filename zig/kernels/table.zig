@@ -488,13 +488,14 @@ pub const Peak = enum(u32) {
     int8 = 1,
     /// The same of bfloat16, where the level has instructions for it.
     bf16 = 2,
-    /// Bytes read, `peak_read_bytes` a turn.
-    read = 3,
     /// Products of int16 with their sums, where products of float16 and bfloat16 weights are of those.
-    int16 = 4,
+    int16 = 3,
 };
-/// Beyond every first-level cache, within every second-level one.
-pub const peak_read_bytes = 128 * 1024;
+
+/// Bytes moved with the level's vectors, by ordinary loads and stores.
+pub const Traffic = enum(u32) { read = 0, write = 1, copy = 2 };
+/// What they are a multiple of.
+pub const traffic_bytes = 8 * 64;
 
 /// One instruction-set level. `scratch` is this thread's own memory of `scratchBytes` bytes, 64-byte aligned.
 pub const Table = extern struct {
@@ -517,9 +518,10 @@ pub const Table = extern struct {
     screen: *const fn (*const Screen, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     screen_pick: *const fn (*const ScreenPick) callconv(.c) void,
     convert: *const fn (*const Convert) callconv(.c) Converted,
-    /// Does as much as it can for `turns` of a loop; how many operations (or bytes) that was. 0: the level has no such.
-    /// `memory` is what is read.
-    peak: *const fn (Peak, turns: u32, memory: [*]align(64) const u8) callconv(.c) u64,
+    /// Does as much as it can for `turns` of a loop; how many operations that was. 0: the level has no such.
+    peak: *const fn (Peak, turns: u32) callconv(.c) u64,
+    /// Reads the source, writes the target, or copies the one into the other, `turns` times; `bytes` of each.
+    traffic: *const fn (Traffic, turns: u32, target: [*]align(64) u8, source: [*]align(64) const u8, bytes: u64) callconv(.c) void,
     /// Called once on every worker thread before its first kernel (AMX tile configuration is per thread) and after its last.
     thread_begin: *const fn () callconv(.c) void,
     thread_end: *const fn () callconv(.c) void,
