@@ -389,7 +389,10 @@ function cacheStatistics(memory: MemoryOperations, steps: number): CacheStatisti
       { name: "L3", bytes: 32 * 1024 * 1024, ways: 16, lineBytes: LINE_BYTES, sharedBy: 2 },
     ],
     levels,
-    byOp: memory.byOp.map((row) => ({ index: row.index, levels: levelsOf(row.loads + row.stores) })),
+    byOp: memory.byOp.map((row) => {
+      const ofOp = levelsOf(row.loads + row.stores);
+      return { index: row.index, levels: ofOp, memoryBytes: (ofOp[2]?.misses ?? 0) * LINE_BYTES };
+    }),
     memoryBytes: (levels[2]?.misses ?? 0) * LINE_BYTES,
     prefetcher: true,
     simulatedSteps: 2,
