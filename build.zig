@@ -161,36 +161,45 @@ fn resolve(b: *std.Build, system: System, level: ?Level) std.Build.ResolvedTarge
     });
 }
 
-fn levelModule(b: *std.Build, system: System, level: Level, optimize: std.builtin.OptimizeMode) *std.Build.Module {
+fn levelModule(b: *std.Build, system: System, level: Level, trace: bool, optimize: std.builtin.OptimizeMode) *std.Build.Module {
     const options = b.addOptions();
     options.addOption([]const u8, "name", level.name);
+    options.addOption(bool, "trace", trace);
     const module = b.createModule(.{
         .root_source_file = b.path("zig/kernels/level.zig"),
         .target = resolve(b, system, level),
         .optimize = optimize,
         .link_libc = !system.freestanding,
         .pic = true,
-        .strip = if (optimize == .ReleaseFast) true else null,
+        .strip = if (stripped(optimize)) true else null,
         // The library has no unwinder of its own and a kernel calls nothing that could throw.
-        .unwind_tables = if (optimize == .ReleaseFast) .none else null,
+        .unwind_tables = if (stripped(optimize)) .none else null,
     });
     module.addOptions("level_options", options);
     return module;
 }
 
+fn stripped(optimize: std.builtin.OptimizeMode) bool {
+    return optimize == .ReleaseFast or optimize == .ReleaseSmall;
+}
+
 var objects: std.StringHashMapUnmanaged(*std.Build.Step.Compile) = .empty;
 
-/// The level's object, one step however many link it: the library, the tests of the data plane, `zig build levels`.
-fn levelObject(b: *std.Build, system: System, level: Level, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
-    const key = b.fmt("{s} {t} {t} {t}", .{ level.name, system.arch, system.os, optimize });
+/// The level's object, one step however many link it: the library, the tests of the data plane, `zig build levels`. With `trace`,
+/// the one whose kernels report their accesses.
+fn levelObject(b: *std.Build, system: System, level: Level, trace: bool, optimize: std.builtin.OptimizeMode) *std.Build.Step.Compile {
+    const key = b.fmt("{s} {} {t} {t} {t}", .{ level.name, trace, system.arch, system.os, optimize });
     const entry = objects.getOrPut(b.allocator, key) catch @panic("out of memory");
     if (!entry.found_existing) entry.value_ptr.* = b.addObject(.{
-        .name = b.fmt("kernels_{s}", .{level.name}),
-        .root_module = levelModule(b, system, level, optimize),
+        .name = b.fmt("kernels_{s}{s}", .{ level.name, if (trace) "_traced" else "" }),
+        .root_module = levelModule(b, system, level, trace, optimize),
         .use_llvm = true,
     });
     return entry.value_ptr.*;
 }
+
+/// Kernels that report every access are slow whatever the compiler does, and small code is made fast.
+const trace_optimize: std.builtin.OptimizeMode = .ReleaseSmall;
 
 /// The root module of the library, with the names of the levels that are linked in. `kernel_optimize` is of the levels.
 fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode, kernel_optimize: std.builtin.OptimizeMode, wanted: ?[]const u8) *std.Build.Module {
@@ -206,7 +215,8 @@ fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode,
     for (levels) |level| {
         if (level.arch != system.arch or !isWanted(level, wanted)) continue;
         names.append(b.allocator, level.name) catch @panic("out of memory");
-        module.addObject(levelObject(b, system, level, kernel_optimize));
+        module.addObject(levelObject(b, system, level, false, kernel_optimize));
+        module.addObject(levelObject(b, system, level, true, trace_optimize));
     }
     if (names.items.len == 0) std.process.fatal("-Dlevels names no level of {t}", .{system.arch});
     const options = b.addOptions();
@@ -229,7 +239,7 @@ fn addLevelsStep(b: *std.Build, wanted: ?[]const u8, optimize: std.builtin.Optim
     const step = b.step("levels", "Install the levels' objects, with symbols, into zig-out/levels");
     for (levels) |level| {
         if (!isWanted(level, wanted)) continue;
-        const object = levelObject(b, .{ .name = "", .arch = level.arch, .os = .linux }, level, optimize);
+        const object = levelObject(b, .{ .name = "", .arch = level.arch, .os = .linux }, level, false, optimize);
         step.dependOn(&b.addInstallFile(object.getEmittedBin(), b.fmt("levels/{s}.o", .{level.name})).step);
     }
 }
@@ -269,7 +279,7 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
             .arch = level.arch,
             .os = if (emulator == null) host.os else .linux,
             .freestanding = emulator != null,
-        }, level, .ReleaseSafe);
+        }, level, false, .ReleaseSafe);
         module.strip = !traces;
         const binary = b.addTest(.{
             .name = b.fmt("kernels_{s}", .{level.name}),

@@ -40,6 +40,8 @@ const Level = struct {
     name: [:0]const u8,
     needs: []const Feature,
     kernels: *const table.Table,
+    /// The same, reporting every access to memory (trace.zig).
+    traced: *const table.Table,
 };
 
 const v2 = [_]Feature{.sse42};
@@ -72,6 +74,7 @@ pub const levels: [options.levels.len]Level = list: {
             .name = name[0..name.len] ++ "",
             .needs = needsOf(name),
             .kernels = @extern(*const table.Table, .{ .name = "tinyai_kernels_" ++ name, .visibility = .hidden }),
+            .traced = @extern(*const table.Table, .{ .name = "tinyai_kernels_" ++ name ++ "_traced", .visibility = .hidden }),
         };
     }
     break :list list;

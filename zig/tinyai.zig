@@ -16,6 +16,7 @@ const stand_ = @import("stand.zig");
 const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
+const trace = @import("trace.zig");
 const Engine = engine_.Engine;
 
 export fn tinyai_layout_hash() u64 {
@@ -331,6 +332,11 @@ export fn tinyai_converter_destroy(running: *converter.Converter) void {
     running.destroy();
 }
 
+comptime {
+    // Defines what traced kernels call.
+    _ = trace;
+}
+
 test {
     _ = allocations;
     _ = bandwidth;
@@ -345,6 +351,7 @@ test {
     _ = pool;
     _ = @import("prefix.zig");
     _ = @import("program.zig");
+    _ = trace;
     _ = stand_;
     _ = engine_;
 }

@@ -105,7 +105,7 @@ const State = struct {
 };
 
 inline fn rangeOf(args: *const table.Attention, row: u32) Block.Range {
-    const last = args.rows[row].position;
+    const last = vec.read(&args.rows[row].position);
     const first = if (args.window == 0 or last < args.window) 0 else last - args.window + 1;
     return .{ .first = first, .last = last };
 }
@@ -172,7 +172,7 @@ pub fn attention(args: *const table.Attention, begin: u32, end: u32, scratch: [*
         const block_end = @min(row + table.attention_row_block, args.row_count);
         while (row < block_end) {
             var count: u32 = 1;
-            while (row + count < block_end and args.rows[row + count].sequence == args.rows[row].sequence) count += 1;
+            while (row + count < block_end and vec.read(&args.rows[row + count].sequence) == vec.read(&args.rows[row].sequence)) count += 1;
             wholeUnit(args, row, count, kv_head, heads, scratch);
             row += count;
         }
@@ -186,7 +186,7 @@ fn makeBlock(args: *const table.Attention, row: u32, row_count: u32, kv_head: u3
         const source = args.q + (row + r) * args.q_stride + kv_head * heads * width;
         for (0..heads) |head| {
             const target = layout.queries + r * heads + head;
-            for (0..width) |dimension| target[dimension * query_count] = source[head * width + dimension];
+            for (0..width) |dimension| vec.write(&target[dimension * query_count], vec.read(&source[head * width + dimension]));
         }
     }
     return .{
@@ -225,8 +225,8 @@ fn wholeUnit(args: *const table.Attention, row: u32, row_count: u32, kv_head: u3
                     &layout.total.maximum[query],
                     &layout.total.sum[query],
                     layout.chunk.values + query * width,
-                    layout.chunk.maximum[query],
-                    layout.chunk.sum[query],
+                    vec.read(&layout.chunk.maximum[query]),
+                    vec.read(&layout.chunk.sum[query]),
                     width,
                 );
             }
@@ -248,9 +248,9 @@ fn partialUnit(args: *const table.Attention, row: u32, kv_head: u32, heads: u32,
     reduceChunk(&block, chunk);
     for (0..heads) |head| {
         const partial = partialOf(args, row, kv_head * heads + head, chunk);
-        @memcpy(partial[0..width], layout.chunk.values + head * width);
-        partial[width] = layout.chunk.maximum[head];
-        partial[width + 1] = layout.chunk.sum[head];
+        vec.copy(f32, partial[0..width], layout.chunk.values + head * width);
+        vec.write(&partial[width], vec.read(&layout.chunk.maximum[head]));
+        vec.write(&partial[width + 1], vec.read(&layout.chunk.sum[head]));
     }
 }
 
@@ -277,7 +277,7 @@ pub fn attentionMerge(args: *const table.Attention, begin: u32, end: u32, scratc
                     const partial = partialOf(args, row, kv_head * heads + head, chunk);
                     const values = total.values + head * width;
                     const first = chunk == first_chunk;
-                    merge(first, values, &total.maximum[head], &total.sum[head], partial, partial[width], partial[width + 1], width);
+                    merge(first, values, &total.maximum[head], &total.sum[head], partial, vec.read(&partial[width]), vec.read(&partial[width + 1]), width);
                 }
             }
             finish(args, row, kv_head * heads, heads, total.values, total.sum);
@@ -293,17 +293,18 @@ inline fn exp(x: f32) f32 {
 /// Adds a chunk's (values, maximum, sum) to the total; the first chunk is copied. Both splits use this function.
 inline fn merge(first: bool, values: [*]f32, maximum: *f32, sum: *f32, chunk_values: [*]const f32, chunk_maximum: f32, chunk_sum: f32, width: usize) void {
     if (first) {
-        @memcpy(values[0..width], chunk_values);
-        maximum.* = chunk_maximum;
-        sum.* = chunk_sum;
+        vec.copy(f32, values[0..width], chunk_values);
+        vec.write(maximum, chunk_maximum);
+        vec.write(sum, chunk_sum);
         return;
     }
-    const larger = @max(maximum.*, chunk_maximum);
+    const old_maximum = vec.read(maximum);
+    const larger = @max(old_maximum, chunk_maximum);
     const base = finiteBase(larger);
-    const old = exp(maximum.* - base);
+    const old = exp(old_maximum - base);
     const new = exp(chunk_maximum - base);
-    maximum.* = larger;
-    sum.* = vec.mulAdd(sum.*, old, chunk_sum * new);
+    vec.write(maximum, larger);
+    vec.write(sum, vec.mulAdd(vec.read(sum), old, chunk_sum * new));
     const olds: F = @splat(old);
     const news: F = @splat(new);
     var column: usize = 0;
@@ -325,7 +326,7 @@ inline fn finish(args: *const table.Attention, row: usize, head: usize, heads: u
     const count = heads * width;
     const out = if (args.out) |out| out + row * args.out_stride + first else values;
     for (0..heads) |index| {
-        const factor: F = @splat(1 / sums[index]);
+        const factor: F = @splat(1 / vec.read(&sums[index]));
         var column = index * width;
         while (column < (index + 1) * width) : (column += lanes) {
             vec.store(out + column, vec.load(F, values + column) * factor);
@@ -345,12 +346,12 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
     const query_count: usize = block.row_count * block.heads;
     var value: usize = 0;
     while (value < query_count * width) : (value += lanes) vec.store(block.chunk.values + value, @as(F, @splat(0)));
-    @memset(block.chunk.maximum[0..query_count], negative_infinity);
-    @memset(block.chunk.sum[0..query_count], 0);
+    vec.fill(f32, block.chunk.maximum[0..query_count], negative_infinity);
+    vec.fill(f32, block.chunk.sum[0..query_count], 0);
 
     const first_page = @max(chunk * chunk_pages, block.range(0).first / positions);
     const last_page = @min(chunk * chunk_pages + chunk_pages - 1, block.range(block.row_count - 1).last / positions);
-    const sequence = args.rows[block.row].sequence;
+    const sequence = vec.read(&args.rows[block.row].sequence);
     const key_bytes = table.kvHeadBytes(args.kv.key_format, width);
     const value_bytes = table.kvHeadBytes(args.kv.value_format, width);
     const key_place = args.kv.key_offset + block.kv_head * key_bytes;
@@ -381,17 +382,16 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
             const slots = slotsOf(block.range(@intCast(r)), page_first);
             for (r * block.heads..(r + 1) * block.heads) |query| {
                 // Most pages are seen whole and have no cap.
-                block.largest[query] = if (slots.begin == 0 and slots.end == positions and args.soft_cap <= 0)
-                    scaleScores(true, args, block.weights + query * positions, slots)
-                else
-                    scaleScores(false, args, block.weights + query * positions, slots);
+                const whole = slots.begin == 0 and slots.end == positions and args.soft_cap <= 0;
+                const weights = block.weights + query * positions;
+                vec.write(&block.largest[query], if (whole) scaleScores(true, args, weights, slots) else scaleScores(false, args, weights, slots));
             }
             common.begin = @max(common.begin, slots.begin);
             common.end = @min(common.end, slots.end);
         }
         // In a pass of its own, and without branches that depend on the scores, so that the processor works on several queries at
         // once (7 heads of width 64 a KV head, from the cache: 81 µs instead of 105, on one core of a Zen 5).
-        for (row * block.heads..row_end * block.heads) |query| softmaxPage(block, query, block.largest[query]);
+        for (row * block.heads..row_end * block.heads) |query| softmaxPage(block, query, vec.read(&block.largest[query]));
         // Past the last page, these are asked for once more and are there.
         const next_page = @min(page_index + 1, block.range(block.row_count - 1).last / positions);
         ahead = .of(rope.pageOf(&args.kv, sequence, next_page) + key_place, args.kv.key_format, width);
@@ -559,7 +559,7 @@ fn scoreTile(comptime stored: Stored, comptime n: comptime_int, block: *const Bl
                 if (stored == .q8_0) k[v] *= scales[v];
             }
             inline for (0..n) |i| {
-                const broadcast: F = @splat(q[i]);
+                const broadcast: F = @splat(vec.read(&q[i]));
                 inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, k[v], sums[i][v]);
             }
             key += keys.stride * stored.size();
@@ -627,7 +627,7 @@ const Ahead = struct {
 /// maximum, sum and values to the new maximum.
 inline fn softmaxPage(block: *const Block, query: usize, largest: f32) void {
     const weights = block.weights + query * positions;
-    const old_maximum = block.chunk.maximum[query];
+    const old_maximum = vec.read(&block.chunk.maximum[query]);
     const maximum = if (largest > old_maximum) largest else old_maximum;
     const base = finiteBase(maximum);
     const bases: F = @splat(base);
@@ -638,8 +638,8 @@ inline fn softmaxPage(block: *const Block, query: usize, largest: f32) void {
         sum += weight;
     }
     const corrections = activation.expNonPositive(@as(F, @splat(old_maximum - base)));
-    block.chunk.maximum[query] = maximum;
-    block.chunk.sum[query] = vec.mulAdd(block.chunk.sum[query], corrections[0], vec.sum(sum));
+    vec.write(&block.chunk.maximum[query], maximum);
+    vec.write(&block.chunk.sum[query], vec.mulAdd(vec.read(&block.chunk.sum[query]), corrections[0], vec.sum(sum)));
     const values = block.chunk.values + query * block.width;
     var column: usize = 0;
     while (column < block.width) : (column += lanes) {
@@ -758,7 +758,7 @@ fn valueTile(comptime stored: Stored, comptime n: comptime_int, comptime vectors
             }
         }
         inline for (0..n) |i| {
-            const broadcast: F = @splat(weight[i * positions]);
+            const broadcast: F = @splat(vec.read(&weight[i * positions]));
             inline for (0..vectors) |v| sums[i][v] = vec.mulAdd(broadcast, x[v], sums[i][v]);
         }
         weight += 1;

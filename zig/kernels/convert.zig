@@ -33,19 +33,19 @@ pub fn convert(args: *const table.Convert) callconv(.c) table.Converted {
 fn magnitude(values: []const f32) f32 {
     var bits: u32 = 0;
     // Bits of magnitudes are ordered as the magnitudes are, infinity and NaN above all others.
-    for (values) |value| bits = @max(bits, @as(u32, @bitCast(value)) & 0x7fff_ffff);
+    for (values) |*value| bits = @max(bits, @as(u32, @bitCast(vec.read(value))) & 0x7fff_ffff);
     return @bitCast(bits);
 }
 
 /// Reads as many values as `out` holds, a multiple of the format's block.
 fn decode(comptime format: Format, source: [*]const u8, out: []f32) void {
     switch (format) {
-        .f32 => @memcpy(@as([*]u8, @ptrCast(out.ptr))[0 .. out.len * 4], source[0 .. out.len * 4]),
+        .f32 => vec.copy(u8, std.mem.sliceAsBytes(out), source),
         .f16 => for (out, 0..) |*value, index| {
-            value.* = vec.loadF16(1, source + index * 2)[0];
+            vec.write(value, vec.loadF16(1, source + index * 2)[0]);
         },
         .bf16 => for (out, 0..) |*value, index| {
-            value.* = vec.loadBf16(1, source + index * 2)[0];
+            vec.write(value, vec.loadBf16(1, source + index * 2)[0]);
         },
         else => {
             const d = comptime layout.descriptor(format);
@@ -81,7 +81,7 @@ fn decodeBlock(comptime format: Format, block: [*]const u8, out: *[layout.descri
         for (codes[index * d.sub_columns ..][0..d.sub_columns], out[index * d.sub_columns ..][0..d.sub_columns]) |code, *value| {
             const quant = @as(i32, if (d.lookup) |entries| entries[code] else code) - d.offset;
             const scaled = step * @as(f32, @floatFromInt(quant));
-            value.* = if (d.minimum == .none) scaled else scaled + base;
+            vec.write(value, if (d.minimum == .none) scaled else scaled + base);
         }
     }
 }

@@ -26,11 +26,11 @@ const half_max: f32 = 65504;
 /// `count` values, a multiple of the format's block, of magnitude at most `half_max` unless the format is F32 or BF16.
 pub fn encode(comptime format: Format, values: [*]const f32, count: usize, out: [*]u8) void {
     switch (format) {
-        .f32 => @memcpy(out[0 .. count * 4], @as([*]const u8, @ptrCast(values))[0 .. count * 4]),
+        .f32 => vec.copy(u8, out[0 .. count * 4], @ptrCast(values)),
         .f16 => for (0..count) |index| {
-            vec.store(out + index * 2, @as(u16, @bitCast(vec.toF16(@as(@Vector(1, f32), .{values[index]}))[0])));
+            vec.store(out + index * 2, @as(u16, @bitCast(vec.toF16(@as(@Vector(1, f32), .{vec.read(&values[index])}))[0])));
         },
-        .bf16 => for (0..count) |index| vec.store(out + index * 2, toBf16(values[index])),
+        .bf16 => for (0..count) |index| vec.store(out + index * 2, toBf16(vec.read(&values[index]))),
         else => {
             const d = comptime layout.descriptor(format);
             assert(count % d.super_columns == 0);
@@ -176,8 +176,8 @@ const emphasis = 0.5;
 inline fn runsOf(comptime width: usize, comptime format: Format, values: *const [layout.descriptor(format).super_columns]f32) [values.len / width]Run(width) {
     const parts: *const [values.len / width][width]f32 = @ptrCast(values);
     var runs: [values.len / width]Run(width) = undefined;
-    for (&runs, parts) |*run, part| {
-        run.x = part;
+    for (&runs, parts) |*run, *part| {
+        run.x = vec.read(part);
         const mean = squares(run.x) / width;
         run.weight = if (mean > 0) splat(width, 1) + run.x * run.x * splat(width, emphasis / mean) else @splat(1);
     }
@@ -601,7 +601,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
         .q8_0 => {
             // The widest scale: with so fine steps, none other gains anything that could be measured.
             const codes: Codes = .{ .range = .{ .low = -127, .high = 127 } };
-            const run: Run(32) = .{ .x = values.*, .weight = @splat(1) };
+            const run: Run(32) = .{ .x = vec.read(values), .weight = @splat(1) };
             const block = roundedAt(32, run, codes, toHalf(vec.max(@abs(run.x)) / 127), 0);
             storeHalf(out, block.scale);
             vec.store(out + 2, @as(@Vector(32, i8), @intFromFloat(block.q)));
@@ -613,7 +613,7 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
         },
         .q2_k => {
             const block = Lined(16, 3, 15, &trials(3, 1, 14, 0.80, 1.35)).fit(&runsOf(16, format, values));
-            for (0..16) |run| out[run] = byteOf(block.subs[run]) | byteOf(block.sub_minimums[run]) << 4;
+            for (0..16) |run| vec.write(&out[run], byteOf(block.subs[run]) | byteOf(block.sub_minimums[run]) << 4);
             storeCrumbs(out + 16, &block.stored());
             storeHalf(out + 80, block.d);
             storeHalf(out + 82, block.m);
@@ -625,11 +625,11 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
             inline for (0..8) |index| third |= @as(B32, stored[index * 32 ..][0..32].*) >> @splat(2) << @splat(index);
             vec.store(out, third);
             storeCrumbs(out + 32, &stored);
-            @memset(out[96..108], 0);
+            vec.fill(u8, out[96..108], 0);
             for (0..16) |run| {
                 const sub = byteOf(block.subs[run] + 32);
-                out[96 + run % 8] |= (sub & 15) << @intCast(run / 8 * 4);
-                out[104 + run % 4] |= sub >> 4 << @intCast(run / 4 * 2);
+                addBits(&out[96 + run % 8], (sub & 15) << @intCast(run / 8 * 4));
+                addBits(&out[104 + run % 4], sub >> 4 << @intCast(run / 4 * 2));
             }
             storeHalf(out + 108, block.d);
         },
@@ -642,9 +642,9 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
             for (0..4) |run| {
                 const sub = byteOf(block.subs[run + 4]);
                 const minimum = byteOf(block.sub_minimums[run + 4]);
-                out[4 + run] = byteOf(block.subs[run]) | sub >> 4 << 6;
-                out[8 + run] = byteOf(block.sub_minimums[run]) | minimum >> 4 << 6;
-                out[12 + run] = (sub & 15) | (minimum & 15) << 4;
+                vec.write(&out[4 + run], byteOf(block.subs[run]) | sub >> 4 << 6);
+                vec.write(&out[8 + run], byteOf(block.sub_minimums[run]) | minimum >> 4 << 6);
+                vec.write(&out[12 + run], (sub & 15) | (minimum & 15) << 4);
             }
             const stored = block.stored();
             if (five) {
@@ -669,18 +669,18 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
                 inline for (0..4) |index| upper |= @as(B32, codes[index * 32 ..][0..32].*) >> @splat(4) << @splat(index * 2);
                 vec.store(out + 128 + half * 32, upper);
             }
-            for (0..16) |run| out[192 + run] = byteOf(block.subs[run]);
+            for (0..16) |run| vec.write(&out[192 + run], byteOf(block.subs[run]));
             storeHalf(out + 208, block.d);
         },
         .iq4_xs => {
             const block = Scaled(32, .iq4, -32, 31, &trials(1, 0, 15, 0.80, 1.15)).fit(&runsOf(32, format, values));
             const stored = block.stored();
             storeHalf(out, block.d);
-            @memset(out[2..8], 0);
+            vec.fill(u8, out[2..8], 0);
             var upper: u16 = 0;
             for (0..8) |run| {
                 const sub = byteOf(block.subs[run] + 32);
-                out[4 + run / 2] |= (sub & 15) << @intCast(run % 2 * 4);
+                addBits(&out[4 + run / 2], (sub & 15) << @intCast(run % 2 * 4));
                 upper |= @as(u16, sub >> 4) << @intCast(run * 2);
                 storeNibbles(out + 8 + run * 16, stored[run * 32 ..][0..32].*);
             }
@@ -690,6 +690,10 @@ fn encodeBlock(comptime format: Format, values: *const [layout.descriptor(format
 }
 
 /// 32 codes in 16 bytes: the first 16 in the low nibbles, the others in the high ones; bits above the fourth are dropped.
+inline fn addBits(byte: *u8, bits: u8) void {
+    vec.write(byte, vec.read(byte) | bits);
+}
+
 inline fn storeNibbles(out: [*]u8, codes: [32]u8) void {
     const low: B16 = codes[0..16].*;
     const high: B16 = codes[16..32].*;

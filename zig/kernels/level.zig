@@ -1,5 +1,6 @@
 //! One instruction-set level: the root of an object that is compiled once per level. It exports the level's `Table` under
-//! the hidden symbol `tinyai_kernels_<level>` and nothing else that another level could collide with.
+//! the hidden symbol `tinyai_kernels_<level>` and nothing else that another level could collide with. Compiled once more with
+//! `level_options.trace`, it reports every access to memory, and the symbol is `tinyai_kernels_<level>_traced`.
 
 const std = @import("std");
 const table = @import("table.zig");
@@ -20,23 +21,23 @@ const name = @tagName(vec.level);
 
 const kernels: table.Table = .{
     .name = name,
-    .pack = pack.pack,
-    .matmul = matmul.matmul,
-    .embed = matmul.embed,
-    .quantize = quant.quantize,
-    .norm = norm.norm,
-    .add = norm.add,
-    .glu = activation.glu,
-    .rope_table = rope.ropeTable,
-    .rope_store = rope.ropeStore,
-    .attention = attention.attention,
-    .attention_merge = attention.attentionMerge,
-    .sample = sample.sample,
-    .score = sample.score,
-    .screen_build = screen.build,
-    .screen = screen.screen,
-    .screen_pick = screen.pick,
-    .convert = convert.convert,
+    .pack = vec.entered(pack.pack),
+    .matmul = vec.entered(matmul.matmul),
+    .embed = vec.entered(matmul.embed),
+    .quantize = vec.entered(quant.quantize),
+    .norm = vec.entered(norm.norm),
+    .add = vec.entered(norm.add),
+    .glu = vec.entered(activation.glu),
+    .rope_table = vec.entered(rope.ropeTable),
+    .rope_store = vec.entered(rope.ropeStore),
+    .attention = vec.entered(attention.attention),
+    .attention_merge = vec.entered(attention.attentionMerge),
+    .sample = vec.entered(sample.sample),
+    .score = vec.entered(sample.score),
+    .screen_build = vec.entered(screen.build),
+    .screen = vec.entered(screen.screen),
+    .screen_pick = vec.entered(screen.pick),
+    .convert = vec.entered(convert.convert),
     .peak = peak.peak,
     .traffic = peak.traffic,
     .thread_begin = vec.threadBegin,
@@ -44,7 +45,7 @@ const kernels: table.Table = .{
 };
 
 comptime {
-    @export(&kernels, .{ .name = "tinyai_kernels_" ++ name, .visibility = .hidden });
+    @export(&kernels, .{ .name = "tinyai_kernels_" ++ vec.suffix, .visibility = .hidden });
 }
 
 test {

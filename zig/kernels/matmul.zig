@@ -142,7 +142,7 @@ fn kernel(comptime format: Format) Kernel {
 
 comptime {
     for (std.enums.values(Format)) |format| {
-        @export(&kernel(format), .{ .name = "tinyai_matmul_" ++ @tagName(format) ++ "_" ++ @tagName(vec.level), .visibility = .hidden });
+        @export(&kernel(format), .{ .name = "tinyai_matmul_" ++ @tagName(format) ++ "_" ++ vec.suffix, .visibility = .hidden });
     }
 }
 
@@ -559,7 +559,7 @@ fn finish(comptime count: u32, args: *const table.MatMul, group: usize, first: u
     inline for (0..count) |index| {
         if (index < valid) {
             const place = args.y + (first + index) * args.y_stride + row;
-            var value = y[index];
+            var value = vec.read(&y[index]);
             if (bias) |values| value += values;
             if (args.accumulate != 0) value += vec.load(Rows, place);
             if (args.soft_cap > 0) value = softCap(value, args.soft_cap);
@@ -748,7 +748,7 @@ inline fn alignBlock(comptime format: Format, weight: [*]const u8, columns: usiz
     if (columns < block_columns) {
         var whole: [float_block_bytes]u8 align(64) = @splat(0);
         const bytes = std.mem.alignForward(usize, columns, if (format == .bf16) 2 else 1) * group_rows * 2;
-        @memcpy(whole[0..bytes], weight);
+        vec.copy(u8, whole[0..bytes], weight);
         alignWholeBlock(format, &whole, out);
     } else alignWholeBlock(format, weight, out);
 }
@@ -771,7 +771,7 @@ inline fn alignWholeBlock(comptime format: Format, weight: [*]const u8, out: *Al
     const power = used + @as(Bits, @splat(127)) - @as(Bits, @splat(pattern.bias + 13));
     const unit: Rows = @bitCast(power << @splat(23));
     const inverse: Rows = @bitCast((@as(Bits, @splat(254)) - power) << @splat(23));
-    out.unit = @select(f32, exponent == @as(Bits, @splat(pattern.not_finite)), @as(Rows, @splat(std.math.nan(f32))), unit);
+    vec.write(&out.unit, @select(f32, exponent == @as(Bits, @splat(pattern.not_finite)), @as(Rows, @splat(std.math.nan(f32))), unit));
     inline for (0..block_pairs) |pair| {
         const place = weight + pair * 64;
         const both = vec.load(Bits, place);
@@ -781,7 +781,7 @@ inline fn alignWholeBlock(comptime format: Format, weight: [*]const u8, out: *Al
         const magic: Rows = @splat(12582912.0);
         const low: Bits = @bitCast(vec.mulAdd(first, inverse, magic));
         const high: Bits = @bitCast(vec.mulAdd(second, inverse, magic));
-        out.values[pair] = @bitCast((low & @as(Bits, @splat(0xffff))) | (high << @splat(16)));
+        vec.write(&out.values[pair], @bitCast((low & @as(Bits, @splat(0xffff))) | (high << @splat(16))));
     }
 }
 
@@ -828,7 +828,7 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
     const block_count = std.math.divCeil(usize, args.columns, block_columns) catch unreachable;
     const group_bytes = layout.groupBytes(format, args.columns);
     const tile_count = std.math.divCeil(u32, count, aligned_tokens) catch unreachable;
-    for (panel.sums[0..tile_count]) |*sums| sums.* = @splat(@splat(@splat(0)));
+    for (panel.sums[0..tile_count]) |*sums| vec.write(sums, @splat(@splat(@splat(0))));
     var stretch: usize = 0;
     while (stretch < block_count) : (stretch += stretch_blocks) {
         const blocks = @min(block_count - stretch, stretch_blocks);
@@ -884,15 +884,20 @@ inline fn wideRows(comptime count: u32, args: *const table.MatMul, first: u32, v
 inline fn alignedBlock(comptime count: u32, comptime groups: u32, blocks: [groups]*const Aligned, x: [count]quant.WideRow, index: usize, sums: *[groups][count]Rows) void {
     var isums: [groups][count]Ints = @splat(@splat(@splat(0)));
     inline for (0..block_pairs) |pair| {
+        var values: [groups]vec.WordPairs = undefined;
+        inline for (0..groups) |group| values[group] = vec.read(&blocks[group].values[pair]);
         inline for (0..count) |token| {
             const two = vec.load(i32, x[token].quants + index * block_columns * 2 + pair * 4);
-            inline for (0..groups) |group| isums[group][token] = vec.dotWords(isums[group][token], blocks[group].values[pair], two);
+            inline for (0..groups) |group| isums[group][token] = vec.dotWords(isums[group][token], values[group], two);
         }
     }
+    var units: [groups]Rows = undefined;
+    inline for (0..groups) |group| units[group] = vec.read(&blocks[group].unit);
     inline for (0..count) |token| {
         const scale: Rows = @splat(vec.load(f32, x[token].scales + index * 4));
         inline for (0..groups) |group| {
-            sums[group][token] = vec.mulAdd(@as(Rows, @floatFromInt(isums[group][token])), blocks[group].unit * scale, sums[group][token]);
+            const sum = &sums[group][token];
+            vec.write(sum, vec.mulAdd(@as(Rows, @floatFromInt(isums[group][token])), units[group] * scale, vec.read(sum)));
         }
     }
 }
@@ -904,7 +909,7 @@ inline fn alignedBlock(comptime count: u32, comptime groups: u32, blocks: [group
 pub fn embed(args: *const table.Embed, begin: u32, end: u32) callconv(.c) void {
     assert(end <= args.token_count);
     for (begin..end) |index| {
-        const row = args.tokens[index];
+        const row = vec.read(&args.tokens[index]);
         assert(row < args.rows);
         switch (args.format) {
             inline else => |format| @call(.never_inline, dequantizeRow, .{ format, args, row, args.out + index * args.out_stride }),

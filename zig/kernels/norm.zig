@@ -108,7 +108,7 @@ pub fn add(args: *const table.Add, begin: u32, end: u32) callconv(.c) void {
         while (column + lanes <= args.width) : (column += lanes) {
             vec.store(x + column, vec.load(F, x + column) + vec.load(F, y + column));
         }
-        while (column < args.width) : (column += 1) x[column] += y[column];
+        while (column < args.width) : (column += 1) vec.write(&x[column], vec.read(&x[column]) + vec.read(&y[column]));
     }
 }
 

@@ -60,7 +60,7 @@ fn packQuantized(comptime format: Format, source: [*]const u8, rows: usize, colu
     const blocks = d.super_columns / layout.block_columns;
     for (0..columns / d.super_columns) |super| {
         const super_scales = scales + super * d.superBytes();
-        if (rows < group_rows) @memset(super_scales[0..d.superBytes()], 0);
+        if (rows < group_rows) vec.fill(u8, super_scales[0..d.superBytes()], 0);
         var codes: [group_rows][d.super_columns]u8 align(64) = undefined;
         for (0..rows) |row| {
             unpack(format, source + row * row_bytes + super * d.source_bytes, &codes[row], .{ .super = super_scales, .row = row });
@@ -113,12 +113,12 @@ pub const Scales = struct {
 
     inline fn sub(scales: Scales, comptime format: Format, index: usize, value: u8) void {
         const shape = comptime layout.descriptor(format);
-        scales.super[shape.headBytes() + index * shape.subBytes() + scales.row] = value;
+        vec.write(&scales.super[shape.headBytes() + index * shape.subBytes() + scales.row], value);
     }
 
     inline fn subMinimum(scales: Scales, comptime format: Format, index: usize, value: u8) void {
         const shape = comptime layout.descriptor(format);
-        scales.super[shape.headBytes() + index * shape.subBytes() + group_rows + scales.row] = value;
+        vec.write(&scales.super[shape.headBytes() + index * shape.subBytes() + group_rows + scales.row], value);
     }
 };
 
@@ -154,7 +154,7 @@ pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layou
         .q2_k => {
             scales.d(vec.load(u16, block + 80));
             scales.m(vec.load(u16, block + 82));
-            for (0..16) |index| scales.sub(format, index, block[index]);
+            for (0..16) |index| scales.sub(format, index, vec.read(&block[index]));
             inline for (0..8) |index| {
                 const crumbs = vec.load(B32, block + 16 + index / 4 * 32);
                 codes[index * 32 ..][0..32].* = crumbs >> @splat(index % 4 * 2) & @as(B32, @splat(3));
@@ -164,8 +164,8 @@ pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layou
             scales.d(vec.load(u16, block + 108));
             for (0..16) |index| {
                 const packed_scales = block + 96;
-                const low = if (index < 8) packed_scales[index] & 15 else packed_scales[index - 8] >> 4;
-                const upper = packed_scales[8 + index % 4] >> @intCast(index / 4 * 2) & 3;
+                const low = if (index < 8) vec.read(&packed_scales[index]) & 15 else vec.read(&packed_scales[index - 8]) >> 4;
+                const upper = vec.read(&packed_scales[8 + index % 4]) >> @intCast(index / 4 * 2) & 3;
                 scales.sub(format, index, (low | upper << 4) -% 32);
             }
             const third = vec.load(B32, block);
@@ -179,10 +179,13 @@ pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layou
             scales.m(vec.load(u16, block + 2));
             const packed_scales = block + 4;
             for (0..4) |index| {
-                scales.sub(format, index, packed_scales[index] & 63);
-                scales.subMinimum(format, index, packed_scales[index + 4] & 63);
-                scales.sub(format, index + 4, (packed_scales[index + 8] & 15) | packed_scales[index] >> 6 << 4);
-                scales.subMinimum(format, index + 4, packed_scales[index + 8] >> 4 | packed_scales[index + 4] >> 6 << 4);
+                const low_scale = vec.read(&packed_scales[index]);
+                const low_minimum = vec.read(&packed_scales[index + 4]);
+                const high_both = vec.read(&packed_scales[index + 8]);
+                scales.sub(format, index, low_scale & 63);
+                scales.subMinimum(format, index, low_minimum & 63);
+                scales.sub(format, index + 4, (high_both & 15) | low_scale >> 6 << 4);
+                scales.subMinimum(format, index + 4, high_both >> 4 | low_minimum >> 6 << 4);
             }
             const quants = block + if (format == .q4_k) 16 else 48;
             inline for (0..8) |index| {
@@ -194,7 +197,7 @@ pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layou
         },
         .q6_k => {
             scales.d(vec.load(u16, block + 208));
-            for (0..16) |index| scales.sub(format, index, block[192 + index]);
+            for (0..16) |index| scales.sub(format, index, vec.read(&block[192 + index]));
             inline for (0..8) |index| {
                 // 128 columns share 64 bytes of low nibbles and 32 of upper bits.
                 const half = index / 4;
@@ -209,7 +212,7 @@ pub inline fn unpack(comptime format: Format, block: [*]const u8, codes: *[layou
             scales.d(vec.load(u16, block));
             const upper = vec.load(u16, block + 2);
             for (0..8) |index| {
-                const low = block[4 + index / 2] >> @intCast(index % 2 * 4) & 15;
+                const low = vec.read(&block[4 + index / 2]) >> @intCast(index % 2 * 4) & 15;
                 const top: u8 = @intCast(upper >> @intCast(index * 2) & 3);
                 scales.sub(format, index, (low | top << 4) -% 32);
                 codes[index * 32 ..][0..32].* = nibbles(block + 8 + index * 16);

@@ -80,7 +80,7 @@ fn widenColumns(columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8)
     assert(begin % block == 0 and begin <= end and end <= columns);
     assert(end % block == 0 or end == columns);
     if (!vec.has_words) {
-        @memcpy(out[begin * 4 .. end * 4], std.mem.sliceAsBytes(x[begin..end]));
+        vec.copy(u8, out[begin * 4 .. end * 4], @ptrCast(x + begin));
         return;
     }
     const scales = out + std.mem.alignForward(usize, columns, block) * 2;

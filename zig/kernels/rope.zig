@@ -58,7 +58,7 @@ pub fn ropeTable(args: *const table.RopeTable, begin: u32, end: u32) callconv(.c
     assert(begin <= end and end <= args.row_count);
     const scale: F = @splat(args.scale);
     for (begin..end) |row| {
-        const position: f64 = @floatFromInt(args.rows[row].position);
+        const position: f64 = @floatFromInt(vec.read(&args.rows[row].position));
         const cos = args.out + row * args.out_stride;
         const sin = cos + args.pair_count;
         var pair: usize = 0;
@@ -97,10 +97,12 @@ inline fn rotate(style: table.RopeStyle, x: [*]f32, cos: [*]const f32, pair_coun
         .neighbours => {
             var pair: usize = 0;
             while (pair < pair_count) : (pair += 1) {
-                const a = x[2 * pair];
-                const b = x[2 * pair + 1];
-                x[2 * pair] = vec.mulAdd(a, cos[pair], -(b * sin[pair]));
-                x[2 * pair + 1] = vec.mulAdd(b, cos[pair], a * sin[pair]);
+                const a = vec.read(&x[2 * pair]);
+                const b = vec.read(&x[2 * pair + 1]);
+                const c = vec.read(&cos[pair]);
+                const s = vec.read(&sin[pair]);
+                vec.write(&x[2 * pair], vec.mulAdd(a, c, -(b * s)));
+                vec.write(&x[2 * pair + 1], vec.mulAdd(b, c, a * s));
             }
         },
     }
@@ -120,7 +122,7 @@ pub fn ropeStore(args: *const table.RopeStore, begin: u32, end: u32) callconv(.c
             if (args.q_norm) |weight| norm.normInPlace(q, weight, width, args.epsilon);
             rotate(args.style, q, cos, args.pair_count);
         }
-        const place = args.rows[row];
+        const place = vec.read(&args.rows[row]);
         const page = pageOf(&args.kv, place.sequence, place.position / table.page_positions);
         const slot = place.position % table.page_positions;
         for (0..args.kv_head_count) |head| {
@@ -146,7 +148,7 @@ pub fn ropeStore(args: *const table.RopeStore, begin: u32, end: u32) callconv(.c
 
 /// The page that holds positions `64 * index` to `64 * index + 63` of a sequence.
 pub inline fn pageOf(kv: *const table.KvView, sequence: u32, index: u32) [*]u8 {
-    return kv.base + kv.page_table[sequence * kv.table_stride + index] * kv.page_bytes;
+    return kv.base + vec.read(&kv.page_table[sequence * kv.table_stride + index]) * kv.page_bytes;
 }
 
 /// Writes `width` values as float16, one to each row of 64 positions.
@@ -156,7 +158,7 @@ inline fn storeColumn(column: [*]u8, values: [*]const f32, width: usize) void {
         const half: [lanes]f16 = vec.toF16(vec.load(F, values + at));
         inline for (0..lanes) |lane| {
             const target: *f16 = @ptrCast(@alignCast(column + (at + lane) * table.page_positions * 2));
-            target.* = half[lane];
+            vec.write(target, half[lane]);
         }
     }
 }
@@ -179,7 +181,7 @@ inline fn storeQuantizedColumn(keys: [*]u8, slot: usize, values: [*]const f32, w
         const block = quantizeBlock(values + index * table.kv_block);
         vec.store(keys + (index * table.page_positions + slot) * 2, block.scale);
         for (0..table.kv_block) |at| {
-            quants[(index * table.kv_block + at) * table.page_positions + slot] = @bitCast(block.quants[at]);
+            vec.write(&quants[(index * table.kv_block + at) * table.page_positions + slot], @bitCast(block.quants[at]));
         }
     }
 }

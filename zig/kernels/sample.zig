@@ -47,7 +47,7 @@ pub inline fn clean(x: f32) f32 {
 inline fn loadFinite(logits: [*]const f32, at: usize, end: usize) F {
     if (at + lanes <= end) return finite(vec.load(F, logits + at));
     var values: [lanes]f32 = @splat(negative_infinity);
-    for (at..end) |index| values[index - at] = logits[index];
+    for (at..end) |index| values[index - at] = vec.read(&logits[index]);
     return finite(values);
 }
 
@@ -98,7 +98,7 @@ fn summarize(comptime with_sum: bool, logits: [*]const f32, count: usize) Summar
     var best: u32 = 0;
     if (largest > negative_infinity) {
         best = @intCast(largest_block);
-        while (clean(logits[best]) != largest) best += 1;
+        while (clean(vec.read(&logits[best])) != largest) best += 1;
     }
     return .{ .best = best, .largest = largest, .log_sum = if (with_sum) @as(f64, largest) + @log(sum) else 0 };
 }
@@ -131,9 +131,9 @@ fn gather(logits: [*]const f32, begin: usize, end: usize, cut: Cut, out: [*]Cand
         if (!@reduce(.Or, largest >= limit)) continue;
         const stop = @min(end, at + 4 * lanes);
         for (at..stop) |index| {
-            const candidate: Candidate = .{ .token = @intCast(index), .logprob = clean(logits[index]) };
+            const candidate: Candidate = .{ .token = @intCast(index), .logprob = clean(vec.read(&logits[index])) };
             if (!before(cut, candidate)) {
-                out[total] = candidate;
+                vec.write(&out[total], candidate);
                 total += 1;
             }
         }
@@ -156,11 +156,17 @@ pub fn select(items: []Candidate, rank: usize) void {
 }
 
 fn sortBest(items: []Candidate) void {
-    std.sort.pdq(Candidate, items, {}, struct {
-        fn lessThan(_: void, a: Candidate, b: Candidate) bool {
-            return before(a, b);
+    std.sort.pdqContext(0, items.len, struct {
+        items: []Candidate,
+
+        pub fn lessThan(context: @This(), a: usize, b: usize) bool {
+            return before(vec.read(&context.items[a]), vec.read(&context.items[b]));
         }
-    }.lessThan);
+
+        pub fn swap(context: @This(), a: usize, b: usize) void {
+            vec.swap(Candidate, &context.items[a], &context.items[b]);
+        }
+    }{ .items = items });
 }
 
 /// Splits `items` around a pivot: those before it on its left. The pivot's place.
@@ -168,18 +174,18 @@ fn partition(items: []Candidate, state: *u64) usize {
     state.* = state.* *% 6364136223846793005 +% 1442695040888963407;
     const last = items.len - 1;
     const middle: usize = @intCast((state.* >> 32) * items.len >> 32);
-    std.mem.swap(Candidate, &items[middle], &items[last]);
-    const pivot = items[last];
+    vec.swap(Candidate, &items[middle], &items[last]);
+    const pivot = vec.read(&items[last]);
     var place: usize = 0;
     for (0..last) |index| {
         // Without a branch on the comparison, which a random pivot makes unpredictable.
-        const item = items[index];
-        items[index] = items[place];
-        items[place] = item;
+        const item = vec.read(&items[index]);
+        vec.write(&items[index], vec.read(&items[place]));
+        vec.write(&items[place], item);
         place += @intFromBool(before(item, pivot));
     }
-    items[last] = items[place];
-    items[place] = pivot;
+    vec.write(&items[last], vec.read(&items[place]));
+    vec.write(&items[place], pivot);
     return place;
 }
 
@@ -200,7 +206,7 @@ pub fn selectBest(logits: [*]const f32, count: usize, keep: usize, scratch: [*]C
         if (length > room) {
             select(scratch[0..length], keep - 1);
             length = keep;
-            cut = scratch[keep - 1];
+            cut = vec.read(&scratch[keep - 1]);
         }
     }
     select(scratch[0..length], keep - 1);
@@ -226,7 +232,7 @@ const Weights = struct {
         var at: usize = 0;
         while (at < items.len) : (at += lanes) {
             var logits: [lanes]f32 = @splat(negative_infinity);
-            for (items[at..@min(items.len, at + lanes)], 0..) |item, lane| logits[lane] = item.logprob;
+            for (items[at..@min(items.len, at + lanes)], 0..) |*item, lane| logits[lane] = vec.read(&item.logprob);
             sums += @as(D, @floatCast(weights.of(logits)));
         }
         return vec.sum(sums);
@@ -248,12 +254,12 @@ fn selectWeight(items: []Candidate, weights: Weights, target: f64) Cut {
             high = pivot_at;
             continue;
         }
-        const with_pivot = left + weights.one(items[pivot_at].logprob);
-        if (with_pivot >= target or pivot_at + 1 == high) return items[pivot_at];
+        const with_pivot = left + weights.one(vec.read(&items[pivot_at].logprob));
+        if (with_pivot >= target or pivot_at + 1 == high) return vec.read(&items[pivot_at]);
         reached = with_pivot;
         low = pivot_at + 1;
     }
-    return items[low];
+    return vec.read(&items[low]);
 }
 
 /// The cut of top-p over all logits. Only tokens near the largest are looked at, more of them until they weigh enough.
@@ -314,21 +320,26 @@ fn draw(logits: [*]const f32, count: usize, weights: Weights, cut: Cut, min_p: f
     var last_block: usize = 0; // The last that weighs anything.
     for (0..block_count) |index| {
         const start = index * block;
-        sums[index] = blockWeight(logits, start, @min(count, start + block), weights, cut, min_p);
-        total += sums[index];
-        if (sums[index] > 0) last_block = index;
+        const weight = blockWeight(logits, start, @min(count, start + block), weights, cut, min_p);
+        vec.write(&sums[index], weight);
+        total += weight;
+        if (weight > 0) last_block = index;
     }
     const target = total * uniform;
     var running: f64 = 0;
     var index: usize = 0;
-    while (index < last_block and running + sums[index] <= target) : (index += 1) running += sums[index];
+    while (index < last_block) : (index += 1) {
+        const next = running + vec.read(&sums[index]);
+        if (next > target) break;
+        running = next;
+    }
     // Rounding may leave the running weight just short of the target: then the last token that weighs anything, here or in
     // a later block, is drawn.
     var last: u32 = 0;
     while (index <= last_block) : (index += 1) {
         const start = index * block;
         for (start..@min(count, start + block)) |token| {
-            const weight = keptWeight(logits[token], token, weights, cut, min_p);
+            const weight = keptWeight(vec.read(&logits[token]), token, weights, cut, min_p);
             if (weight == 0) continue;
             running += weight;
             last = @intCast(token);
@@ -351,7 +362,7 @@ fn choose(args: *const table.Sample, summary: Summary) u32 {
     var cut = keep_all;
     if (params.top_k > 0 and params.top_k < count) {
         selectBest(args.logits, count, params.top_k, args.scratch);
-        cut = args.scratch[params.top_k - 1];
+        cut = vec.read(&args.scratch[params.top_k - 1]);
         if (nucleus) {
             const items = args.scratch[0..params.top_k];
             // In an order that does not depend on the tokens which are left out, and so neither do the sums.
@@ -376,23 +387,28 @@ pub fn sample(args: *table.Sample) callconv(.c) void {
     const summary = if (screened) summarize(false, logits, args.count) else summarize(true, logits, args.count);
     if (args.params.repeat_penalty == 1 or args.recent_count == 0) {
         const token = choose(args, summary);
-        args.result = .{ .token = token, .logprob = if (screened) clean(logits[token]) else logprobOf(logits[token], summary) };
+        const own = vec.read(&logits[token]);
+        args.result = .{ .token = token, .logprob = if (screened) clean(own) else logprobOf(own, summary) };
         return;
     }
     // From copies, so that a token listed twice is punished once, and the drawn token's own logit is still known.
     const skipped = args.recent_count -| recent_max;
     const recent = args.recent[skipped..args.recent_count];
     var kept: [recent_max]f32 = undefined;
-    for (recent, 0..) |token, index| kept[index] = if (token < args.count) clean(logits[token]) else 0;
-    for (recent, 0..) |token, index| {
+    for (recent, 0..) |*place, index| {
+        const token = vec.read(place);
+        kept[index] = if (token < args.count) clean(vec.read(&logits[token])) else 0;
+    }
+    for (recent, 0..) |*place, index| {
+        const token = vec.read(place);
         if (token >= args.count) continue;
         const logit = kept[index];
-        logits[token] = clean(if (logit > 0) logit / args.params.repeat_penalty else logit * args.params.repeat_penalty);
+        vec.write(&logits[token], clean(if (logit > 0) logit / args.params.repeat_penalty else logit * args.params.repeat_penalty));
     }
     const token = choose(args, summarize(false, logits, args.count));
-    const own = for (recent, 0..) |candidate, index| {
-        if (candidate == token) break kept[index];
-    } else logits[token];
+    const own = for (recent, 0..) |*candidate, index| {
+        if (vec.read(candidate) == token) break kept[index];
+    } else vec.read(&logits[token]);
     args.result = .{ .token = token, .logprob = if (screened) clean(own) else logprobOf(own, summary) };
 }
 
@@ -400,14 +416,15 @@ pub fn sample(args: *table.Sample) callconv(.c) void {
 pub fn score(args: *table.Score) callconv(.c) void {
     assert(args.count > 0 and args.target < args.count);
     const summary = summarize(true, args.logits, args.count);
-    args.target_logprob = logprobOf(args.logits[args.target], summary);
+    args.target_logprob = logprobOf(vec.read(&args.logits[args.target]), summary);
     const keep = @min(args.top_count, args.count);
     if (keep == 0) return;
     selectBest(args.logits, args.count, keep, args.scratch);
     const best = args.scratch[0..keep];
     sortBest(best);
-    for (best, args.top) |candidate, *out| {
-        out.* = .{ .token = candidate.token, .logprob = logprobOf(candidate.logprob, summary) };
+    for (best, args.top) |*place, *out| {
+        const candidate = vec.read(place);
+        vec.write(out, .{ .token = candidate.token, .logprob = logprobOf(candidate.logprob, summary) });
     }
 }
 

@@ -143,10 +143,10 @@ fn buildGroup(args: *const table.ScreenBuild, group: usize, scratch: [*]align(64
     const rows: u32 = @intCast(@min(group_rows, args.rows - first));
     const values: [*]f32 = @ptrCast(scratch);
     const codes: [*]u8 = scratch + @as(usize, columns) * 4;
-    @memset(codes[0 .. group_rows * (columns + fine_columns)], 8);
-    @memset(copy.scales[0 .. columns / block_columns * group_rows], 1);
-    @memset(copy.margins[0 .. (columns / block_columns + 1) / 2 * group_rows], 0);
-    @memset(copy.factors[0 .. 3 * 2 * group_rows], 0);
+    vec.fill(u8, codes[0 .. group_rows * (columns + fine_columns)], 8);
+    vec.fill(u8, copy.scales[0 .. columns / block_columns * group_rows], 1);
+    vec.fill(u8, copy.margins[0 .. (columns / block_columns + 1) / 2 * group_rows], 0);
+    vec.fill(u8, copy.factors[0 .. 3 * 2 * group_rows], 0);
     for (0..rows) |row| {
         const token: u32 = @intCast(first + row);
         const weights: table.Embed = .{
@@ -183,42 +183,45 @@ fn buildRow(columns: u32, head: [*]const u8, values: [*]f32, codes: [*]u8, copy:
     const steps: [*]align(1) f32 = @ptrCast(codes + columns + fine_columns);
     var largest: f32 = 0;
     for (0..blocks) |block| {
-        steps[block] = bestStep(vec.load(Block, values + block * block_columns));
-        largest = @max(largest, steps[block]);
+        const step = bestStep(vec.load(Block, values + block * block_columns));
+        vec.write(&steps[block], step);
+        largest = @max(largest, step);
     }
     const d = halfAbove(largest / 255);
     const ratios = steps;
     for (0..blocks) |block| {
         const place = values + block * block_columns;
         const weights = vec.load(Block, place);
-        const ratio: f32 = if (d > 0) steps[block] / d else 1;
+        const ratio: f32 = if (d > 0) vec.read(&steps[block]) / d else 1;
         const u = @min(@max(@round(ratio), 1), 255);
         const chosen = encode(weights, d * u);
         const decoded = decode(chosen, d * u);
         vec.store(codes + block * block_columns, @as(@Vector(block_columns, u8), @intFromFloat(chosen)));
-        copy.scales[block * group_rows + row] = @intFromFloat(u);
+        vec.write(&copy.scales[block * group_rows + row], @intFromFloat(u));
         vec.store(place, weights - decoded);
-        ratios[block] = (@sqrt(squares(weights)) + @sqrt(squares(decoded))) * relative_part / u;
+        vec.write(&ratios[block], (@sqrt(squares(weights)) + @sqrt(squares(decoded))) * relative_part / u);
     }
     var fine: [fine_columns]f32 = undefined;
     for (&fine, 0..) |*value, index| {
         const column = vec.load(u32, head + index * 4);
-        value.* = values[column];
-        values[column] = 0;
+        value.* = vec.read(&values[column]);
+        vec.write(&values[column], 0);
     }
     const f = halfAbove(vec.max(@abs(@as(Block, fine))) / 7.9);
     vec.store(codes + columns, @as(@Vector(block_columns, u8), @intFromFloat(encode(fine, f))));
     var largest_ratio: f32 = 0;
     for (0..blocks) |block| {
-        const u: f32 = @floatFromInt(copy.scales[block * group_rows + row]);
-        ratios[block] = larger(ratios[block], @sqrt(squares(vec.load(Block, values + block * block_columns))) / u) * safety;
-        largest_ratio = larger(largest_ratio, ratios[block]);
+        const u: f32 = @floatFromInt(vec.read(&copy.scales[block * group_rows + row]));
+        const ratio = larger(vec.read(&ratios[block]), @sqrt(squares(vec.load(Block, values + block * block_columns))) / u) * safety;
+        vec.write(&ratios[block], ratio);
+        largest_ratio = larger(largest_ratio, ratio);
     }
     const radius = halfAbove(largest_ratio / margin_steps);
     for (0..blocks) |block| {
         // Not a whole step below the ratio: the larger of NaN and 0 is 0.
-        const margin = @floor(@min(@max(margin_steps - ratios[block] / radius * safety, 0), 15));
-        copy.margins[block / 2 * group_rows + row] |= @as(u8, @intFromFloat(margin)) << @intCast(block % 2 * 4);
+        const margin = @floor(@min(@max(margin_steps - vec.read(&ratios[block]) / radius * safety, 0), 15));
+        const place = &copy.margins[block / 2 * group_rows + row];
+        vec.write(place, vec.read(place) | @as(u8, @intFromFloat(margin)) << @intCast(block % 2 * 4));
     }
     const factors = [3]f32{ d, f, radius };
     for (factors, 0..) |factor, index| vec.storeF16(copy.factors + (index * group_rows + row) * 2, @as(@Vector(1, f32), @splat(factor)));
@@ -268,22 +271,24 @@ const Probe = struct {
         var fine_values: [fine_columns]f32 = undefined;
         for (0..blocks) |block| {
             const q: @Vector(block_columns, i32) = vec.load(@Vector(block_columns, i8), row.quants + block * block_columns);
-            probe.sums[block] = @reduce(.Add, q * q);
-            probe.norm[block] = @floatFromInt(probe.sums[block]);
+            const squared = @reduce(.Add, q * q);
+            vec.write(&probe.sums[block], squared);
+            vec.write(&probe.norm[block], @floatFromInt(squared));
         }
         for (&fine_values, 0..) |*value, index| {
             const column = vec.load(u32, args.copy + index * 4);
-            const q: f32 = @floatFromInt(@as(i8, @bitCast(row.quants[column])));
+            const q: f32 = @floatFromInt(@as(i8, @bitCast(vec.read(&row.quants[column]))));
             value.* = vec.load(f32, row.scales + column / block_columns * 4) * q;
-            probe.norm[column / block_columns] -= q * q;
+            const norm = &probe.norm[column / block_columns];
+            vec.write(norm, vec.read(norm) - q * q);
         }
         const relative = roundings(args.columns) / relative_part;
         for (0..blocks) |block| {
             const scale = vec.load(f32, row.scales + block * 4);
-            const all = @sqrt(@as(f32, @floatFromInt(probe.sums[block])));
-            probe.half_scale[block] = scale * 0.5;
-            probe.norm[block] = scale * (@sqrt(probe.norm[block]) + relative * all) * safety;
-            probe.sums[block] = 15 * (vec.load(i32, row.sums + block * 8) + vec.load(i32, row.sums + block * 8 + 4));
+            const all = @sqrt(@as(f32, @floatFromInt(vec.read(&probe.sums[block]))));
+            vec.write(&probe.half_scale[block], scale * 0.5);
+            vec.write(&probe.norm[block], scale * (@sqrt(vec.read(&probe.norm[block])) + relative * all) * safety);
+            vec.write(&probe.sums[block], 15 * (vec.load(i32, row.sums + block * 8) + vec.load(i32, row.sums + block * 8 + 4)));
         }
         const values: Block = fine_values;
         const scale = vec.max(@abs(values)) / 127;
@@ -336,9 +341,9 @@ pub fn screen(args: *const table.Screen, begin: u32, end: u32, scratch: [*]align
                 const codes = copy.codes + block * code_bytes;
                 if (token == 0) inline for (0..prefetch_lines) |line| vec.prefetchFar(copy.codes + block * ahead_bytes, prefetch_distance + line * 64);
                 const u: Rows = @floatFromInt(@as(Ints, vec.load(@Vector(group_rows, u8), copy.scales + block * group_rows)));
-                const products: Rows = @floatFromInt(doubled(codes, probe.x + block * block_columns, probe.sums[block]));
-                sums = vec.mulAdd(products, u * @as(Rows, @splat(probe.half_scale[block])), sums);
-                spread = vec.mulAdd(u * copy.margin(block), @as(Rows, @splat(probe.norm[block])), spread);
+                const products: Rows = @floatFromInt(doubled(codes, probe.x + block * block_columns, vec.read(&probe.sums[block])));
+                sums = vec.mulAdd(products, u * @as(Rows, @splat(vec.read(&probe.half_scale[block]))), sums);
+                spread = vec.mulAdd(u * copy.margin(block), @as(Rows, @splat(vec.read(&probe.norm[block]))), spread);
             }
             const f = copy.factor(.f);
             const fine: Rows = @floatFromInt(doubled(copy.fine, @ptrCast(&probe.fine), probe.fine_sum));
@@ -351,8 +356,8 @@ pub fn screen(args: *const table.Screen, begin: u32, end: u32, scratch: [*]align
             // What is not a number is not bounded.
             const upper = @select(f32, sum == sum, @max(sum, @as(Rows, @splat(-std.math.floatMax(f32)))), @as(Rows, @splat(std.math.inf(f32))));
             const groups = args.groups + token * args.groups_stride;
-            groups[group] = vec.max(@select(f32, valid, @select(f32, estimate == estimate, estimate, least), least));
-            groups[group_count + group] = vec.max(@select(f32, valid, upper, least));
+            vec.write(&groups[group], vec.max(@select(f32, valid, @select(f32, estimate == estimate, estimate, least), least)));
+            vec.write(&groups[group_count + group], vec.max(@select(f32, valid, upper, least)));
             vec.store(args.y + token * args.y_stride + group * group_rows, least);
         }
     }
@@ -382,22 +387,49 @@ fn pickLikely(args: *const table.ScreenPick) void {
     const wanted = likelyCount(args.keep, group_count);
     sample.selectBest(args.groups, group_count, wanted, args.scratch);
     const list = args.list + table.screen_list_head;
-    for (args.scratch[0..wanted], 0..) |candidate, index| list[index] = candidate.token;
+    for (args.scratch[0..wanted], list) |*candidate, *group| vec.write(group, vec.read(&candidate.token));
     var length: u32 = wanted;
-    for (args.recent[0..args.recent_count]) |token| {
+    for (args.recent[0..args.recent_count]) |*recent| {
+        const token = vec.read(recent);
         if (token >= args.rows) continue;
-        list[length] = token / group_rows;
+        vec.write(&list[length], token / group_rows);
         length += 1;
     }
-    std.sort.pdq(u32, list[0..length], {}, std.sort.asc(u32));
+    sortAscending(list[0..length]);
     var kept: u32 = 0;
-    for (list[0..length]) |group| {
-        if (kept > 0 and list[kept - 1] == group) continue;
-        list[kept] = group;
+    for (list[0..length]) |*place| {
+        const group = vec.read(place);
+        if (kept > 0 and vec.read(&list[kept - 1]) == group) continue;
+        vec.write(&list[kept], group);
         kept += 1;
     }
-    args.list[0] = kept;
-    args.list[1] = kept;
+    vec.write(&args.list[0], kept);
+    vec.write(&args.list[1], kept);
+}
+
+fn sortAscending(list: []u32) void {
+    std.sort.pdqContext(0, list.len, struct {
+        list: []u32,
+
+        pub fn lessThan(context: @This(), a: usize, b: usize) bool {
+            return vec.read(&context.list[a]) < vec.read(&context.list[b]);
+        }
+
+        pub fn swap(context: @This(), a: usize, b: usize) void {
+            vec.swap(u32, &context.list[a], &context.list[b]);
+        }
+    }{ .list = list });
+}
+
+/// The first place of an ascending list that holds `group` or more.
+fn lowerBound(list: []const u32, group: u32) usize {
+    var low: usize = 0;
+    var high = list.len;
+    while (low < high) {
+        const middle = low + (high - low) / 2;
+        if (vec.read(&list[middle]) < group) low = middle + 1 else high = middle;
+    }
+    return low;
 }
 
 /// Groups whose upper bounds reach the `keep`-th largest of the logits that are known. Recent tokens' do not count as
@@ -405,35 +437,35 @@ fn pickLikely(args: *const table.ScreenPick) void {
 fn pickPossible(args: *const table.ScreenPick) void {
     const group_count = layout.groupCount(args.rows);
     const list = args.list + table.screen_list_head;
-    var length: u32 = args.list[0];
+    var length: u32 = vec.read(&args.list[0]);
     const known = args.scratch[0 .. length * group_rows];
     const upper = args.groups + group_count;
-    for (list[0..length], 0..) |group, index| {
-        upper[group] = negative_infinity;
+    for (list[0..length], 0..) |*chosen, index| {
+        const group: usize = vec.read(chosen);
+        vec.write(&upper[group], negative_infinity);
         for (known[index * group_rows ..][0..group_rows], group * group_rows..) |*candidate, token| {
-            candidate.* = .{ .token = @intCast(token), .logprob = if (token < args.rows) sample.clean(args.logits[token]) else negative_infinity };
+            const logit = if (token < args.rows) sample.clean(vec.read(&args.logits[token])) else negative_infinity;
+            vec.write(candidate, .{ .token = @intCast(token), .logprob = logit });
         }
     }
-    for (args.recent[0..args.recent_count]) |token| {
+    for (args.recent[0..args.recent_count]) |*recent| {
+        const token = vec.read(recent);
         if (token >= args.rows) continue;
-        const index = std.sort.lowerBound(u32, list[0..length], token / group_rows, struct {
-            fn order(wanted: u32, group: u32) std.math.Order {
-                return std.math.order(wanted, group);
-            }
-        }.order);
-        known[index * group_rows + token % group_rows].logprob = negative_infinity;
+        const index = lowerBound(list[0..length], token / group_rows);
+        vec.write(&known[index * group_rows + token % group_rows].logprob, negative_infinity);
     }
     var threshold = negative_infinity;
     if (args.keep <= known.len) {
         sample.select(known, args.keep - 1);
-        threshold = known[args.keep - 1].logprob;
+        threshold = vec.read(&known[args.keep - 1].logprob);
     }
-    for (upper[0..group_count], 0..) |bound, group| {
+    for (upper[0..group_count], 0..) |*place, group| {
+        const bound = vec.read(place);
         // Without a branch, which nothing could predict.
-        list[length] = @intCast(group);
+        vec.write(&list[length], @intCast(group));
         length += @intFromBool(bound != negative_infinity and bound >= threshold);
     }
-    args.list[1] = length;
+    vec.write(&args.list[1], length);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

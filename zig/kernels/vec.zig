@@ -25,8 +25,11 @@ pub const Level = enum {
 
 pub const level: Level = std.meta.stringToEnum(Level, options.name) orelse @compileError("unknown level " ++ options.name);
 
-/// Whether every access to weights and activations is reported. Off in the ordinary tables.
-pub const trace = false;
+/// Whether every access to memory outside a kernel's own stack is reported. Off in the ordinary tables.
+pub const trace = options.trace;
+
+/// What the level's symbols end with.
+pub const suffix = @tagName(level) ++ if (trace) "_traced" else "";
 
 /// Float32 values of one vector register.
 pub const lanes = switch (level) {
@@ -78,22 +81,149 @@ comptime {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Memory. Kernels read weights and activations and write results through these two, at any alignment.
+// What is reported.
+
+pub const Access = enum(u32) {
+    load = 0,
+    store = 1,
+    /// Into the first-level cache.
+    prefetch = 2,
+    /// Into the second-level cache.
+    prefetch_far = 3,
+};
+
+/// Defined by what links a level that reports (trace.zig).
+extern fn tinyai_trace_access(address: usize, bytes: u32, operations: u32, kind: u32) callconv(.c) void;
+
+/// Where the stack of the kernel that runs on this thread begins: its frames lie below. Set by `entered`.
+threadlocal var stack_end: usize = 0;
+
+/// `kernel`, which is called from outside, telling where its stack begins. The same function where nothing is reported.
+pub fn entered(comptime kernel: anytype) *const @TypeOf(kernel) {
+    if (!trace) return &kernel;
+    const Arguments = std.meta.ArgsTuple(@TypeOf(kernel));
+    const info = @typeInfo(@TypeOf(kernel)).@"fn";
+    const Result = info.return_type.?;
+    const wrapped = struct {
+        inline fn call(arguments: Arguments) Result {
+            stack_end = @frameAddress();
+            return @call(.never_inline, kernel, arguments);
+        }
+
+        fn one(a: info.params[0].type.?) callconv(.c) Result {
+            return call(.{a});
+        }
+
+        fn three(a: info.params[0].type.?, b: info.params[1].type.?, c: info.params[2].type.?) callconv(.c) Result {
+            return call(.{ a, b, c });
+        }
+
+        fn four(a: info.params[0].type.?, b: info.params[1].type.?, c: info.params[2].type.?, d: info.params[3].type.?) callconv(.c) Result {
+            return call(.{ a, b, c, d });
+        }
+    };
+    return switch (info.params.len) {
+        1 => &wrapped.one,
+        3 => &wrapped.three,
+        4 => &wrapped.four,
+        else => comptime unreachable,
+    };
+}
+
+/// Bytes that one load or store moves at most.
+const register_bytes = @max(16, lanes * 4);
+
+/// Reports an access that is about to be made: `bytes` in a row, by `operations` instructions.
+noinline fn report(pointer: *const anyopaque, bytes: usize, operations: usize, kind: Access) void {
+    const address = @intFromPtr(pointer);
+    // A function may be given a place on the stack or one in memory.
+    if (bytes == 0 or (address >= @frameAddress() and address < stack_end)) return;
+    tinyai_trace_access(address, @intCast(bytes), @intCast(operations), @intFromEnum(kind));
+}
+
+/// An access of a whole `T`. The call of a function of its own takes a third of the code that telling everything would.
+inline fn touch(comptime T: type, pointer: *const anyopaque, comptime kind: Access) void {
+    if (trace) Report(bytesOf(T), kind).of(pointer);
+}
+
+fn Report(comptime bytes: comptime_int, comptime kind: Access) type {
+    return struct {
+        noinline fn of(pointer: *const anyopaque) void {
+            report(pointer, bytes, operationsOf(bytes), kind);
+        }
+    };
+}
+
+/// An access of as many bytes as are only known when it runs, by whole registers.
+inline fn touchBytes(pointer: *const anyopaque, bytes: usize, kind: Access) void {
+    if (trace) report(pointer, bytes, operationsOf(bytes), kind);
+}
+
+inline fn operationsOf(bytes: anytype) @TypeOf(bytes) {
+    return (bytes + register_bytes - 1) / register_bytes;
+}
+
+/// Bytes that a value of `T` takes in memory: a vector's elements lie side by side.
+fn bytesOf(comptime T: type) comptime_int {
+    return switch (@typeInfo(T)) {
+        .vector => |info| info.len * @sizeOf(info.child),
+        .array => |info| info.len * bytesOf(info.child),
+        else => @sizeOf(T),
+    };
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Memory. Kernels read and write everything that is not their own stack through these.
 
 /// Reads a `T` (a scalar or a vector) from any address.
 pub inline fn load(comptime T: type, pointer: *const anyopaque) T {
+    touch(T, pointer, .load);
     return @as(*align(1) const T, @ptrCast(pointer)).*;
 }
 
 /// Writes `value` to any address.
 pub inline fn store(pointer: *anyopaque, value: anytype) void {
+    touch(@TypeOf(value), pointer, .store);
     @as(*align(1) @TypeOf(value), @ptrCast(pointer)).* = value;
+}
+
+/// Reads what `pointer` points to.
+pub inline fn read(pointer: anytype) @typeInfo(@TypeOf(pointer)).pointer.child {
+    touch(@TypeOf(pointer.*), pointer, .load);
+    return pointer.*;
+}
+
+/// Writes what `pointer` points to.
+pub inline fn write(pointer: anytype, value: @typeInfo(@TypeOf(pointer)).pointer.child) void {
+    touch(@TypeOf(value), pointer, .store);
+    pointer.* = value;
+}
+
+/// Copies elements to a place that the source does not overlap.
+pub inline fn copy(comptime T: type, target: []T, source: [*]const T) void {
+    touchBytes(source, target.len * @sizeOf(T), .load);
+    touchBytes(target.ptr, target.len * @sizeOf(T), .store);
+    @memcpy(target, source);
+}
+
+/// Writes `value` to every element.
+pub inline fn fill(comptime T: type, target: []T, value: T) void {
+    touchBytes(target.ptr, target.len * @sizeOf(T), .store);
+    @memset(target, value);
+}
+
+/// Exchanges two elements.
+pub inline fn swap(comptime T: type, a: *T, b: *T) void {
+    const kept = read(a);
+    write(a, read(b));
+    write(b, kept);
 }
 
 /// Reads the first `count` (at most the length of `T`) elements; the others are zero.
 pub inline fn loadPartial(comptime T: type, pointer: *const anyopaque, count: usize) T {
     const info = @typeInfo(T).vector;
     assert(count <= info.len);
+    if (trace) report(pointer, count * @sizeOf(info.child), count, .load);
     var elements: [info.len]info.child = @splat(0);
     const source: [*]align(1) const info.child = @ptrCast(pointer);
     for (0..count) |index| elements[index] = source[index];
@@ -104,6 +234,7 @@ pub inline fn loadPartial(comptime T: type, pointer: *const anyopaque, count: us
 pub inline fn storePartial(pointer: *anyopaque, value: anytype, count: usize) void {
     const info = @typeInfo(@TypeOf(value)).vector;
     assert(count <= info.len);
+    if (trace) report(pointer, count * @sizeOf(info.child), count, .store);
     const elements: [info.len]info.child = value;
     const target: [*]align(1) info.child = @ptrCast(pointer);
     for (0..count) |index| target[index] = elements[index];
@@ -112,12 +243,14 @@ pub inline fn storePartial(pointer: *anyopaque, value: anytype, count: usize) vo
 /// Asks for the cache line at `pointer`, which may lie past the end of the data: a prefetch never faults.
 pub inline fn prefetch(pointer: [*]const u8, comptime offset_bytes: comptime_int) void {
     const address: [*]const u8 = @ptrFromInt(@intFromPtr(pointer) +% offset_bytes);
+    touch(u8, address, .prefetch);
     @prefetch(address, .{ .rw = .read, .locality = 3, .cache = .data });
 }
 
 /// The same, into the second-level cache and not the first.
 pub inline fn prefetchFar(pointer: [*]const u8, comptime offset_bytes: comptime_int) void {
     const address: [*]const u8 = @ptrFromInt(@intFromPtr(pointer) +% offset_bytes);
+    touch(u8, address, .prefetch_far);
     @prefetch(address, .{ .rw = .read, .locality = 2, .cache = .data });
 }
 
@@ -585,6 +718,11 @@ pub inline fn tileProduct(comptime columns: u32, comptime parity: u1, sums: *ali
     const a = if (columns == 32) "%%tmm2" else "%%tmm3";
     const b = if (columns == 32) "%%tmm4" else "%%tmm5";
     const c = if (parity == 0) "%%tmm0" else "%%tmm1";
+    if (trace) {
+        for (0..tile_tokens) |row| touch([columns]u8, x + row * stride, .load);
+        for (0..columns / 4) |row| touch(Bytes, codes + row * 64, .load);
+        touch(TileSums, sums, .store);
+    }
     asm volatile ("tilezero " ++ c ++ "\n" ++
             "tileloadd (%[x],%[stride]), " ++ a ++ "\n" ++
             "tileloadd (%[codes],%[line]), " ++ b ++ "\n" ++
