@@ -4,6 +4,7 @@
 //!   zig build                    the library for this machine, in zig-out/lib
 //!   zig build test               Zig's tests, at every level that can run here
 //!   zig build levels             the levels' objects with their symbols, in zig-out/levels, for a look at the assembly
+//!   zig build memory-check       a program that runs one kernel for tools that watch memory, in zig-out/bin
 //!   zig build -Dall              the library for every supported system, in zig-out/<target>
 //!   zig build -Dlevels=a,b       only these levels (faster while working on a kernel)
 
@@ -119,6 +120,7 @@ pub fn build(b: *std.Build) void {
     }
 
     addLevelsStep(b, wanted, optimize);
+    addMemoryCheckStep(b, host, optimize);
     addTestStep(b, host, optimize, wanted, qemu);
 }
 
@@ -201,10 +203,11 @@ fn levelObject(b: *std.Build, system: System, level: Level, trace: bool, optimiz
 /// Kernels that report every access are slow whatever the compiler does, and small code is made fast.
 const trace_optimize: std.builtin.OptimizeMode = .ReleaseSmall;
 
-/// The root module of the library, with the names of the levels that are linked in. `kernel_optimize` is of the levels.
-fn rootModule(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode, kernel_optimize: std.builtin.OptimizeMode, wanted: ?[]const u8) *std.Build.Module {
+/// The root module of the library, or of what links the same kernels, with the names of the levels that are linked in.
+/// `kernel_optimize` is of the levels.
+fn rootModule(b: *std.Build, source: []const u8, system: System, optimize: std.builtin.OptimizeMode, kernel_optimize: std.builtin.OptimizeMode, wanted: ?[]const u8) *std.Build.Module {
     const module = b.createModule(.{
-        .root_source_file = b.path("zig/tinyai.zig"),
+        .root_source_file = b.path(source),
         .target = resolve(b, system, null),
         .optimize = optimize,
         .link_libc = true,
@@ -229,7 +232,7 @@ fn addLibrary(b: *std.Build, system: System, optimize: std.builtin.OptimizeMode,
     return b.addLibrary(.{
         .name = "tinyai",
         .linkage = .dynamic,
-        .root_module = rootModule(b, system, optimize, optimize, wanted),
+        .root_module = rootModule(b, "zig/tinyai.zig", system, optimize, optimize, wanted),
         .use_llvm = true,
     });
 }
@@ -244,6 +247,17 @@ fn addLevelsStep(b: *std.Build, wanted: ?[]const u8, optimize: std.builtin.Optim
     }
 }
 
+/// Runs on Linux, where valgrind does; of the levels, those whose instructions valgrind 3.19 knows.
+fn addMemoryCheckStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode) void {
+    const step = b.step("memory-check", "Install the program that runs one kernel over operands at fixed addresses");
+    const program = b.addExecutable(.{
+        .name = "memory_check",
+        .root_module = rootModule(b, "zig/memory_check.zig", host, optimize, optimize, "scalar,x86_64_v2,avx2,neon"),
+        .use_llvm = true,
+    });
+    step.dependOn(&b.addInstallArtifact(program, .{}).step);
+}
+
 /// Every test binary ends with a line `zig tests <name>: <n> passed, <n> failed, <n> skipped` (zig/test_runner.zig); what
 /// cannot run here is named in a line `zig tests <name>: not run: <why>`.
 fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, wanted: ?[]const u8, qemu: Qemu) void {
@@ -255,7 +269,7 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
     const root = b.addTest(.{
         .name = "root",
         // The data plane with its assertions, the kernels as the library has them: theirs are tested below.
-        .root_module = rootModule(b, host, .ReleaseSafe, optimize, wanted),
+        .root_module = rootModule(b, "zig/tinyai.zig", host, .ReleaseSafe, optimize, wanted),
         .test_runner = runner,
         .filters = filters,
         .use_llvm = true,

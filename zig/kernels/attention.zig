@@ -171,12 +171,20 @@ pub fn attention(args: *const table.Attention, begin: u32, end: u32, scratch: [*
         var row: u32 = @intCast(unit / args.kv_head_count * table.attention_row_block);
         const block_end = @min(row + table.attention_row_block, args.row_count);
         while (row < block_end) {
-            var count: u32 = 1;
-            while (row + count < block_end and vec.read(&args.rows[row + count].sequence) == vec.read(&args.rows[row].sequence)) count += 1;
+            const count = neighbours(args.rows[row..block_end]);
             wholeUnit(args, row, count, kv_head, heads, scratch);
             row += count;
         }
     }
+}
+
+/// How many of the first rows are of one sequence.
+inline fn neighbours(rows: []const table.Row) u32 {
+    if (rows.len == 1) return 1;
+    const sequence = vec.read(&rows[0].sequence);
+    var count: u32 = 1;
+    while (count < rows.len and vec.read(&rows[count].sequence) == sequence) count += 1;
+    return count;
 }
 
 fn makeBlock(args: *const table.Attention, row: u32, row_count: u32, kv_head: u32, heads: u32, layout: *const Layout) Block {

@@ -207,21 +207,37 @@ inline fn activationSum(comptime shape: Shape, x: quant.Row, sub: usize) i32 {
     return vec.load(i32, x.sums + sub * 8) + vec.load(i32, x.sums + sub * 8 + 4);
 }
 
-/// The codes of one quad of a packed block.
-inline fn decode(comptime d: layout.Descriptor, block: [*]const u8, comptime quad: comptime_int) vec.Bytes {
-    var codes: vec.Bytes = undefined;
-    comptime var shift = 0;
-    comptime var place = 0;
-    inline for (d.planes) |bits| {
-        const per_vector = 8 / bits;
-        const bytes = vec.load(vec.Bytes, block + place + quad / per_vector * layout.quad_bytes);
-        const field = if (bits == 8) bytes else vec.bitField(bytes, quad % per_vector * bits, shift, ((1 << bits) - 1) << shift);
-        codes = if (shift == 0) field else codes | field;
-        shift += bits;
-        place += layout.quads / per_vector * layout.quad_bytes;
-    }
-    return if (d.lookup) |values| vec.lookup(values, codes) else codes;
+/// The codes of a packed block, quad by quad in ascending order: a vector of a plane is read once, with its first quad.
+fn Packed(comptime d: layout.Descriptor) type {
+    return struct {
+        block: [*]const u8,
+        planes: [d.planes.len]vec.Bytes = undefined,
+
+        inline fn quad(codes: *@This(), comptime index: comptime_int) vec.Bytes {
+            var result: vec.Bytes = undefined;
+            comptime var shift = 0;
+            comptime var place = 0;
+            inline for (d.planes, &codes.planes) |bits, *bytes| {
+                const per_vector = 8 / bits;
+                if (index % per_vector == 0) bytes.* = vec.load(vec.Bytes, codes.block + place + index / per_vector * layout.quad_bytes);
+                const field = if (bits == 8) bytes.* else vec.bitField(bytes.*, index % per_vector * bits, shift, ((1 << bits) - 1) << shift);
+                result = if (shift == 0) field else result | field;
+                shift += bits;
+                place += layout.quads / per_vector * layout.quad_bytes;
+            }
+            return if (d.lookup) |values| vec.lookup(values, result) else result;
+        }
+    };
 }
+
+/// The same of a block that is unpacked.
+const UnpackedCodes = struct {
+    block: [*]const u8,
+
+    inline fn quad(codes: *UnpackedCodes, comptime index: comptime_int) vec.Bytes {
+        return vec.load(vec.Bytes, codes.block + index * layout.quad_bytes);
+    }
+};
 
 const SubScales = struct { scale: Rows, minimum: Rows };
 
@@ -343,41 +359,36 @@ inline fn packedTile(comptime d: layout.Descriptor, comptime count: u32, columns
             const index = super * blocks_per_super + block_in_super;
             const block = weight + index * d.blockBytes();
             prefetch.ask(block, shape.lines);
+            var codes: [1]Packed(d) = .{.{ .block = block }};
+            const x_scales = activationScales(count, x, index);
             inline for (0..subs_per_block) |sub| {
                 const factors = head.sub(d, super_scales, block_in_super * subs_per_block + sub);
-                subBlock(shape, count, 1, index, sub, Packed(d), .{block}, .{factors}, x, &sums);
+                subBlock(shape, count, 1, index, sub, &codes, .{factors}, x, x_scales, &sums);
             }
         }
     }
     y.* = sums[0];
 }
 
-/// Where `subBlock` gets a quad's codes from: a packed block, or an unpacked one.
-fn Packed(comptime d: layout.Descriptor) type {
-    return struct {
-        inline fn quad(block: [*]const u8, comptime index: comptime_int) vec.Bytes {
-            return decode(d, block, index);
-        }
-    };
+/// The activations' scales of block `index`.
+inline fn activationScales(comptime count: u32, x: [count]quant.Row, index: usize) [count]f32 {
+    var scales: [count]f32 = undefined;
+    inline for (0..count) |token| scales[token] = vec.load(f32, x[token].scales + index * 4);
+    return scales;
 }
 
-const UnpackedCodes = struct {
-    inline fn quad(block: [*]const u8, comptime index: comptime_int) vec.Bytes {
-        return vec.load(vec.Bytes, block + index * layout.quad_bytes);
-    }
-};
-
-/// Adds sub-block `sub` of block `index` to the sums of `count` tokens and `groups` groups.
+/// Adds sub-block `sub` of block `index` to the sums of `count` tokens and `groups` groups. `codes` are the groups' blocks,
+/// `Packed` or `UnpackedCodes`.
 inline fn subBlock(
     comptime shape: Shape,
     comptime count: u32,
     comptime groups: u32,
     index: usize,
     comptime sub: comptime_int,
-    comptime Codes: type,
-    blocks: [groups][*]const u8,
+    codes: anytype,
     factors: [groups]SubScales,
     x: [count]quant.Row,
+    x_scales: [count]f32,
     sums: *[groups][count]Rows,
 ) void {
     const sub_index = index * (block_columns / shape.sub_columns) + sub;
@@ -394,7 +405,7 @@ inline fn subBlock(
         inline for (0..pair_quads) |quad_in_part| {
             const quad = sub * quads + part * pair_quads + quad_in_part;
             var bytes: [groups]vec.Bytes = undefined;
-            inline for (0..groups) |group| bytes[group] = Codes.quad(blocks[group], quad);
+            inline for (0..groups) |group| bytes[group] = codes[group].quad(quad);
             inline for (0..count) |token| {
                 const four = vec.load(i32, x[token].quants + index * block_columns + quad * 4);
                 inline for (0..groups) |group| {
@@ -411,7 +422,7 @@ inline fn subBlock(
         }
     }
     inline for (0..count) |token| {
-        const x_scale = vec.load(f32, x[token].scales + index * 4);
+        const x_scale = x_scales[token];
         inline for (0..groups) |group| {
             const sum = &sums[group][token];
             sum.* = combine(sum.*, isums[group][token], factors[group].scale, x_scale);
@@ -452,10 +463,10 @@ fn unpackGroup(comptime d: layout.Descriptor, comptime signed: bool, columns: u3
     }
     if (!plain) {
         for (0..columns / block_columns) |block| {
+            var codes: Packed(d) = .{ .block = weight + block * d.blockBytes() };
             inline for (0..layout.quads) |quad| {
-                const codes = decode(d, weight + block * d.blockBytes(), quad);
                 const offset: vec.Bytes = @splat(if (signed) d.offset else 0);
-                vec.store(scratch + (block * layout.quads + quad) * layout.quad_bytes, codes -% offset);
+                vec.store(scratch + (block * layout.quads + quad) * layout.quad_bytes, codes.quad(quad) -% offset);
             }
         }
     }
@@ -535,8 +546,9 @@ inline fn unpackedTile(comptime shape: Shape, comptime count: u32, comptime grou
     var sums = y.*;
     for (0..columns / block_columns) |index| {
         if (asks) Ahead.ask(ahead, shape.lines, index);
-        var blocks: [groups][*]const u8 = undefined;
-        inline for (0..groups) |group| blocks[group] = unpacked[group].codes + index * layout.quads * layout.quad_bytes;
+        var codes: [groups]UnpackedCodes = undefined;
+        inline for (0..groups) |group| codes[group] = .{ .block = unpacked[group].codes + index * layout.quads * layout.quad_bytes };
+        const x_scales = activationScales(count, x, index);
         inline for (0..subs_per_block) |sub| {
             var factors: [groups]SubScales = undefined;
             inline for (0..groups) |group| {
@@ -546,7 +558,7 @@ inline fn unpackedTile(comptime shape: Shape, comptime count: u32, comptime grou
                     .minimum = if (shape.minimum) vec.load(Rows, place + group_rows) else undefined,
                 };
             }
-            subBlock(shape, count, groups, index, sub, UnpackedCodes, blocks, factors, x, &sums);
+            subBlock(shape, count, groups, index, sub, &codes, factors, x, x_scales, &sums);
         }
     }
     y.* = sums;
@@ -641,17 +653,20 @@ inline fn floatTile(comptime format: Format, comptime count: u32, comptime group
     var sums = y.*;
     if (format == .bf16) {
         for (0..columns / 2) |pair| {
+            const first = floatColumnInputs(count, x, pair * 2);
+            const second = floatColumnInputs(count, x, pair * 2 + 1);
             inline for (0..groups) |group| {
                 if (count == 1) prefetch.ask(weight + group * group_bytes + pair * group_rows * 4, 1);
                 const both = vec.load(@Vector(group_rows, u32), weight + group * group_bytes + pair * group_rows * 4);
-                floatColumnStep(count, @bitCast(both << @splat(16)), x, pair * 2, &sums[group]);
-                floatColumnStep(count, @bitCast(both & @as(@Vector(group_rows, u32), @splat(0xffff0000))), x, pair * 2 + 1, &sums[group]);
+                floatColumnStep(count, @bitCast(both << @splat(16)), first, &sums[group]);
+                floatColumnStep(count, @bitCast(both & @as(@Vector(group_rows, u32), @splat(0xffff0000))), second, &sums[group]);
             }
         }
         if (columns % 2 != 0) {
+            const last = floatColumnInputs(count, x, columns - 1);
             inline for (0..groups) |group| {
                 const both = vec.load(@Vector(group_rows, u32), weight + group * group_bytes + columns / 2 * group_rows * 4);
-                floatColumnStep(count, @bitCast(both << @splat(16)), x, columns - 1, &sums[group]);
+                floatColumnStep(count, @bitCast(both << @splat(16)), last, &sums[group]);
             }
         }
     } else {
@@ -661,16 +676,22 @@ inline fn floatTile(comptime format: Format, comptime count: u32, comptime group
             if (count == 1 and (format == .f32 or column % 2 == 0)) {
                 inline for (0..groups) |group| prefetch.ask(weight + group * group_bytes + column * column_bytes, 1);
             }
-            inline for (0..groups) |group| floatColumnStep(count, floatColumn(format, weight + group * group_bytes, column), x, column, &sums[group]);
+            const inputs = floatColumnInputs(count, x, column);
+            inline for (0..groups) |group| floatColumnStep(count, floatColumn(format, weight + group * group_bytes, column), inputs, &sums[group]);
         }
     }
     y.* = sums;
 }
 
-inline fn floatColumnStep(comptime count: u32, w: Rows, x: [count][*]const u8, column: usize, sums: *[count]Rows) void {
-    inline for (0..count) |token| {
-        sums[token] = vec.mulAdd(w, @as(Rows, @splat(vec.load(f32, x[token] + column * 4))), sums[token]);
-    }
+/// A column of the activations.
+inline fn floatColumnInputs(comptime count: u32, x: [count][*]const u8, column: usize) [count]f32 {
+    var inputs: [count]f32 = undefined;
+    inline for (0..count) |token| inputs[token] = vec.load(f32, x[token] + column * 4);
+    return inputs;
+}
+
+inline fn floatColumnStep(comptime count: u32, w: Rows, inputs: [count]f32, sums: *[count]Rows) void {
+    inline for (0..count) |token| sums[token] = vec.mulAdd(w, @as(Rows, @splat(inputs[token])), sums[token]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -754,6 +775,7 @@ inline fn alignBlock(comptime format: Format, weight: [*]const u8, columns: usiz
 }
 
 inline fn alignWholeBlock(comptime format: Format, weight: [*]const u8, out: *Aligned) void {
+    @setEvalBranchQuota(10_000); // Unrolled pairs.
     const Bits = @Vector(group_rows, u32);
     const Patterns = @Vector(2 * group_rows, u16);
     const pattern: Pattern = comptime .of(format);

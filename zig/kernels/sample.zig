@@ -46,9 +46,9 @@ pub inline fn clean(x: f32) f32 {
 /// Logits `at` to `at + lanes - 1`, `finite`; those from `end` on are -inf.
 inline fn loadFinite(logits: [*]const f32, at: usize, end: usize) F {
     if (at + lanes <= end) return finite(vec.load(F, logits + at));
-    var values: [lanes]f32 = @splat(negative_infinity);
-    for (at..end) |index| values[index - at] = vec.read(&logits[index]);
-    return finite(values);
+    const count = end - @min(at, end);
+    const there = std.simd.iota(u32, lanes) < @as(vec.U, @splat(@intCast(count)));
+    return finite(@select(f32, there, vec.loadPartial(F, logits + at, count), splat(negative_infinity)));
 }
 
 /// The larger of two, `a` where `b` is NaN.
@@ -155,18 +155,42 @@ pub fn select(items: []Candidate, rank: usize) void {
     }
 }
 
+/// Sorts by `first`, which has no equals that differ: Williams's heapsort (1964), each element read and written once a step.
+pub fn sort(comptime T: type, items: []T, comptime first: fn (T, T) callconv(.@"inline") bool) void {
+    var start = items.len / 2;
+    var end = items.len;
+    while (end > 1) {
+        var item: T = undefined;
+        if (start > 0) {
+            start -= 1;
+            item = vec.read(&items[start]);
+        } else {
+            end -= 1;
+            item = vec.read(&items[end]);
+            vec.write(&items[end], vec.read(&items[0]));
+        }
+        // Down from `start`, where there is a hole, to where both below stand before it.
+        var hole = start;
+        while (2 * hole + 1 < end) {
+            var below = 2 * hole + 1;
+            var last = vec.read(&items[below]);
+            if (below + 1 < end) {
+                const other = vec.read(&items[below + 1]);
+                if (first(last, other)) {
+                    below += 1;
+                    last = other;
+                }
+            }
+            if (!first(item, last)) break;
+            vec.write(&items[hole], last);
+            hole = below;
+        }
+        vec.write(&items[hole], item);
+    }
+}
+
 fn sortBest(items: []Candidate) void {
-    std.sort.pdqContext(0, items.len, struct {
-        items: []Candidate,
-
-        pub fn lessThan(context: @This(), a: usize, b: usize) bool {
-            return before(vec.read(&context.items[a]), vec.read(&context.items[b]));
-        }
-
-        pub fn swap(context: @This(), a: usize, b: usize) void {
-            vec.swap(Candidate, &context.items[a], &context.items[b]);
-        }
-    }{ .items = items });
+    sort(Candidate, items, before);
 }
 
 /// Splits `items` around a pivot: those before it on its left. The pivot's place.
@@ -174,8 +198,8 @@ fn partition(items: []Candidate, state: *u64) usize {
     state.* = state.* *% 6364136223846793005 +% 1442695040888963407;
     const last = items.len - 1;
     const middle: usize = @intCast((state.* >> 32) * items.len >> 32);
-    vec.swap(Candidate, &items[middle], &items[last]);
-    const pivot = vec.read(&items[last]);
+    const pivot = vec.read(&items[middle]);
+    vec.write(&items[middle], vec.read(&items[last]));
     var place: usize = 0;
     for (0..last) |index| {
         // Without a branch on the comparison, which a random pivot makes unpredictable.

@@ -395,11 +395,13 @@ fn pickLikely(args: *const table.ScreenPick) void {
         vec.write(&list[length], token / group_rows);
         length += 1;
     }
-    sortAscending(list[0..length]);
+    sample.sort(u32, list[0..length], isLess);
     var kept: u32 = 0;
+    var last: u32 = std.math.maxInt(u32);
     for (list[0..length]) |*place| {
         const group = vec.read(place);
-        if (kept > 0 and vec.read(&list[kept - 1]) == group) continue;
+        if (group == last) continue;
+        last = group;
         vec.write(&list[kept], group);
         kept += 1;
     }
@@ -407,18 +409,8 @@ fn pickLikely(args: *const table.ScreenPick) void {
     vec.write(&args.list[1], kept);
 }
 
-fn sortAscending(list: []u32) void {
-    std.sort.pdqContext(0, list.len, struct {
-        list: []u32,
-
-        pub fn lessThan(context: @This(), a: usize, b: usize) bool {
-            return vec.read(&context.list[a]) < vec.read(&context.list[b]);
-        }
-
-        pub fn swap(context: @This(), a: usize, b: usize) void {
-            vec.swap(u32, &context.list[a], &context.list[b]);
-        }
-    }{ .list = list });
+inline fn isLess(a: u32, b: u32) bool {
+    return a < b;
 }
 
 /// The first place of an ascending list that holds `group` or more.

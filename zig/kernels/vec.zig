@@ -199,11 +199,21 @@ pub inline fn write(pointer: anytype, value: @typeInfo(@TypeOf(pointer)).pointer
     pointer.* = value;
 }
 
-/// Copies elements to a place that the source does not overlap.
+/// Copies elements to a place that the source does not overlap: by registers, and what is left in halves of one. The library's
+/// function for it would copy some bytes twice.
 pub inline fn copy(comptime T: type, target: []T, source: [*]const T) void {
-    touchBytes(source, target.len * @sizeOf(T), .load);
-    touchBytes(target.ptr, target.len * @sizeOf(T), .store);
-    @memcpy(target, source);
+    const to: [*]u8 = @ptrCast(target.ptr);
+    const from: [*]const u8 = @ptrCast(source);
+    const count = target.len * @sizeOf(T);
+    var at: usize = 0;
+    while (at + register_bytes <= count) : (at += register_bytes) store(to + at, load(@Vector(register_bytes, u8), from + at));
+    comptime var part_bytes = register_bytes / 2;
+    inline while (part_bytes >= @sizeOf(T)) : (part_bytes /= 2) {
+        if (count & part_bytes != 0) {
+            store(to + at, load(@Vector(part_bytes, u8), from + at));
+            at += part_bytes;
+        }
+    }
 }
 
 /// Writes `value` to every element.
@@ -212,21 +222,22 @@ pub inline fn fill(comptime T: type, target: []T, value: T) void {
     @memset(target, value);
 }
 
-/// Exchanges two elements.
-pub inline fn swap(comptime T: type, a: *T, b: *T) void {
-    const kept = read(a);
-    write(a, read(b));
-    write(b, kept);
-}
-
 /// Reads the first `count` (at most the length of `T`) elements; the others are zero.
 pub inline fn loadPartial(comptime T: type, pointer: *const anyopaque, count: usize) T {
     const info = @typeInfo(T).vector;
     assert(count <= info.len);
-    if (trace) report(pointer, count * @sizeOf(info.child), count, .load);
+    if (count == info.len) return load(T, pointer);
     var elements: [info.len]info.child = @splat(0);
-    const source: [*]align(1) const info.child = @ptrCast(pointer);
-    for (0..count) |index| elements[index] = source[index];
+    const source: [*]const u8 = @ptrCast(pointer);
+    var at: usize = 0;
+    // In halves, quarters and so on: what the compiler makes of a loop reads some elements twice.
+    comptime var part_len = info.len / 2;
+    inline while (part_len > 0) : (part_len /= 2) {
+        if (count & part_len != 0) {
+            elements[at..][0..part_len].* = load(@Vector(part_len, info.child), source + at * @sizeOf(info.child));
+            at += part_len;
+        }
+    }
     return elements;
 }
 
@@ -234,10 +245,17 @@ pub inline fn loadPartial(comptime T: type, pointer: *const anyopaque, count: us
 pub inline fn storePartial(pointer: *anyopaque, value: anytype, count: usize) void {
     const info = @typeInfo(@TypeOf(value)).vector;
     assert(count <= info.len);
-    if (trace) report(pointer, count * @sizeOf(info.child), count, .store);
+    if (count == info.len) return store(pointer, value);
     const elements: [info.len]info.child = value;
-    const target: [*]align(1) info.child = @ptrCast(pointer);
-    for (0..count) |index| target[index] = elements[index];
+    const target: [*]u8 = @ptrCast(pointer);
+    var at: usize = 0;
+    comptime var part_len = info.len / 2;
+    inline while (part_len > 0) : (part_len /= 2) {
+        if (count & part_len != 0) {
+            store(target + at * @sizeOf(info.child), @as(@Vector(part_len, info.child), elements[at..][0..part_len].*));
+            at += part_len;
+        }
+    }
 }
 
 /// Asks for the cache line at `pointer`, which may lie past the end of the data: a prefetch never faults.
