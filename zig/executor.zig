@@ -123,6 +123,10 @@ pub const Executor = struct {
     events_enabled: std.atomic.Value(u32) = .init(0),
     /// When events were last switched on: none begins before that.
     events_since: std.atomic.Value(u64) = .init(0),
+    /// Whether `runOp` ends after one claim: one thread then runs for all in turns, in the same order each time (tracer.zig).
+    one_claim: bool = false,
+    /// If given, all that `runOp` runs of a product, in grains.
+    one_range: ?pool_.Work.Range = null,
     /// Until when each thread's events go, in ticks: the next one begins there, so that nothing is left out between them.
     until: [pool_.threads_max]Until = @splat(.{}),
     step: Step = .{},
@@ -172,7 +176,7 @@ pub const Executor = struct {
     /// Whether there is a screen, every draw of the step can do with it, and they are so few that it saves more than it costs: up to
     /// three draws of the largest logit, or one among several, which leaves more groups. (Gemma's head in batches on a Zen 5:
     /// three of the largest come 1.2 times as fast, four 0.95 times; one of 50 1.1 times, two 0.92 times.)
-    fn screens(executor: *const Executor) bool {
+    pub fn screens(executor: *const Executor) bool {
         const step = &executor.step;
         if (!executor.hasScreen() or step.logits_count == 0 or step.logits_count > table.screen_tokens_max) return false;
         for (step.draws[0..step.logits_count]) |*request| {
@@ -248,10 +252,14 @@ pub const Executor = struct {
             const rows = executor.rowCount(op);
             if (rows == 0 or rows > rows_max) return;
             const weight = executor.at(op, 2).?;
-            const units = pool_.Work.ownSegment(fetching.thread, executor.pool.thread_count, executor.unitCount(op));
-            const groups = @min(units.end - units.begin, bytes_max / (weight.group_bytes + weight.group_scale_bytes) + 1);
-            fetching.scales = .{ .at = weight.scales + units.begin * weight.group_scale_bytes, .count = groups * weight.group_scale_bytes / 64 };
-            fetching.codes = .{ .at = weight.base + units.begin * weight.group_bytes, .count = groups * weight.group_bytes / 64 };
+            const unit_count = executor.unitCount(op);
+            const grain = grainOf(op);
+            const grains = pool_.Work.ownSegment(fetching.thread, executor.pool.thread_count, divCeil(unit_count, grain));
+            const first = grains.begin * grain;
+            const own = @min(grains.end * grain, unit_count) -| first;
+            const groups = @min(own, bytes_max / (weight.group_bytes + weight.group_scale_bytes) + 1);
+            fetching.scales = .{ .at = weight.scales + first * weight.group_scale_bytes, .count = groups * weight.group_scale_bytes / 64 };
+            fetching.codes = .{ .at = weight.base + first * weight.group_bytes, .count = groups * weight.group_bytes / 64 };
         }
 
         pub fn step(fetching: *Fetching) bool {
@@ -307,7 +315,7 @@ pub const Executor = struct {
         executor.until[thread].ticks = clock.ticks();
     }
 
-    fn rowCount(executor: *const Executor, op: *const p.Op) u32 {
+    pub fn rowCount(executor: *const Executor, op: *const p.Op) u32 {
         return switch (op.kind) {
             .screen, .screen_pick, .screen_product => if (executor.step.screened) executor.step.logits_count else 0,
             else => if (op.flags & p.flag_unscreened != 0 and executor.step.screened)
@@ -317,7 +325,7 @@ pub const Executor = struct {
     }
 
     /// Units that an op has in this step, as its kernel counts them.
-    fn unitCount(executor: *const Executor, op: *const p.Op) u32 {
+    pub fn unitCount(executor: *const Executor, op: *const p.Op) u32 {
         const rows = executor.rowCount(op);
         if (rows == 0) return 0;
         return switch (op.kind) {
@@ -363,19 +371,36 @@ pub const Executor = struct {
     /// Claims units until none is left; returns how many this thread ran.
     fn share(executor: *Executor, op: *const p.Op, index: usize, thread: u32, arguments: anytype, kernel: anytype, extra: anytype) u32 {
         const unit_count = executor.unitCount(op);
+        const grain = grainOf(op);
+        const grain_count = divCeil(unit_count, grain);
+        if (executor.one_range) |range| {
+            const begin = range.begin * grain;
+            const end = @min(range.end * grain, unit_count);
+            @call(.auto, kernel, .{ arguments, begin, end } ++ extra);
+            return end - begin;
+        }
         // Eight claims a thread: late threads lose at most an eighth of their part, and claims stay rare beside the work.
-        const chunk = @max(1, unit_count / (executor.pool.thread_count * 8));
+        const chunk = @max(1, grain_count / (executor.pool.thread_count * 8));
         const work = &executor.work[index];
         var done: u32 = 0;
-        while (work.claim(thread, executor.pool.thread_count, chunk, unit_count)) |range| {
-            @call(.auto, kernel, .{ arguments, range.begin, range.end } ++ extra);
-            executor.pool.finish(work, range.end - range.begin);
-            done += range.end - range.begin;
+        while (work.claim(thread, executor.pool.thread_count, chunk, grain_count)) |range| {
+            const begin = range.begin * grain;
+            const end = @min(range.end * grain, unit_count);
+            @call(.auto, kernel, .{ arguments, begin, end } ++ extra);
+            executor.pool.finish(work, end - begin);
+            done += end - begin;
+            if (executor.one_claim) break;
         }
         return done;
     }
 
-    fn at(executor: *const Executor, op: *const p.Op, slot: usize) ?Resolved {
+    /// Units that are claimed together: a product's tile has up to two groups, and what it reads must not depend on who claimed
+    /// them.
+    pub fn grainOf(op: *const p.Op) u32 {
+        return if (op.kind == .matmul) 2 else 1;
+    }
+
+    pub fn at(executor: *const Executor, op: *const p.Op, slot: usize) ?Resolved {
         const index = op.tensors[slot];
         return if (index == p.none) null else executor.tensors[index];
     }
@@ -384,7 +409,7 @@ pub const Executor = struct {
         return if (executor.at(op, slot)) |resolved| resolved.floats() else null;
     }
 
-    fn runOp(executor: *Executor, op: *const p.Op, index: usize, thread: u32, rows: u32) u32 {
+    pub fn runOp(executor: *Executor, op: *const p.Op, index: usize, thread: u32, rows: u32) u32 {
         const kernels = executor.kernels;
         const scratch: [*]align(64) u8 = executor.scratch[thread].ptr;
         switch (op.kind) {
@@ -747,7 +772,7 @@ pub const Executor = struct {
         return (tensor.floats() + index * tensor.floatStride())[0..executor.view.header.vocabulary];
     }
 
-    fn runDraws(executor: *Executor, thread: u32) u32 {
+    pub fn runDraws(executor: *Executor, thread: u32) u32 {
         const work = &executor.work[executor.view.ops.len];
         var done: u32 = 0;
         // A single draw is the engine thread's, so that its time is seen where it is spent.

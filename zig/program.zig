@@ -385,10 +385,61 @@ pub const Measurement = extern struct {
     working_bytes: u64,
 };
 
+/// What a tracer is made with: threads that it plays, and the caches that it simulates, nearest first; `cache_count` 0: none.
+pub const TracerConfig = extern struct {
+    thread_count: u32,
+    cache_count: u32,
+    /// 1: a hardware prefetcher for each thread.
+    prefetcher: u32,
+    reserved: u32 = 0,
+    cache_bytes: [3]u64,
+    cache_ways: [3]u32,
+    cache_line_bytes: [3]u32,
+    /// Threads that share one.
+    cache_shared_by: [3]u32,
+};
+
+/// A sequence's part of a step to be traced.
+pub const TracedShare = extern struct {
+    sequence: u32,
+    /// Of its first row.
+    position: u32,
+    rows: u32,
+    /// The last of its rows; each draws a token.
+    logits_rows: u32,
+};
+
+/// How the tokens of a traced step are drawn.
+pub const TracedDraw = extern struct {
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    top_k: u32,
+    /// Candidates that are told of with each token; with any, or 1, nothing is screened.
+    top_count: u32,
+    /// 1: a score of the prompt's own tokens; nothing is drawn.
+    scores: u32,
+};
+
+/// What a traced op did, by region (tracer.zig's order) and by cache level. All threads together.
+pub const Traced = extern struct {
+    loads: [7]u64 = @splat(0),
+    stores: [7]u64 = @splat(0),
+    bytes_read: [7]u64 = @splat(0),
+    bytes_written: [7]u64 = @splat(0),
+    accesses: [3]u64 = @splat(0),
+    misses: [3]u64 = @splat(0),
+    prefetched: [3]u64 = @splat(0),
+    /// Lines of the last level that came from memory, and that went back.
+    memory_lines: u64 = 0,
+    write_backs: u64 = 0,
+};
+
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement, table.Tuning }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement, table.Tuning, TracerConfig, TracedShare, TracedDraw, Traced }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });

@@ -17,6 +17,7 @@ const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
 const trace = @import("trace.zig");
+const tracer_ = @import("tracer.zig");
 const Engine = engine_.Engine;
 
 export fn tinyai_layout_hash() u64 {
@@ -229,6 +230,41 @@ export fn tinyai_engine_set_events(engine: *Engine, enabled: u32) void {
 export fn tinyai_engine_read_logits(engine: *Engine, first: u32, count: u32, out: [*]f32, last: u32) u32 {
     const length = @as(usize, count) * engine.view.header.vocabulary;
     return @intFromBool(engine.readLogits(first, out[0..length], last != 0));
+}
+
+/// Makes a tracer beside an engine that has loaded; null on failure, with a `program.Failure` in `failure`. It must be destroyed
+/// before the engine, and is one thread's.
+export fn tinyai_tracer_create(engine: *Engine, config: *const p.TracerConfig, failure: *u32) ?*tracer_.Tracer {
+    failure.* = 0;
+    return tracer_.Tracer.create(&engine.executor, engine.config.level, engine.weights, engine.constants, engine.copies, config.*) catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Program => .program,
+        }));
+        return null;
+    };
+}
+
+/// Sets out a step of these shares. 0: the program has no such step.
+export fn tinyai_tracer_begin(tracer: *tracer_.Tracer, shares: [*]const p.TracedShare, share_count: u32, draw: *const p.TracedDraw) u32 {
+    return @intFromBool(tracer.begin(shares[0..share_count], draw.*));
+}
+
+/// Runs ops `first` to `end` of the step, its draws being the one after the last op, and writes what each did. `mode` is a
+/// `Tracer.Mode`. 0: there are not so many ops, or no such mode.
+export fn tinyai_tracer_run(tracer: *tracer_.Tracer, first: u32, end: u32, mode: u32, out: [*]p.Traced) u32 {
+    if (first > end or end > tracer.executor.view.ops.len + 1 or mode > @intFromEnum(tracer_.Tracer.Mode.sample)) return 0;
+    for (first..end, 0..) |index, place| out[place] = tracer.run(@intCast(index), @enumFromInt(mode));
+    return 1;
+}
+
+/// Empties the simulated caches.
+export fn tinyai_tracer_forget(tracer: *tracer_.Tracer) void {
+    tracer.forget();
+}
+
+export fn tinyai_tracer_destroy(tracer: *tracer_.Tracer) void {
+    tracer.destroy();
 }
 
 /// Sets memory aside, `bytes` for each thread, whose traffic is to be measured with a level's vectors; null: the system refuses it

@@ -76,6 +76,8 @@ export interface ChosenLevel {
   readonly index: number;
   readonly name: string;
   readonly reason: string;
+  /** The widest that this CPU runs. */
+  readonly widest: string;
 }
 
 /**
@@ -85,6 +87,8 @@ export interface ChosenLevel {
 export function chooseLevel(library: Library, simdLevel: number | undefined): ChosenLevel {
   const forced = process.env["TINYAI_SIMD"];
   const { levels } = library;
+  const last = levels.findLastIndex(({ supported }) => supported);
+  const widest = levels[last]?.name ?? "";
   if (forced) {
     const index = levels.findIndex(({ name }) => name === forced);
     if (index < 0) {
@@ -95,20 +99,18 @@ export function chooseLevel(library: Library, simdLevel: number | undefined): Ch
     }
     if (!levels[index]?.supported)
       throw new OptionError("TINYAI_SIMD", `this CPU lacks the instructions of level ${forced}`);
-    return { index, name: forced, reason: "forced by TINYAI_SIMD" };
+    return { index, name: forced, reason: "forced by TINYAI_SIMD", widest };
   }
-  const widest = levels.findLastIndex(({ supported }) => supported);
-  const name = levels[widest]?.name ?? "";
   if (simdLevel === undefined || simdLevel === 3) {
-    return { index: widest, name, reason: "the widest level that this CPU runs" };
+    return { index: last, name: widest, reason: "the widest level that this CPU runs", widest };
   }
   const wanted = namesOfLevel[simdLevel] ?? [];
   const index = levels.findIndex((level) => wanted.includes(level.name) && level.supported);
   if (index < 0) {
     throw new OptionError(
       "simd.level",
-      `level ${simdLevel} (${wanted.join(" or ")}) does not run on this CPU; the widest is ${name}`,
+      `level ${simdLevel} (${wanted.join(" or ")}) does not run on this CPU; the widest is ${widest}`,
     );
   }
-  return { index, name: levels[index]?.name ?? "", reason: `simd.level ${simdLevel}` };
+  return { index, name: levels[index]?.name ?? "", reason: `simd.level ${simdLevel}`, widest };
 }

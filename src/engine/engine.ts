@@ -2,11 +2,13 @@
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
 import type { JavaScriptRecorder } from "../../profiler/javascript.ts";
+import type { RequestEnding, RequestSubmission } from "../../profiler/requests.ts";
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
+import { Tracer, type TracerOptions } from "./tracer.ts";
 import { encodeTuning, fixedTuning, type Tuning } from "./tuning.ts";
 
 export interface EngineOptions {
@@ -113,6 +115,13 @@ export interface RequestListener {
 }
 
 /** A request under way. */
+/** Hears of requests as JavaScript sees them. */
+export interface RequestObserver {
+  submitted(id: number, submission: RequestSubmission, request: EngineRequest): void;
+  /** However it ended. */
+  ended(id: number, ending: RequestEnding): void;
+}
+
 export interface RequestHandle {
   /** What records and events name it by; no other request under way has it. */
   readonly id: number;
@@ -144,6 +153,8 @@ export class Engine {
   readonly threadCount: number;
   /** Who is told what JavaScript does for requests, while somebody profiles. */
   javascript: JavaScriptRecorder | undefined;
+  /** Who hears of requests from the call to the end. */
+  requests: RequestObserver | undefined;
   readonly #library: Library;
   readonly #handle: Pointer;
   readonly #bell: Bell;
@@ -161,6 +172,7 @@ export class Engine {
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
+  readonly #tracers = new Set<Tracer>();
   #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
 
   private constructor(library: Library, plan: Plan, options: EngineOptions, handle: Pointer, bell: Bell) {
@@ -265,6 +277,27 @@ export class Engine {
     );
   }
 
+  /**
+   * Counts what steps load and store, beside the engine; closed with it.
+   * @throws {EngineError} if memory is refused, or a cache is none that can be simulated.
+   */
+  tracer(options: TracerOptions): Tracer {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, options);
+    this.#tracers.add(tracer);
+    return tracer;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Gives a tracer's memory back before the engine is closed. */
+  closeTracer(tracer: Tracer): void {
+    this.#tracers.delete(tracer);
+    tracer.close();
+  }
+
   /** Requests that have not finished. */
   get pending(): number {
     return this.#live.size;
@@ -352,6 +385,7 @@ export class Engine {
         this.#bell.remove(this.#ring);
         this.#bell.add(this.#ring);
       });
+      for (const tracer of this.#tracers) tracer.close();
       symbols.tinyai_engine_destroy(this.#handle);
       const error = new EngineError("the model was closed while a request was running");
       for (const live of this.#live.values()) live.listener.onError(error);

@@ -277,6 +277,46 @@ export const Tuning = new Struct("Tuning", [
   ["few_tokens", "u32"],
 ]);
 
+export const TracerConfig = new Struct("TracerConfig", [
+  ["thread_count", "u32"],
+  ["cache_count", "u32"],
+  ["prefetcher", "u32"],
+  ["reserved", "u32"],
+  ["cache_bytes", "u64", 3],
+  ["cache_ways", "u32", 3],
+  ["cache_line_bytes", "u32", 3],
+  ["cache_shared_by", "u32", 3],
+]);
+
+export const TracedShare = new Struct("TracedShare", [
+  ["sequence", "u32"],
+  ["position", "u32"],
+  ["rows", "u32"],
+  ["logits_rows", "u32"],
+]);
+
+export const TracedDraw = new Struct("TracedDraw", [
+  ["temperature", "f32"],
+  ["top_p", "f32"],
+  ["min_p", "f32"],
+  ["repeat_penalty", "f32"],
+  ["top_k", "u32"],
+  ["top_count", "u32"],
+  ["scores", "u32"],
+]);
+
+export const Traced = new Struct("Traced", [
+  ["loads", "u64", 7],
+  ["stores", "u64", 7],
+  ["bytes_read", "u64", 7],
+  ["bytes_written", "u64", 7],
+  ["accesses", "u64", 3],
+  ["misses", "u64", 3],
+  ["prefetched", "u64", 3],
+  ["memory_lines", "u64"],
+  ["write_backs", "u64"],
+]);
+
 /** Values of `Measurement.kernel`, in zig/program.zig's order. */
 export const measuredKernels = [
   "matmul",
@@ -369,6 +409,10 @@ function hashStructs(): bigint {
     Conversion,
     Measurement,
     Tuning,
+    TracerConfig,
+    TracedShare,
+    TracedDraw,
+    Traced,
   ];
   // The 64 bits in two halves: the prime is 2^40 + 0x1b3, and a half's product with 0x1b3 is exact in a double.
   let high = 0xcbf29ce4;
