@@ -1,7 +1,8 @@
 // The public face of TinyAI.
 
 export type { Profile } from "../profiler/index.ts";
-export { formatProfile } from "../profiler/index.ts";
+export { formatProfile, formatReport } from "../profiler/index.ts";
+export type { Report } from "../profiler/report.ts";
 export { cpu } from "./engine/cpu.ts";
 export type { Candidate } from "./engine/engine.ts";
 export {
@@ -26,6 +27,7 @@ export {
   prepareModel,
 } from "./load.ts";
 export type { Preparation } from "./prepared.ts";
+export type { ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
 export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";

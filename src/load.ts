@@ -2,7 +2,10 @@
 
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { freemem } from "node:os";
-import { type OpInfo, type Profile, Profiler } from "../profiler/index.ts";
+import { basename } from "node:path";
+import manifest from "../package.json" with { type: "json" };
+import type { OpInfo } from "../profiler/events.ts";
+import type { RunInfo } from "../profiler/report.ts";
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
@@ -47,6 +50,8 @@ import {
   stampOf,
   startPreparing,
 } from "./prepared.ts";
+import type * as profilingModule from "./profiling/index.ts";
+import type { ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
@@ -198,6 +203,8 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     : preparing.done;
   return new Model({
     path,
+    library,
+    run: describeRun(file, graph, plan, level, checked, source),
     file,
     preparing,
     settle: () => {
@@ -300,6 +307,9 @@ function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
 
 interface ModelParts {
   readonly path: string;
+  readonly library: Library;
+  /** What reports say of it; asked for when one is made. */
+  readonly run: () => Omit<RunInfo, "startedAt" | "wallMs" | "model">;
   readonly file: ModelFile;
   readonly preparing: Preparing;
   /** Lets what is being prepared or measured come to an end, never with an error. */
@@ -317,8 +327,7 @@ interface ModelParts {
 /** A loaded model. Close it when done, best with `await using`. */
 export class Model implements AsyncDisposable {
   readonly #parts: ModelParts;
-  #profiler: Profiler | undefined;
-  #lostBefore = 0;
+  #recording: Recording | undefined;
   #sourceHash: Promise<string> | undefined;
 
   constructor(parts: ModelParts) {
@@ -438,38 +447,60 @@ export class Model implements AsyncDisposable {
     return scoreTokens(this.#generator, tokens, options);
   }
 
-  /** Begins to record where the time goes. Recording twice at once is an error. */
-  startProfiling(): void {
-    if (this.#profiler) throw new EngineError("profiling has already been started; stop it first");
-    const { engine, plan, level } = this.#parts;
-    const profiler = new Profiler(describeOps(plan, level.name));
-    this.#lostBefore = engine.eventsLost;
-    engine.setEventSink((events) => profiler.drain(events, 0));
-    this.#profiler = profiler;
+  /**
+   * Begins to record where time and bytes go.
+   * @throws {EngineError} if recording has begun already. @throws {OptionError} if an option is out of its bounds.
+   */
+  startProfiling(options: ProfileOptions = {}): void {
+    if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
+    checkProfileOptions(options);
+    const { engine, library, plan, level, path, run } = this.#parts;
+    const { Recording, countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
+    const ops = countedOps(describeOps(plan, level.name), opSignatures(plan.program));
+    const model = { library, engine, level: level.index, ops, run: { model: basename(path), ...run() } };
+    this.#recording = new Recording(model, options);
   }
 
-  /** Ends recording and gives what was recorded. */
-  stopProfiling(): Profile {
-    const profiler = this.#profiler;
-    if (!profiler) throw new EngineError("profiling has not been started");
-    const { engine } = this.#parts;
-    engine.drainEvents();
-    engine.setEventSink(undefined);
-    this.#profiler = undefined;
-    profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
-    return profiler.result();
+  /**
+   * Ends recording and gives what was recorded. Steps are run once more to count their loads and stores, a few to simulate caches,
+   * which takes a moment; `profile` does it in turns with the event loop. The machine's roofs are in it if they were measured
+   * before.
+   * @throws {EngineError} if recording has not begun.
+   */
+  stopProfiling(): ProfiledRun {
+    const { library, engine, level } = this.#parts;
+    const { findRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    const recorded = this.#stopRecording();
+    const roofs = recorded.options.roofline === false ? undefined : findRoofs(library, level.index, engine.threadCount);
+    return profiledRun(recorded.report(roofs), recorded.trace);
   }
 
-  /** Profiles what happens while `work` runs. */
-  async profile(work: () => Promise<unknown> | unknown): Promise<Profile> {
-    this.startProfiling();
+  /**
+   * Profiles what happens while `work` runs.
+   * @throws whatever `work` throws; nothing is recorded any more then.
+   */
+  async profile(work: () => Promise<unknown> | unknown, options: ProfileOptions = {}): Promise<ProfiledRun> {
+    this.startProfiling(options);
     try {
       await work();
     } catch (error) {
-      this.stopProfiling();
+      this.#stopRecording();
       throw error;
     }
-    return this.stopProfiling();
+    const { library, engine, level } = this.#parts;
+    const { machineRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    const recorded = this.#stopRecording();
+    const wantsRoofs = options.roofline !== false && options.deterministic !== true;
+    const giveUp = () => engine.pending > 0;
+    const roofs = wantsRoofs ? await machineRoofs(library, level.index, engine.threadCount, giveUp) : undefined;
+    return profiledRun(await recorded.reportInTurns(roofs), recorded.trace);
+  }
+
+  #stopRecording(): Recorded {
+    const recording = this.#recording;
+    if (!recording) throw new EngineError("profiling has not been started");
+    this.#recording = undefined;
+    return recording.stop();
   }
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
@@ -522,6 +553,45 @@ function describeOps(plan: Plan, level: string): OpInfo[] {
       operationsPerRow: attends ? op.operationsPerPosition : op.operationsPerRow,
     };
   });
+}
+
+/** What reports say of a model, read when one is made. */
+function describeRun(
+  file: ModelFile,
+  graph: Graph,
+  plan: Plan,
+  level: ChosenLevel,
+  checked: ReturnType<typeof checkLoadOptions>,
+  tuning: "measured" | "fixed",
+): ModelParts["run"] {
+  return () => ({
+    architecture: file.metadata.string("general.architecture"),
+    weightsBytes: plan.weightsBytes,
+    level: level.name,
+    threads: checked.threadCount,
+    contextLength: plan.options.contextMax,
+    batchSize: checked.batchSize,
+    options: {
+      screening: checked.screening,
+      screeningProblem: screenProblem(graph) ?? null,
+      kvCache: checked.kvDtype === "F16" ? "f16" : "q8_0",
+      prefixCache: checked.keptBytesMax > 0,
+      prepared: checked.prepared,
+      tuning,
+      widestLevel: level.widest,
+      usableCpus: cpu.cores,
+    },
+    version: manifest.version,
+  });
+}
+
+function checkProfileOptions(options: ProfileOptions): void {
+  checkKeys("options", options, ["cache", "roofline", "deterministic", "sampleIntervalMs"]);
+  for (const name of ["cache", "roofline", "deterministic"] as const) {
+    if (options[name] !== undefined) checkBoolean(name, options[name]);
+  }
+  const { sampleIntervalMs } = options;
+  if (sampleIntervalMs !== undefined) checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
 }
 
 const loadKeys = [

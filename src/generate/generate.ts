@@ -1,7 +1,7 @@
 // From prompts to texts: turns a prompt into tokens, submits it, and turns the tokens that come back into text, with stop
 // texts, aborts and timings. Many sequences run at once; each is a generator of its own.
 
-import type { Candidate, Engine, EngineToken, Finish } from "../engine/engine.ts";
+import type { Candidate, Engine, EngineRequest, EngineToken, Finish } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { stopTokensMax } from "../plan/layout.ts";
 import type { ChatMessage } from "../tokenizer/chat.ts";
@@ -76,6 +76,14 @@ export interface Generator {
 
 const defaultMaxLength = 128;
 
+/** A prompt that fits. When it was called for and had its tokens is known while somebody profiles. */
+export interface EncodedPrompt {
+  readonly tokens: Uint32Array;
+  readonly maxLength: number;
+  readonly calledNs?: number;
+  readonly tokenizedNs?: number;
+}
+
 /**
  * The tokens of a prompt.
  * @throws {OptionError} if it is empty, too long for the context together with `maxLength`, or has a token outside the vocabulary.
@@ -85,8 +93,9 @@ export async function encodePrompt(
   prompt: Prompt,
   options: CheckedOptions,
   option = "prompt",
-): Promise<{ tokens: Uint32Array; maxLength: number }> {
-  const { contextLength } = generator;
+): Promise<EncodedPrompt> {
+  const { contextLength, engine } = generator;
+  const calledNs = engine.requests ? engine.nowNs : undefined;
   const tokens = await promptTokens(generator, prompt, options, option);
   if (tokens.length === 0) throw new OptionError(option, "has no tokens; give at least one");
   const rest = contextLength - tokens.length;
@@ -103,7 +112,7 @@ export async function encodePrompt(
       `is ${maxLength}, but a prompt of ${tokens.length} tokens leaves ${rest} of the context's ${contextLength} positions`,
     );
   }
-  return { tokens, maxLength };
+  return calledNs === undefined ? { tokens, maxLength } : { tokens, maxLength, calledNs, tokenizedNs: engine.nowNs };
 }
 
 /** A prompt's own tokens. `addSpecial`: whether a text is the beginning of its sequence. */
@@ -158,36 +167,48 @@ export function encodeText(
  */
 export async function* streamTokens(
   generator: Generator,
-  prompt: { tokens: Uint32Array; maxLength: number },
+  prompt: EncodedPrompt,
   options: CheckedOptions,
   tokens: number[] = [],
 ): AsyncGenerator<Piece, GenerateResult, undefined> {
   const { engine, tokenizer } = generator;
   options.signal?.throwIfAborted();
   const startedMs = performance.now();
-  const inbox = new Inbox();
+  const { requests } = engine;
+  const inbox = new Inbox(requests ? () => engine.nowNs : undefined);
   const eos = new Set(options.ignoreEos ? [] : tokenizer.eosTokens);
-  const handle = engine.submit(
+  const request: EngineRequest = {
+    kind: "generate",
+    tokens: prompt.tokens,
+    generateMax: prompt.maxLength,
+    seed: options.seed,
+    temperature: options.temperature,
+    topP: options.topP,
+    minP: options.minP,
+    topK: options.topK,
+    repeatPenalty: options.repeatPenalty,
+    repeatLast: options.repeatLast,
+    stopTokens: [...eos].slice(0, stopTokensMax),
+    topCount: options.topLogprobs,
+    chunkRows: 0,
+    dumpLogits: false,
+    speculation: options.speculation,
+    sharesPrefix: generator.prefixCache && options.cachePrompt,
+  };
+  const submittedNs = requests ? engine.nowNs : 0;
+  const handle = engine.submit(request, inbox);
+  requests?.submitted(
+    handle.id,
     {
-      kind: "generate",
-      tokens: prompt.tokens,
-      generateMax: prompt.maxLength,
-      seed: options.seed,
-      temperature: options.temperature,
-      topP: options.topP,
-      minP: options.minP,
-      topK: options.topK,
-      repeatPenalty: options.repeatPenalty,
-      repeatLast: options.repeatLast,
-      stopTokens: [...eos].slice(0, stopTokensMax),
-      topCount: options.topLogprobs,
-      chunkRows: 0,
-      dumpLogits: false,
-      speculation: options.speculation,
-      sharesPrefix: generator.prefixCache && options.cachePrompt,
+      calledNs: prompt.calledNs ?? submittedNs,
+      tokenizedNs: prompt.tokenizedNs ?? submittedNs,
+      submittedNs,
+      promptTokens: prompt.tokens.length,
+      generates: true,
     },
-    inbox,
+    request,
   );
+  let firstTokenNs: number | null = null;
   const abort = () => handle.cancel();
   options.signal?.addEventListener("abort", abort, { once: true });
   const decoder = tokenizer.decoder({ keepLeadingSpace: true });
@@ -215,7 +236,10 @@ export async function* streamTokens(
       const next = await inbox.next();
       options.signal?.throwIfAborted();
       if (next === "end") break;
-      if (tokens.length === 0) firstMs = performance.now();
+      if (tokens.length === 0) {
+        firstMs = performance.now();
+        if (requests) firstTokenNs = engine.nowNs;
+      }
       tokens.push(next.token);
       if (next.logprob !== undefined) logprobs.push(next.logprob);
       if (options.topLogprobs > 0) top.push(next.top);
@@ -241,6 +265,13 @@ export async function* streamTokens(
   } finally {
     options.signal?.removeEventListener("abort", abort);
     if (!inbox.ended) handle.cancel();
+    requests?.ended(handle.id, {
+      firstTokenNs,
+      lastRecordNs: inbox.lastRecordNs,
+      endedNs: engine.nowNs,
+      reusedTokens: inbox.reused,
+      generatedTokens: tokens.length,
+    });
   }
   const endMs = performance.now();
   return {
@@ -280,9 +311,17 @@ class Inbox {
   reused = 0;
   /** When the last token came. */
   lastMs = 0;
+  /** When the last record came, while somebody profiles. */
+  lastRecordNs = 0;
+  readonly #nowNs: (() => number) | undefined;
+
+  constructor(nowNs: (() => number) | undefined) {
+    this.#nowNs = nowNs;
+  }
 
   onToken(token: EngineToken): void {
     this.lastMs = performance.now();
+    if (this.#nowNs) this.lastRecordNs = this.#nowNs();
     this.#tokens.push(token);
     this.#wake?.();
   }
@@ -292,6 +331,7 @@ class Inbox {
   }
 
   onFinish(_finish: Finish): void {
+    if (this.#nowNs) this.lastRecordNs = this.#nowNs();
     this.ended = true;
     this.#wake?.();
   }

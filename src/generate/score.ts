@@ -1,7 +1,7 @@
 // Log-probabilities of a text's own tokens: what evaluation harnesses and perplexity need.
 
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
-import { type Candidate, drawsNothing, type RequestHandle } from "../engine/engine.ts";
+import { type Candidate, drawsNothing, type EngineRequest, type RequestHandle } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { none, topMax } from "../plan/layout.ts";
 import type { Generator } from "./generate.ts";
@@ -83,31 +83,39 @@ export async function scoreTokens(
       handle.cancel();
     }
   };
-  const handle: RequestHandle = engine.submit(
-    {
-      kind: "score",
-      tokens,
-      ...drawsNothing,
-      topCount: checked.top,
-      chunkRows: checked.oneByOne ? 1 : 0,
-      dumpLogits: checked.onLogits !== undefined,
-      sharesPrefix: generator.prefixCache,
+  const { requests } = engine;
+  const submittedNs = requests ? engine.nowNs : 0;
+  let lastRecordNs = submittedNs;
+  const request: EngineRequest = {
+    kind: "score",
+    tokens,
+    ...drawsNothing,
+    topCount: checked.top,
+    chunkRows: checked.oneByOne ? 1 : 0,
+    dumpLogits: checked.onLogits !== undefined,
+    sharesPrefix: generator.prefixCache,
+  };
+  const handle: RequestHandle = engine.submit(request, {
+    onToken(token) {
+      if (requests) lastRecordNs = engine.nowNs;
+      if (token.token !== none && token.logprob !== undefined) logprobs.push(token.logprob);
+      if (checked.top > 0) top.push(token.top);
     },
-    {
-      onToken(token) {
-        if (token.token !== none && token.logprob !== undefined) logprobs.push(token.logprob);
-        if (checked.top > 0) top.push(token.top);
-      },
-      onProgress: (positions) => call(() => checked.onProgress?.(positions)),
-      onLogits: (rows, count) => call(() => checked.onLogits?.(rows, count)),
-      onFinish(finish) {
-        if (finish === "cancelled") reject(signal?.reason ?? new Error("cancelled"));
-        else resolve({ tokens: Array.from(tokens), logprobs, top });
-      },
-      onError: reject,
+    onProgress: (positions) => call(() => checked.onProgress?.(positions)),
+    onLogits: (rows, count) => call(() => checked.onLogits?.(rows, count)),
+    onFinish(finish) {
+      if (finish === "cancelled") reject(signal?.reason ?? new Error("cancelled"));
+      else resolve({ tokens: Array.from(tokens), logprobs, top });
     },
-  );
+    onError: reject,
+  });
+  const submission = { calledNs: submittedNs, tokenizedNs: submittedNs, submittedNs, promptTokens: tokens.length };
+  requests?.submitted(handle.id, { ...submission, generates: false }, request);
   const abort = () => handle.cancel();
   signal?.addEventListener("abort", abort, { once: true });
-  return promise.finally(() => signal?.removeEventListener("abort", abort));
+  return promise.finally(() => {
+    signal?.removeEventListener("abort", abort);
+    const times = { firstTokenNs: null, lastRecordNs, endedNs: requests ? engine.nowNs : 0 };
+    requests?.ended(handle.id, { ...times, reusedTokens: 0, generatedTokens: 0 });
+  });
 }

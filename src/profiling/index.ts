@@ -1,0 +1,26 @@
+// Everything that profiling a model needs, loaded when it is first asked for.
+
+import type { Report, TraceData } from "../../profiler/report.ts";
+
+export { opSignatures } from "../plan/signature.ts";
+export { findRoofs, machineRoofs } from "../roofs.ts";
+export { countedOps, type ProfileOptions, Recorded, Recording, referenceCaches } from "./recording.ts";
+
+/** A report that can write itself to a file. */
+export interface ProfiledRun extends Report {
+  /**
+   * Writes it in the format that the file's ending names: .trace.json (Perfetto), .speedscope.json, .txt, .json, .folded (stacks
+   * for flame graphs).
+   * @throws {OptionError} if the ending names none.
+   */
+  readonly write: (path: string) => Promise<void>;
+}
+
+/** The report as JSON has it, and beside that what writes it. */
+export function profiledRun(report: Report, trace: TraceData): ProfiledRun {
+  const write = async (path: string): Promise<void> => {
+    const { writeReport } = await import("./file.ts");
+    await writeReport(path, report, trace);
+  };
+  return Object.defineProperty({ ...report } as ProfiledRun, "write", { value: write, enumerable: false });
+}

@@ -1,0 +1,336 @@
+// A recording of what a model does from start to stop: everything that is watched hangs on the engine only as long as one runs.
+// What was watched becomes a report afterwards (report parts in profiler/); what takes long then, the steps that are run once more
+// to count their loads and stores, may be driven in turns with the event loop.
+
+import { simulateCaches } from "../../profiler/cache.ts";
+import type { OpInfo } from "../../profiler/events.ts";
+import { findingsOf } from "../../profiler/findings.ts";
+import { JavaScriptRecorder } from "../../profiler/javascript.ts";
+import { type CountedOp, MemoryCounter } from "../../profiler/memory.ts";
+import { type Profile, Profiler } from "../../profiler/profile.ts";
+import type {
+  CacheGeometry,
+  CacheStatistics,
+  MachineInfo,
+  MachineRoofs,
+  MemoryOperations,
+  Report,
+  RunInfo,
+  TraceData,
+} from "../../profiler/report.ts";
+import { placeOnRoofline } from "../../profiler/roofline.ts";
+import { SystemWatch } from "../../profiler/system.ts";
+import type { TracedDraw } from "../../profiler/tracing.ts";
+import { AllocationWatch, nativeMemory } from "../engine/allocations.ts";
+import { findCaches } from "../engine/caches.ts";
+import { watchCollections } from "../engine/collections.ts";
+import { type HardwareCounters, hardwareCacheStatistics, openHardwareCounters } from "../engine/counters.ts";
+import type { Engine, EngineRequest } from "../engine/engine.ts";
+import type { Library } from "../engine/library.ts";
+import { machineInfo } from "./machine.ts";
+
+/** What is recorded beside time, requests, JavaScript's share, the system and memory operations, which always are. */
+export interface ProfileOptions {
+  /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. */
+  readonly cache?: boolean | undefined;
+  /** Whether ops are placed on the machine's roofline, which is measured for 1 to 3 s if it was not before. */
+  readonly roofline?: boolean | undefined;
+  /**
+   * Whether counts are to be the same on every run and machine: those of one thread, on caches of a machine that does not exist
+   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone.
+   */
+  readonly deterministic?: boolean | undefined;
+  /** Between two samples of the system, ms. */
+  readonly sampleIntervalMs?: number | undefined;
+}
+
+/** The caches of deterministic counts: sizes that many machines have. */
+export const referenceCaches: readonly CacheGeometry[] = [
+  { name: "L1D", bytes: 32 << 10, ways: 8, lineBytes: 64, sharedBy: 1 },
+  { name: "L2", bytes: 1 << 20, ways: 16, lineBytes: 64, sharedBy: 1 },
+  { name: "L3", bytes: 32 << 20, ways: 16, lineBytes: 64, sharedBy: 1 },
+];
+
+/** Raw events are kept for traces up to this many bytes, and spans of JavaScript up to this many. */
+const EVENT_BYTES_MAX = 32 << 20;
+const SPANS_MAX = 1 << 16;
+/** While many steps are counted, the event loop has a turn after so long. */
+const TURN_MS = 20;
+
+/** What is recorded of. */
+export interface RecordedModel {
+  readonly library: Library;
+  readonly engine: Engine;
+  /** Index of the instruction-set level. */
+  readonly level: number;
+  readonly ops: readonly CountedOp[];
+  readonly run: Omit<RunInfo, "startedAt" | "wallMs">;
+}
+
+/** Watches from its making to `stop`. */
+export class Recording {
+  readonly #model: RecordedModel;
+  readonly #options: ProfileOptions;
+  readonly #profiler: Profiler;
+  readonly #memory: MemoryCounter;
+  readonly #javascript: JavaScriptRecorder;
+  readonly #allocations: AllocationWatch;
+  readonly #system: SystemWatch;
+  readonly #counters: HardwareCounters | { readonly reason: string };
+  readonly #draws = new Map<number, TracedDraw>();
+  readonly #events: Uint8Array[] = [];
+  #eventBytes = 0;
+  #dropped = 0;
+  #shapedSteps = 0;
+  readonly #lostBefore: number;
+  readonly #startedAt = new Date().toISOString();
+  readonly #startNs: number;
+
+  constructor(model: RecordedModel, options: ProfileOptions) {
+    this.#model = model;
+    this.#options = options;
+    const { engine, library, ops } = model;
+    this.#memory = new MemoryCounter(ops, (request) => this.#draws.get(request));
+    this.#profiler = new Profiler(ops, {
+      onStep: (step) => {
+        this.#shapedSteps++;
+        this.#memory.add(step);
+      },
+    });
+    const wantsCounters = options.cache !== false && options.deterministic !== true;
+    this.#counters = wantsCounters
+      ? openHardwareCounters(library, engine.threadIds)
+      : { reason: "Hardware counters were not asked for" };
+    this.#javascript = new JavaScriptRecorder({
+      nowNs: () => engine.nowNs,
+      cpuNs: () => library.symbols.tinyai_thread_cpu(),
+      collections: watchCollections(library),
+      spansMax: SPANS_MAX,
+    });
+    // What watching itself takes has been taken before.
+    this.#allocations = new AllocationWatch(library);
+    this.#system = new SystemWatch({
+      sampleIntervalMs: options.sampleIntervalMs,
+      nativeBytes: () => {
+        this.#allocations.drain();
+        return nativeMemory(library).liveBytes;
+      },
+    });
+    engine.javascript = this.#javascript;
+    engine.requests = {
+      submitted: (id, submission, request) => {
+        this.#draws.set(id, drawOf(request));
+        this.#profiler.requestSubmitted(id, submission);
+      },
+      ended: (id, ending) => this.#profiler.requestEnded(id, ending),
+    };
+    this.#lostBefore = engine.eventsLost;
+    this.#startNs = engine.nowNs;
+    engine.setEventSink((events) => this.#drain(events));
+  }
+
+  /** Ends watching. What was recorded waits to become a report. */
+  stop(): Recorded {
+    const { engine } = this.#model;
+    engine.drainEvents();
+    engine.setEventSink(undefined);
+    const endNs = engine.nowNs;
+    const javascript = this.#javascript.result();
+    engine.javascript = undefined;
+    engine.requests = undefined;
+    this.#profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
+    const counted = "reason" in this.#counters ? undefined : this.#counters.read();
+    if (!("reason" in this.#counters)) this.#counters.close();
+    const profile = this.#profiler.result({ histograms: true });
+    const trace: TraceData = {
+      events: this.#events,
+      spans: this.#javascript.spans,
+      samples: this.#system.samples,
+      startNs: this.#startNs,
+      dropped: this.#dropped + this.#javascript.spansDropped,
+    };
+    const hardware =
+      counted === undefined
+        ? undefined
+        : hardwareCacheStatistics(counted, findCaches({ threads: engine.threadCount }).levels, profile.steps.count);
+    return new Recorded(this.#model, this.#options, {
+      profile,
+      memory: this.#memory,
+      missingSteps: profile.steps.count - this.#shapedSteps,
+      requests: this.#profiler.requests({ histograms: true }),
+      javascript,
+      system: this.#system.stop(this.#allocations.stop()),
+      hardware,
+      refusal: "reason" in this.#counters ? this.#counters.reason : "",
+      startedAt: this.#startedAt,
+      wallMs: (endNs - this.#startNs) / 1e6,
+      trace,
+    });
+  }
+
+  #drain(events: Uint8Array): void {
+    this.#profiler.drain(events, 0);
+    if (this.#eventBytes + events.length > EVENT_BYTES_MAX) this.#dropped += events.length / 32;
+    else {
+      this.#eventBytes += events.length;
+      this.#events.push(events.slice());
+    }
+  }
+}
+
+interface RecordedParts {
+  readonly profile: Profile;
+  readonly memory: MemoryCounter;
+  readonly missingSteps: number;
+  readonly requests: Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
+  readonly javascript: Report["javascript"];
+  readonly system: Report["system"];
+  readonly hardware: CacheStatistics | undefined;
+  readonly refusal: string;
+  readonly startedAt: string;
+  readonly wallMs: number;
+  readonly trace: TraceData;
+}
+
+/** What was recorded, and what of it takes time to make. */
+export class Recorded {
+  readonly #model: RecordedModel;
+  readonly #options: ProfileOptions;
+  readonly #parts: RecordedParts;
+
+  constructor(model: RecordedModel, options: ProfileOptions, parts: RecordedParts) {
+    this.#model = model;
+    this.#options = options;
+    this.#parts = parts;
+  }
+
+  get options(): ProfileOptions {
+    return this.#options;
+  }
+
+  get trace(): TraceData {
+    return this.#parts.trace;
+  }
+
+  /**
+   * The report, without letting anything else run. The model must not be closed yet.
+   * @param roofs the machine's, if they are known.
+   */
+  report(roofs: MachineRoofs | undefined): Report {
+    const making = this.#make(roofs);
+    for (;;) {
+      const { done, value } = making.next();
+      if (done) return value;
+    }
+  }
+
+  /** The same, in turns with the event loop. */
+  async reportInTurns(roofs: MachineRoofs | undefined): Promise<Report> {
+    const making = this.#make(roofs);
+    let turnMs = performance.now();
+    for (;;) {
+      const { done, value } = making.next();
+      if (done) return value;
+      if (performance.now() - turnMs < TURN_MS) continue;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      turnMs = performance.now();
+    }
+  }
+
+  *#make(roofs: MachineRoofs | undefined): Generator<void, Report, void> {
+    const { profile, requests, javascript, system, startedAt, wallMs } = this.#parts;
+    const { run, ops } = this.#model;
+    const { memory, cache } = yield* this.#count(roofs);
+    const roofline = roofs === undefined ? null : placeOnRoofline(profile, ops, roofs, cache, phaseOf(profile));
+    const report: Report = {
+      schema: 1,
+      run: { ...run, startedAt, wallMs },
+      machine: this.#machine(),
+      ...profile,
+      ...requests,
+      memoryOps: memory === null ? null : memory.loads + memory.stores,
+      memory,
+      cache,
+      roofline,
+      javascript,
+      system,
+      findings: [],
+    };
+    return { ...report, findings: findingsOf(report) };
+  }
+
+  *#count(
+    roofs: MachineRoofs | undefined,
+  ): Generator<void, { memory: MemoryOperations | null; cache: CacheStatistics | null }, void> {
+    const { memory: counter, missingSteps, profile, hardware, refusal } = this.#parts;
+    const { engine, ops, run } = this.#model;
+    // Without the engine there are no weights to read.
+    if (profile.steps.count === 0 || engine.closed) return { memory: null, cache: hardware ?? null };
+    const { deterministic = false, cache: wantsCache = true } = this.#options;
+    const threads = deterministic ? 1 : engine.threadCount;
+    const simulates = wantsCache && hardware === undefined;
+    const caches = deterministic
+      ? {
+          levels: referenceCaches,
+          description: "Caches are those of a reference machine, for one thread, without a prefetcher",
+        }
+      : findCaches({ threads, lastLevelBytes: roofs?.lastLevelBytes });
+    const tracer = engine.tracer({
+      threadCount: threads,
+      caches: simulates ? caches.levels : [],
+      prefetcher: !deterministic,
+    });
+    try {
+      const operations = profile.byOp.reduce((sum, op) => sum + op.operations, 0);
+      const memory = yield* counter.count(tracer, missingSteps, operations);
+      if (!simulates) return { memory, cache: hardware ?? null };
+      const why = refusal === "" ? "" : ` ${sentence(refusal)}`;
+      const cache = yield* simulateCaches(counter.steps, ops, tracer, {
+        geometry: caches.levels,
+        prefetcher: !deterministic,
+        weightsBytes: run.weightsBytes,
+        description: `${sentence(caches.description)}${why}`,
+      });
+      return { memory, cache: cache ?? null };
+    } finally {
+      engine.closeTracer(tracer);
+    }
+  }
+
+  #machine(): MachineInfo {
+    return machineInfo(this.#model.library);
+  }
+}
+
+/** How the simulator's steps draw what a request asks for. */
+function drawOf(request: EngineRequest): TracedDraw {
+  return {
+    temperature: request.temperature,
+    topP: request.topP,
+    minP: request.minP,
+    topK: request.topK,
+    repeatPenalty: request.repeatPenalty,
+    topCount: request.topCount,
+    scores: request.kind === "score",
+  };
+}
+
+/** Of a profile with steps of one phase alone, that one. */
+function phaseOf({ phases }: Profile): "prompt" | "generation" | "all" {
+  const [first] = phases;
+  return phases.length === 1 && first ? first.phase : "all";
+}
+
+function sentence(text: string): string {
+  const capital = text.charAt(0).toUpperCase() + text.slice(1);
+  return capital.endsWith(".") ? capital : `${capital}.`;
+}
+
+/** The profiler's view of ops, with what counts depend on. */
+export function countedOps(ops: readonly OpInfo[], signatures: readonly string[]): CountedOp[] {
+  return ops.map((op) => ({
+    ...op,
+    signature: signatures[op.index] ?? String(op.index),
+    byPosition: op.kind === "attention" || op.kind === "attention_merge",
+  }));
+}

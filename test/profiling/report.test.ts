@@ -1,0 +1,151 @@
+// What `model.profile` gives of a real, tiny model: every part, sums that agree between parts, the same counts in another process,
+// files in every format, and what happens around it: errors, options, a model that is closed.
+
+import { afterAll, describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { EngineError, OptionError } from "../../src/errors.ts";
+import { type GenerateOptions, loadModel, type ProfiledRun } from "../../src/index.ts";
+import { runScript } from "../engine/support.ts";
+import { temporaryFolder } from "../support/folder.ts";
+import { writeTinyModel } from "../support/tiny-model.ts";
+
+const folder = temporaryFolder();
+const path = folder.file("tiny.gguf");
+writeTinyModel(path, { architecture: "gemma3", layers: 6, context: 512, dtype: "Q8_0" });
+const model = await loadModel(path, { threads: { count: 2 }, prepared: false });
+afterAll(() => model.close());
+
+const options: GenerateOptions = { temperature: 0, maxLength: 50, ignoreEos: true, cachePrompt: false };
+const prompts = ["once upon a time there was a model", "hello", "a b c d e f g"];
+const run: ProfiledRun = await model.profile(() => model.generate(prompts, options), { roofline: false });
+
+describe("a profiled run", () => {
+  test("has its requests, whose times add up, and all of their tokens", () => {
+    expect(run.requestCount).toBe(3);
+    expect(run.requests.map(({ generatedTokens }) => generatedTokens)).toEqual([50, 50, 50]);
+    expect(run.firstTokens.count).toBe(3);
+    expect(run.betweenTokens.count).toBe(3 * 49);
+    for (const row of run.requests) {
+      const { tokenizingNs, queueNs, stepsNs, betweenNs, deliveryNs, javascriptNs, unattributedNs } = row;
+      const parts = [tokenizingNs, queueNs, stepsNs, betweenNs, deliveryNs, javascriptNs, unattributedNs];
+      for (const part of parts) expect(part).toBeGreaterThanOrEqual(0);
+      expect(parts.reduce((sum, part) => sum + part, 0)).toBe(row.wallNs);
+      expect(row.firstTokenNs).toBeGreaterThan(0);
+      expect(row.wallNs / 1e6).toBeLessThanOrEqual(run.run.wallMs);
+    }
+  });
+
+  test("counts loads and stores of every step, and finds the weights in them", () => {
+    const { memory, memoryOps } = run;
+    if (!memory) throw new Error("nothing was counted");
+    expect(memoryOps).toBe(memory.loads + memory.stores);
+    expect(memory.uncountedSteps).toBe(0);
+    expect(memory.perStep.loads.count).toBe(run.steps.count);
+    for (const op of run.byOp)
+      expect(memory.byOp.some(({ index }) => index === op.index)).toBe(op.kind !== "gather" || op.rows > 0);
+    // Every step reads all matrices but the embedding once at least.
+    const weights = memory.byRegion.find(({ region }) => region === "weights")?.bytesRead ?? 0;
+    const head = model.plan.ops.filter(({ kind }) => kind === "matmul").reduce((sum, op) => sum + op.bytesPerStep, 0);
+    expect(weights).toBeGreaterThanOrEqual(head * run.steps.count);
+    expect(memory.operations).toBe(run.byOp.reduce((sum, op) => sum + op.operations, 0));
+  });
+
+  test("has cache statistics that say where they come from", () => {
+    const { cache } = run;
+    if (!cache) throw new Error("nothing was simulated");
+    expect(["simulator", "hardware counters"]).toContain(cache.source);
+    expect(cache.description.length).toBeGreaterThan(20);
+    expect(cache.hitRate).toBeGreaterThan(0.2);
+    expect(cache.hitRate).toBeLessThanOrEqual(1);
+    expect(cache.steps).toBe(run.steps.count);
+  });
+
+  test("has JavaScript's share, the system's and where it ran", () => {
+    expect(run.javascript?.rows.find(({ name }) => name === "tokenizing")?.count).toBe(3);
+    expect(run.javascript?.rows.find(({ name }) => name === "detokenizing")?.count).toBe(150);
+    expect(run.system?.samples.length).toBeGreaterThan(0);
+    expect(run.system?.allocations.count).toBe(0);
+    expect(run.machine.cores).toBeGreaterThan(0);
+    expect(run.machine.fingerprint).toMatch(/^[0-9a-f]{16}$/);
+    expect(run.run).toMatchObject({ model: "tiny.gguf", architecture: "gemma3", threads: 2, contextLength: 512 });
+    expect(run.run.options).toMatchObject({ screening: false, kvCache: "f16", prefixCache: true, prepared: false });
+  });
+
+  test("writes itself in every format, whole, and refuses others", async () => {
+    const out = temporaryFolder();
+    for (const name of ["r.txt", "r.json", "r.trace.json", "r.speedscope.json", "r.folded"])
+      await run.write(out.file(name));
+    expect(readdirSync(out.path).sort()).toEqual(["r.folded", "r.json", "r.speedscope.json", "r.trace.json", "r.txt"]);
+    expect(JSON.parse(readFileSync(out.file("r.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(run)));
+    expect(readFileSync(out.file("r.txt"), "utf8")).toContain("tiny.gguf");
+    const trace = JSON.parse(readFileSync(out.file("r.trace.json"), "utf8"));
+    expect(trace.traceEvents.length).toBeGreaterThan(run.steps.count * 10);
+    expect(readFileSync(out.file("r.folded"), "utf8")).toContain(";");
+    await expect(run.write(out.file("r.docx"))).rejects.toThrow(OptionError);
+    await expect(run.write(out.file("none/r.txt"))).rejects.toThrow();
+    expect(readdirSync(out.path).length).toBe(5);
+  });
+});
+
+describe("profiling", () => {
+  test("deterministically counts the same in every process, on any number of threads", async () => {
+    const source = (threads: number) => `
+      const model = await loadModel(path, { threads: { count: ${threads} }, prepared: false });
+      const work = () => model.generate("once upon a time there was a model", ${JSON.stringify(options)});
+      const { memory, cache, memoryOps } = await model.profile(work, { deterministic: true });
+      const { description, ...rest } = cache;
+      console.log(JSON.stringify({ memory, memoryOps, rest }));
+      await model.close();`;
+    const outputs: string[] = [];
+    for (const threads of [1, 2, 1]) {
+      const { output, errors, code } = await runScript(folder, path, source(threads), { TINYAI_SIMD: "x86_64_v2" });
+      expect([code, errors]).toEqual([0, ""]);
+      outputs.push(output);
+    }
+    expect(outputs[1]).toBe(outputs[0] as string);
+    expect(outputs[2]).toBe(outputs[0] as string);
+  }, 60_000);
+
+  test("from start to stop gives the same parts at once", async () => {
+    model.startProfiling({ cache: false });
+    await model.generate("hello", options);
+    const stopped = model.stopProfiling();
+    expect(stopped.totalTime).toBeGreaterThan(0);
+    expect(stopped.memoryOps).toBeGreaterThan(0);
+    expect(stopped.cache).toBeNull();
+    expect(stopped.requestCount).toBe(1);
+  });
+
+  test("of nothing, of scores, and of what fails is told apart", async () => {
+    const nothing = await model.profile(() => {}, { roofline: false });
+    expect([nothing.steps.count, nothing.memoryOps, nothing.requestCount]).toEqual([0, null, 0]);
+    const scored = await model.profile(() => model.score("once upon a time"), { roofline: false });
+    expect(scored.requestCount).toBe(1);
+    expect(scored.betweenTokens.count).toBe(0);
+    expect(scored.memory?.sampling.loads).toBeGreaterThan(0);
+    const failing = model.profile(() => Promise.reject(new Error("mine")));
+    await expect(failing).rejects.toThrow("mine");
+    // And it is over: the next one begins.
+    model.startProfiling();
+    expect(() => model.startProfiling()).toThrow(EngineError);
+    model.stopProfiling();
+    expect(() => model.stopProfiling()).toThrow(EngineError);
+  });
+
+  test("refuses options that are none", () => {
+    const wrong = [{ caches: true }, { cache: 1 }, { sampleIntervalMs: 5 }, { deterministic: "yes" }];
+    for (const options of wrong) expect(() => model.startProfiling(options as never)).toThrow(OptionError);
+    model.startProfiling();
+    model.stopProfiling();
+  });
+
+  test("leaves no trace of itself on what is generated", async () => {
+    const plain = await model.generate("once upon a time", options);
+    let profiled: typeof plain | undefined;
+    await model.profile(async () => {
+      profiled = await model.generate("once upon a time", options);
+    });
+    expect(profiled?.tokens).toEqual(plain.tokens);
+    expect(profiled?.logprobs).toEqual(plain.logprobs);
+  }, 30_000);
+});
