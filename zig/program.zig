@@ -397,6 +397,8 @@ pub const TracerConfig = extern struct {
     cache_line_bytes: [3]u32,
     /// Threads that share one.
     cache_shared_by: [3]u32,
+    /// What kernels read depends on it a little: it decides from how many tokens on codes are unpacked first.
+    tuning: table.Tuning,
 };
 
 /// A sequence's part of a step to be traced.

@@ -40,6 +40,7 @@ const sampled_grains = 16;
 
 pub const Tracer = struct {
     pool: pool_.Pool,
+    tuning: table.Tuning,
     executor: executor_.Executor,
     arena: []align(4096) u8,
     ranges: [ranges_max]Range,
@@ -64,16 +65,17 @@ pub const Tracer = struct {
     /// A tracer of a program whose weights are in memory; it must be destroyed before they go.
     pub fn create(source: *const executor_.Executor, level: u32, weights: []u8, constants: []u8, copies: []u8, config: p.TracerConfig) Error!*Tracer {
         if (config.thread_count == 0 or config.thread_count > pool_.threads_max) return error.Program;
-        if (config.cache_count > cache.levels_max or config.prefetcher > 1) return error.Program;
+        if (config.cache_count > cache.levels_max or config.prefetcher > 1 or !config.tuning.valid()) return error.Program;
         const header = source.view.header;
         const tracer = try allocator.create(Tracer);
         errdefer allocator.destroy(tracer);
         tracer.* = .{
             .pool = .{ .thread_count = config.thread_count },
+            .tuning = config.tuning,
             .executor = .{
                 .view = source.view,
                 .kernels = cpu.levels[level].traced,
-                .tuning = source.tuning,
+                .tuning = &tracer.tuning,
                 .pool = &tracer.pool,
                 .tensors = &.{},
                 .kv_groups = &.{},

@@ -172,6 +172,7 @@ export class Engine {
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
+  readonly #tuning: Tuning;
   readonly #tracers = new Set<Tracer>();
   #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
 
@@ -180,6 +181,7 @@ export class Engine {
     this.plan = plan;
     this.threadCount = options.threadCount;
     this.#sourcePath = options.sourcePath;
+    this.#tuning = tuningOf(library, options);
     this.#handle = handle;
     this.#bell = bell;
   }
@@ -200,7 +202,7 @@ export class Engine {
       events_enabled: options.events ? 1 : 0,
       notify_fd: bell.writeEnd,
       affinity: options.affinity ?? [],
-      tuning: [...encodeTuning(options.tuning ?? fixedTuning(library.levels[options.level]?.name ?? ""))],
+      tuning: [...encodeTuning(tuningOf(library, options))],
     });
     const failure = new Uint32Array(1);
     const path = Buffer.from(`${options.sourcePath}\0`, "utf8");
@@ -281,9 +283,10 @@ export class Engine {
    * Counts what steps load and store, beside the engine; closed with it.
    * @throws {EngineError} if memory is refused, or a cache is none that can be simulated.
    */
-  tracer(options: TracerOptions): Tracer {
+  tracer(options: Omit<TracerOptions, "tuning"> & { readonly tuning?: Tuning }): Tracer {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, options);
+    const tuned = { ...options, tuning: options.tuning ?? this.#tuning };
+    const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, tuned);
     this.#tracers.add(tracer);
     return tracer;
   }
@@ -583,6 +586,11 @@ export class Engine {
   #timeNs(base: number): number {
     return Number(this.#recordView.getBigUint64(base + layout.Record.offset("time_ns"), true));
   }
+}
+
+/** How the kernels work: as was measured, else as a table says. */
+function tuningOf(library: Library, { tuning, level }: EngineOptions): Tuning {
+  return tuning ?? fixedTuning(library.levels[level]?.name ?? "");
 }
 
 /** The engine's failure in words. */

@@ -7,6 +7,7 @@ import type { StepTracer, TracedDraw, TracedOp, TracedShare, TraceMode } from ".
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Library } from "./library.ts";
+import { encodeTuning, type Tuning } from "./tuning.ts";
 
 export interface TracerOptions {
   /** Threads that are played, 1 to 64. */
@@ -14,6 +15,8 @@ export interface TracerOptions {
   /** Caches to simulate, nearest first; none: accesses are counted only. */
   readonly caches: readonly CacheGeometry[];
   readonly prefetcher: boolean;
+  /** How kernels work, as far as what they read depends on it. */
+  readonly tuning: Tuning;
 }
 
 /** In zig/tracer.zig's order. */
@@ -52,6 +55,7 @@ export class Tracer implements StepTracer {
       cache_ways: caches.map(({ ways }) => ways),
       cache_line_bytes: caches.map(({ lineBytes }) => lineBytes),
       cache_shared_by: caches.map(({ sharedBy }) => sharedBy),
+      tuning: [...encodeTuning(options.tuning)],
     });
     const failure = new Uint32Array(1);
     const handle = library.symbols.tinyai_tracer_create(engine, config, failure);

@@ -286,6 +286,8 @@ export const TracerConfig = new Struct("TracerConfig", [
   ["cache_ways", "u32", 3],
   ["cache_line_bytes", "u32", 3],
   ["cache_shared_by", "u32", 3],
+  // A Tuning's fields.
+  ["tuning", "u32", 7],
 ]);
 
 export const TracedShare = new Struct("TracedShare", [

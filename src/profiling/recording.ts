@@ -27,6 +27,7 @@ import { watchCollections } from "../engine/collections.ts";
 import { type HardwareCounters, hardwareCacheStatistics, openHardwareCounters } from "../engine/counters.ts";
 import type { Engine, EngineRequest } from "../engine/engine.ts";
 import type { Library } from "../engine/library.ts";
+import { fixedTuning } from "../engine/tuning.ts";
 import { machineInfo } from "./machine.ts";
 
 /** What is recorded beside time, requests, JavaScript's share, the system and memory operations, which always are. */
@@ -279,6 +280,7 @@ export class Recorded {
       threadCount: threads,
       caches: simulates ? caches.levels : [],
       prefetcher: !deterministic,
+      ...(deterministic ? { tuning: fixedTuning(run.level) } : {}),
     });
     try {
       const operations = profile.byOp.reduce((sum, op) => sum + op.operations, 0);
