@@ -62,7 +62,7 @@ async function run(flags: Flags): Promise<void> {
   // Nothing runs beside it: a session of any length may stay in memory.
   await using model = await loadFromFlags(flags, flags.session ? { prefixCache: { maxBytes: 2 ** 44 } } : {});
   const session = await openSession(model, flags.session);
-  if (flags.profile) model.startProfiling();
+  if (flags.profile) model.startProfiling({ cache: false, roofline: false });
   const stream = (session ?? model).stream(flags.prompt, options);
   for (;;) {
     const next = await stream.next();

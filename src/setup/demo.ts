@@ -18,7 +18,7 @@ await runSetup(async () => {
   try {
     const { path } = await pullModel(modelName, { verify: false });
     const { loadModel } = await import("../index.ts");
-    const { formatProfile } = await import("../../profiler/index.ts");
+    const { formatReport } = await import("../../profiler/index.ts");
     await using model = await loadModel(path);
     process.stdout.write(prompt);
     const profile = await model.profile(async () => {
@@ -26,7 +26,7 @@ await runSetup(async () => {
         process.stdout.write(piece.text);
       }
     });
-    process.stdout.write(`\n\n${formatProfile(profile)}\n`);
+    process.stdout.write(`\n\n${formatReport(profile)}\n`);
     return 0;
   } catch (error) {
     if (!(error instanceof TinyAIError)) throw error;
