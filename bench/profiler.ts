@@ -59,16 +59,18 @@ const plain: number[] = [];
 const recorded: number[] = [];
 await generation([false, true]);
 while (plain.length < pairs) {
-  // Which of a pair comes first changes: a text grows, and its tokens with it.
-  const order = Array.from({ length: blocksPerGeneration / 2 }, (_, pair) =>
-    pair % 2 === 0 ? [false, true] : [true, false],
-  );
-  const records = order.flat();
-  const perToken = await generation(records);
-  for (let pair = 0; pair + 1 < records.length; pair += 2) {
-    const [first = 0, second = 0] = [perToken[pair], perToken[pair + 1]];
-    plain.push(records[pair] ? second : first);
-    recorded.push(records[pair] ? first : second);
+  // A text's tokens take longer as it grows, and not evenly: each pair of blocks is measured in two generations, once in either
+  // order, and what its place does to it cancels.
+  const order = Array.from({ length: blocksPerGeneration }, (_, block) => block % 4 === 1 || block % 4 === 2);
+  const [ahead, behind] = [await generation(order), await generation(order.map((records) => !records))];
+  for (let first = 0; first + 1 < order.length; first += 2) {
+    const mean = (records: boolean): number =>
+      Math.sqrt(
+        (ahead[order[first] === records ? first : first + 1] ?? 0) *
+          (behind[order[first] === records ? first + 1 : first] ?? 0),
+      );
+    plain.push(mean(false));
+    recorded.push(mean(true));
   }
   if (!flags.json && process.stderr.isTTY) process.stderr.write(`\r${plain.length} of ${pairs} pairs`);
 }

@@ -203,14 +203,20 @@ pub const Executor = struct {
         for (executor.view.ops, 0..) |*op, index| {
             const rows = executor.rowCount(op);
             const units = if (executor.unitCount(op) == 0) 0 else executor.runOp(op, index, thread, rows);
-            if (traced) executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units);
+            // What takes no longer than its event would has none, and its time is in the thread's next one: half of all events, which
+            // cost as much as all others.
+            if (traced and units > 0) executor.event(thread, .work, @intCast(index), executor.costRows(op, rows), units);
             if (op.flags & p.flag_joins_next != 0) continue;
             fetching.after(index);
+            var waited = false;
             for (executor.view.ops[group_first .. index + 1], group_first..) |*member, at_index| {
-                executor.pool.awaitDone(&executor.work[at_index], executor.unitCount(member), &fetching);
+                const unit_count = executor.unitCount(member);
+                if (executor.work[at_index].isDone(unit_count)) continue;
+                executor.pool.awaitDone(&executor.work[at_index], unit_count, &fetching);
+                waited = true;
             }
             group_first = index + 1;
-            if (traced) executor.event(thread, .barrier, @intCast(index), rows, 0);
+            if (traced and waited) executor.event(thread, .barrier, @intCast(index), rows, 0);
         }
         const drawn = executor.runDraws(thread);
         if (traced) executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn) else executor.skip(thread);

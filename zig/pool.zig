@@ -35,6 +35,11 @@ pub const Work = struct {
         work.done.value.store(0, .monotonic);
     }
 
+    /// Whether all units are done; what they wrote is visible then.
+    pub fn isDone(work: *const Work, unit_count: u32) bool {
+        return work.done.value.load(.seq_cst) == unit_count;
+    }
+
     pub const Range = struct { begin: u32, end: u32 };
 
     /// The units that `thread` of `thread_count` begins with.
@@ -126,7 +131,7 @@ pub const Pool = struct {
     /// Returns when all units of `work` are done; their results are visible then. Meanwhile `pastime.step()` is called again and
     /// again until it says that nothing is left to do: it must be short.
     pub fn awaitDone(pool: *Pool, work: *const Work, unit_count: u32, pastime: anytype) void {
-        pool.await(&work.done.value, unit_count, pastime);
+        if (!work.isDone(unit_count)) pool.await(&work.done.value, unit_count, pastime);
     }
 
     /// No pastime.
