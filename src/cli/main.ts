@@ -27,6 +27,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./chat.ts")).registerChat(program),
   },
   {
+    name: "profile",
+    summary: "where the time and the bytes of a generation went",
+    register: async (program) => (await import("./profile.ts")).registerProfile(program),
+  },
+  {
     name: "pull",
     summary: "get a model by name, check it, and keep it for every later use",
     register: async (program) => (await import("./pull.ts")).registerPull(program),

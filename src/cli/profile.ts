@@ -1,0 +1,184 @@
+// `tinyai profile`: generates after a prompt while everything is watched, shows where time and bytes went, and writes the
+// report in files. What would not be written for another reason than a full disk is refused before the model is loaded.
+
+import { accessSync, constants, rmSync, statSync } from "node:fs";
+import { rename } from "node:fs/promises";
+import { basename, dirname } from "node:path";
+import type { Command } from "commander";
+import { formatReport } from "../../profiler/terminal.ts";
+import { checkInteger } from "../check.ts";
+import { OptionError, TinyAIError } from "../errors.ts";
+import { checkGenerateOptions } from "../generate/options.ts";
+import { resolveModel } from "../model/resolve.ts";
+import { sequencesMax } from "../plan/layout.ts";
+import { preparedPath } from "../prepared.ts";
+import { reportEndings } from "../profiling/file.ts";
+import type { ProfiledRun } from "../profiling/index.ts";
+import { interruption } from "./interrupt.ts";
+import {
+  addGenerationFlags,
+  addModelFlags,
+  type GenerationFlags,
+  generationOptions,
+  loadFromFlags,
+  type ModelFlags,
+  numberFlag,
+  printJson,
+} from "./model.ts";
+import { startProgress } from "./progress.ts";
+
+interface Flags extends ModelFlags, GenerationFlags {
+  readonly prompt: string;
+  readonly runs?: string;
+  readonly deterministic?: boolean;
+  /** False where `--no-cache` was given. */
+  readonly cache: boolean;
+  readonly roofline: boolean;
+  readonly report?: string;
+  readonly trace?: string;
+  readonly text?: string;
+  readonly folded?: string;
+  readonly speedscope?: string;
+  readonly json?: boolean;
+}
+
+/** Flags that stand for a format, whatever the file is called. */
+const formatFlags = { trace: ".trace.json", text: ".txt", folded: ".folded", speedscope: ".speedscope.json" } as const;
+
+const runsMax = 10_000;
+
+/** Adds `tinyai profile`. */
+export function registerProfile(program: Command): void {
+  const command = program.command("profile").description("where the time and the bytes of a generation went");
+  addGenerationFlags(addModelFlags(command).requiredOption("--prompt <text>", "the text to go on from"))
+    .option("--runs <count>", "generate so often, each time from the prompt's first token (default: 1)")
+    .option("--deterministic", "count on a fixed machine's caches, so that counts are the same on every machine")
+    .option("--no-cache", "do without cache statistics, for which some steps are simulated afterwards")
+    .option("--no-roofline", "do without the roofline, for which this machine is measured once for a few seconds")
+    .option("--report <file>", `the report; its ending says how: ${reportEndings.join(", ")}`)
+    .option("--trace <file>", "each step and op in time, for Perfetto")
+    .option("--text <file>", "the report as plain text, with all its tables")
+    .option("--folded <file>", "folded stacks, of which flame graphs are drawn")
+    .option("--speedscope <file>", "each step and op in time, for speedscope")
+    .option("--json", "print the report as one JSON document")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  tinyai profile --model gemma3-270m --prompt "Once upon a time"
+  tinyai profile --model gemma3-270m --prompt "Hello" --report report.json --trace trace.json
+  tinyai profile --model gemma3-270m --prompt "Hello" --runs 10 --temperature 0 --text performance_report.txt
+  tinyai profile --model model.gguf --prompt "Hello" --deterministic --json`,
+    )
+    .action(run);
+}
+
+async function run(flags: Flags): Promise<void> {
+  const signal = interruption();
+  const runs = checkInteger("--runs", numberFlag("runs", flags.runs) ?? 1, 1, runsMax);
+  // What one run leaves behind would save the next one its prompt, and half of the report with it.
+  const options = { ...generationOptions(flags), cachePrompt: runs === 1, signal };
+  const { maxLength } = checkGenerateOptions(options, sequencesMax);
+  if (flags.prompt === "") throw new OptionError("--prompt", "is empty; give a text of at least one character");
+  const outputs = checkOutputs(flags);
+  await using model = await loadFromFlags(flags);
+  const label = `profiling ${runs === 1 ? "a run" : `${runs} runs`} of up to ${maxLength} tokens`;
+  const progress = startProgress({ label, unit: "seconds" });
+  let profiled: ProfiledRun;
+  try {
+    const work = async () => {
+      for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+    };
+    const { cache, roofline, deterministic } = flags;
+    profiled = await model.profile(work, { cache, roofline, deterministic });
+    signal.throwIfAborted();
+  } catch (error) {
+    progress.failed();
+    throw error;
+  }
+  progress.done();
+  // First what is seen: no file that cannot be written shall cost it.
+  if (flags.json) printJson(profiled);
+  else process.stdout.write(formatReport(profiled));
+  for (const output of outputs) {
+    signal.throwIfAborted();
+    await writeOutput(profiled, output);
+    process.stderr.write(`wrote ${output.path}\n`);
+  }
+}
+
+/** A file to write, and the ending that names its format. */
+interface Output {
+  readonly path: string;
+  readonly ending: (typeof reportEndings)[number];
+}
+
+/**
+ * The files that the flags ask for.
+ * @throws {OptionError} if one could not be written, would take the place of the model, or is asked for twice.
+ */
+function checkOutputs(flags: Flags): Output[] {
+  const outputs: Output[] = [];
+  const source = resolveModel(flags.model);
+  const taken = new Map<string, string>();
+  for (const [path, what] of [
+    [source, "the model itself"],
+    [preparedPath(source), "the model's prepared copy"],
+  ] as const) {
+    taken.set(identity(path), what);
+  }
+  for (const name of ["report", "trace", "text", "folded", "speedscope"] as const) {
+    const path = flags[name];
+    if (path === undefined) continue;
+    const flag = `--${name}`;
+    if (path === "" || path.includes("\0")) throw new OptionError(flag, "is not the path of a file");
+    const ending = name === "report" ? endingOf(path) : formatFlags[name];
+    if (!ending) {
+      throw new OptionError(flag, `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
+    }
+    checkFolder(flag, path);
+    const other = taken.get(identity(path));
+    if (other !== undefined) throw new OptionError(flag, `${path} is ${other}; name another file`);
+    taken.set(identity(path), `what ${flag} names as well`);
+    outputs.push({ path, ending });
+  }
+  return outputs;
+}
+
+function checkFolder(flag: string, path: string): void {
+  const folder = dirname(path);
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new OptionError(flag, `there is no folder ${folder} for ${path}; make it first`);
+  }
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new OptionError(flag, `${path} is a folder`);
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (cause) {
+    throw new OptionError(flag, `the folder ${folder} must not be written to; name a file elsewhere`, { cause });
+  }
+}
+
+/** What is the same for two paths of one file, links included, whether it is there or not. */
+function identity(path: string): string {
+  const at = statSync(path, { throwIfNoEntry: false });
+  if (at) return `${at.dev}:${at.ino}`;
+  const folder = statSync(dirname(path), { throwIfNoEntry: false });
+  return `${folder?.dev}:${folder?.ino}/${basename(path)}`;
+}
+
+/** Writes the file; under a name whose ending says the format first, if its own does not. */
+async function writeOutput(run: ProfiledRun, { path, ending }: Output): Promise<void> {
+  const named = endingOf(path) === ending ? path : `${path}.${process.pid}${ending}`;
+  try {
+    await run.write(named);
+    if (named !== path) await rename(named, path);
+  } catch (cause) {
+    if (named !== path) rmSync(named, { force: true });
+    if (cause instanceof TinyAIError) throw cause;
+    throw new TinyAIError("file", `${path}: cannot be written: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function endingOf(path: string): Output["ending"] | undefined {
+  return reportEndings.find((ending) => path.endsWith(ending));
+}

@@ -1,0 +1,114 @@
+// `tinyai profile`: what it prints and writes, what it refuses before it computes, and that Ctrl-C leaves nothing half-written.
+
+import { beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { linkSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Report } from "../../profiler/report.ts";
+import { runProgram } from "../../src/setup/python.ts";
+import { temporaryFolder } from "../support/folder.ts";
+import { writeTinyModel } from "../support/tiny-model.ts";
+
+setDefaultTimeout(120_000);
+
+const main = join(import.meta.dir, "..", "..", "src", "cli", "main.ts");
+const folder = temporaryFolder();
+const model = folder.file("tiny.gguf");
+
+beforeAll(() => writeTinyModel(model));
+
+const always = ["--model", model, "--prompt", "once upon a time", "--ignore-eos", "--temperature", "0"];
+
+function profile(...flags: string[]): ReturnType<typeof runProgram> {
+  // Measuring the machine takes seconds, and no test here is about it.
+  return runProgram([process.execPath, main, "profile", ...always, "--no-roofline", ...flags], { env: process.env });
+}
+
+test("the report goes to stdout and nothing else does, with --json as one document", async () => {
+  const shown = await profile("--max-length", "12");
+  expect(shown.status).toBe(0);
+  expect(shown.stdout).toContain("Findings");
+  expect(shown.stdout).toContain("all steps: 12 steps, 21 tokens");
+  expect(shown.stderr).toContain("profiling a run of up to 12 tokens");
+
+  const { status, stdout } = await profile("--max-length", "12", "--json", "--deterministic");
+  expect(status).toBe(0);
+  const report: Report = JSON.parse(stdout);
+  expect(report.run.model).toBe("tiny.gguf");
+  expect(report.cache?.description).toContain("reference machine");
+  expect(JSON.parse((await profile("--max-length", "12", "--json", "--no-cache")).stdout).cache).toBeNull();
+  expect(report.phases.find(({ phase }) => phase === "generation")?.rows).toBe(11);
+});
+
+test("every run computes the whole prompt", async () => {
+  const promptRows = async (...flags: string[]) => {
+    const { stdout } = await profile("--max-length", "4", "--json", ...flags);
+    const report: Report = JSON.parse(stdout);
+    return report.phases.map(({ phase, rows }) => ({ phase, rows }));
+  };
+  const [one, three] = [await promptRows(), await promptRows("--runs", "3")];
+  expect(three).toEqual(one.map(({ phase, rows }) => ({ phase, rows: 3 * rows })));
+});
+
+test("files are written in the format of their flag, or of their ending", async () => {
+  const files = ["r.json", "t.json", "performance_report.txt", "f", "s.json"].map((name) => folder.file(name));
+  const [report = "", trace = "", text = "", folded = "", scope = ""] = files;
+  const asked = ["--report", report, "--trace", trace, "--text", text, "--folded", folded, "--speedscope", scope];
+  const { status, stderr } = await profile("--max-length", "4", ...asked);
+  expect(status).toBe(0);
+  for (const file of files) expect(stderr).toContain(`wrote ${file}\n`);
+  expect(JSON.parse(readFileSync(report, "utf8")).schema).toBe(1);
+  expect(JSON.parse(readFileSync(trace, "utf8")).traceEvents.length).toBeGreaterThan(10);
+  expect(readFileSync(text, "utf8")).toStartWith("TinyAI performance report\n");
+  expect(readFileSync(folded, "utf8")).toMatch(/^generation;layer 0;blk\.0\.\w+ \d+$/m);
+  expect(JSON.parse(readFileSync(scope, "utf8")).$schema).toContain("speedscope");
+  expect(readdirSync(folder.path).filter((name) => name.includes("tmp") || /\.\d+\./.test(name))).toEqual([]);
+});
+
+test("what could not be written, or would cost the model, is refused before anything is computed", async () => {
+  const bytes = readFileSync(model);
+  mkdirSync(folder.file("folder.json"));
+  linkSync(model, folder.file("link.json"));
+  writeFileSync(folder.file("file"), "");
+  for (const [flags, problem] of [
+    [["--report", folder.file("link.json")], "is the model itself"],
+    [["--text", model], "is the model itself"],
+    [["--report", folder.file("none/r.json")], "there is no folder"],
+    [["--report", folder.file("file/r.json")], "there is no folder"],
+    [["--report", folder.file("folder.json")], "is a folder"],
+    [["--report", folder.file("r.pdf")], "no ending that names a format"],
+    [["--report", ""], "is not the path of a file"],
+    [["--text", folder.file("x"), "--trace", `${folder.path}/./x`], "is what --trace names as well"],
+    [["--runs", "0"], "--runs: is 0"],
+    [["--runs", "many"], "a number is expected"],
+    [["--max-length", "0"], "maxLength: is 0"],
+    [["--prompt", ""], "--prompt: is empty"],
+  ] as const) {
+    const { status, stdout, stderr } = await profile(...flags);
+    expect({ flags, status, stdout }).toEqual({ flags, status: 2, stdout: "" });
+    expect(stderr).toContain(problem);
+    expect(stderr).not.toContain("profiling");
+  }
+  expect(readFileSync(model)).toEqual(bytes);
+});
+
+test("Ctrl-C ends it, and leaves the file that was there", async () => {
+  const report = folder.write("old.json", "old");
+  const flags = [...always, "--no-roofline", "--max-length", "400", "--runs", "10000", "--report", report];
+  const running = Bun.spawn([process.execPath, main, "profile", ...flags], {
+    env: process.env,
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const stderr = running.stderr.getReader();
+  let told = "";
+  while (!told.includes("profiling 10000 runs")) {
+    const { done, value } = await stderr.read();
+    if (done) break;
+    told += new TextDecoder().decode(value);
+  }
+  running.kill("SIGINT");
+  expect(await running.exited).toBe(130);
+  expect(await new Response(running.stdout).text()).toBe("");
+  expect(readFileSync(report, "utf8")).toBe("old");
+  expect(readdirSync(folder.path).filter((name) => name.startsWith("old.json"))).toEqual(["old.json"]);
+});
