@@ -62,6 +62,16 @@ export class SessionFileError extends TinyAIError {
   }
 }
 
+/** A file with what a test's matchers measured or counted before, that cannot be read or written, or is damaged. */
+export class BaselineFileError extends TinyAIError {
+  readonly path: string;
+
+  constructor(path: string, problem: string, options?: ErrorOptions) {
+    super("baseline_file", `${path}: ${problem}`, options);
+    this.path = path;
+  }
+}
+
 /** A download that failed, was cut short, or does not have the expected checksum. */
 export class DownloadError extends TinyAIError {
   constructor(message: string, options?: ErrorOptions) {

@@ -1,6 +1,6 @@
 // What every writer of files here needs so that a file is whole or not there: written under another name, synced, renamed.
 
-import { closeSync, fsyncSync, openSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -29,6 +29,19 @@ export async function replaceFile(
     syncFolder(dirname(path));
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => {});
+    throw error;
+  }
+}
+
+/** As `replaceFile`, for a small text and a caller who cannot wait. */
+export function replaceFileNow(path: string, text: string): void {
+  const temporary = `${path}.${process.pid}.${++replacements}.tmp`;
+  try {
+    writeFileSync(temporary, text, { flag: "wx", flush: true });
+    renameSync(temporary, path);
+    syncFolder(dirname(path));
+  } catch (error) {
+    rmSync(temporary, { force: true });
     throw error;
   }
 }

@@ -1,0 +1,178 @@
+// Limits on what was counted: bytes, loads and stores, operations, misses in simulated caches, allocations. They are the same
+// on every run and, at one instruction-set level, on every machine, so a limit on them does not flake where a limit on time
+// would. With a name, the counts of the last run that passed are kept, and a later failure says where they changed.
+
+import type { OpRow } from "../../profiler/profile.ts";
+import type { Report } from "../../profiler/report.ts";
+import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
+import { describe } from "../check.ts";
+import { OptionError } from "../errors.ts";
+import { checkLimits, checkRuns, type Outcome, opName, partOf, type Run } from "./run.ts";
+import { isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
+
+/** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
+export interface CostLimits {
+  /** Bytes that the kernels loaded, from caches or memory. */
+  readonly bytesRead?: number;
+  readonly bytesWritten?: number;
+  /** Loads and stores. */
+  readonly memoryOps?: number;
+  /** Arithmetic operations. */
+  readonly operations?: number;
+  /** Lines that the simulated last level did not have. */
+  readonly cacheMisses?: number;
+  /** Pieces of memory that the library took. */
+  readonly allocations?: number;
+}
+
+const keys = ["bytesRead", "bytesWritten", "memoryOps", "operations", "cacheMisses", "allocations"] as const;
+type Key = (typeof keys)[number];
+
+/** Of ops that are shown at most. */
+const shownMax = 5;
+
+/** A count as a whole and by op, in program order; null where it is not an op's. */
+interface Counted {
+  readonly total: number;
+  readonly byOp: readonly OpCount[] | null;
+}
+
+interface OpCount {
+  readonly op: string;
+  readonly count: number;
+}
+
+/** What is kept of a run that passed: each count by op. */
+type KeptCounts = { readonly [K in Key]?: { readonly total: number; readonly byOp: Readonly<Record<string, number>> } };
+
+const remedy = "profile with model.profile(work, { deterministic: true })";
+
+export function costAtMost(received: unknown, limits: unknown, name: unknown): Outcome {
+  const runs = checkRuns(received);
+  const checked = checkLimits(limits, keys);
+  if (name !== undefined && (typeof name !== "string" || name === "")) {
+    throw new OptionError("name", `is ${describe(name)}; a text is expected, or nothing`);
+  }
+  const judged = checked.map(([key, limit]) => {
+    const [worst] = runs.map((run) => countOf(run, key, runs)).sort((a, b) => b.total - a.total);
+    return { key, limit, counted: worst as Counted };
+  });
+  const missed = judged.filter(({ counted, limit }) => counted.total > limit);
+  const path = storePath("costs");
+  const before = name === undefined ? undefined : readEntries(path, isKept)[name];
+  if (name !== undefined && missed.length === 0) keep(path, name, before, judged);
+  const message = (): string =>
+    (missed.length > 0 ? missed : judged)
+      .flatMap(({ key, counted, limit }) => [
+        `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
+        ...blame(key, counted, before?.[key]),
+      ])
+      .join("\n");
+  return { pass: missed.length === 0, message };
+}
+
+const sentences: Record<Key, (total: number) => string> = {
+  bytesRead: (total) => `the kernels read ${figure("bytesRead", total)}`,
+  bytesWritten: (total) => `the kernels wrote ${figure("bytesWritten", total)}`,
+  memoryOps: (total) => `the kernels made ${figure("memoryOps", total)} loads and stores`,
+  operations: (total) => `the kernels made ${figure("operations", total)} arithmetic operations`,
+  cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} lines`,
+  allocations: (total) => `the library allocated ${figure("allocations", total)} pieces of memory`,
+};
+
+/** To the last digit, since counts are exact; large ones beside it in words. */
+function figure(key: Key, total: number): string {
+  const exact = grouped(total, Number.isInteger(total) ? 0 : 1);
+  const inBytes = key === "bytesRead" || key === "bytesWritten";
+  if (inBytes) return total < 10_000 ? `${exact} bytes` : `${exact} bytes (${bytes(total)})`;
+  return total < 1e7 ? exact : `${exact} (${amount(total)})`;
+}
+
+/** A count of a run. @throws {OptionError} if it was not counted, or not all of it, or is none that repeats. */
+function countOf(run: Run, key: Key, runs: readonly Run[]): Counted {
+  const path = (part: string): string => (runs.length === 1 ? `run.${part}` : `run[${runs.indexOf(run)}].${part}`);
+  const names = new Map(run.byOp.map((op: OpRow) => [op.index, opName(op)]));
+  const named = (index: number): string => names.get(index) ?? `op ${index}`;
+  const part = <Part extends "memory" | "cache" | "system">(wanted: Part): NonNullable<Report[Part]> => {
+    const [found] = partOf([run], wanted, remedy);
+    return found as NonNullable<Report[Part]>;
+  };
+  if (key === "allocations") return { total: part("system").allocations.count, byOp: null };
+  if (key === "cacheMisses") {
+    const cache = part("cache");
+    if (cache.source !== "simulator") {
+      throw new OptionError(path("cache"), `comes from hardware counters, which no two runs agree on; ${remedy}`);
+    }
+    const missesOf = (levels: (typeof cache)["levels"]): number => levels.at(-1)?.misses ?? 0;
+    const byOp = cache.byOp.map(({ index, levels }) => ({ op: named(index), count: missesOf(levels) }));
+    return { total: missesOf(cache.levels), byOp };
+  }
+  if (key === "operations") {
+    if (run.incompleteSteps > 0) throw new OptionError(path("incompleteSteps"), incomplete(run.incompleteSteps));
+    const byOp = run.byOp.map((op) => ({ op: opName(op), count: op.operations }));
+    return { total: byOp.reduce((sum, { count }) => sum + count, 0), byOp };
+  }
+  const memory = part("memory");
+  if (memory.uncountedSteps > 0) throw new OptionError(path("memory"), incomplete(memory.uncountedSteps));
+  const of = (row: { loads: number; stores: number; bytesRead: number; bytesWritten: number }): number =>
+    key === "memoryOps" ? row.loads + row.stores : row[key];
+  const byOp = memory.byOp.map((row) => ({ op: named(row.index), count: of(row) }));
+  return { total: of(memory), byOp: [...byOp, { op: "drawing tokens", count: of(memory.sampling) }] };
+}
+
+function incomplete(steps: number): string {
+  return `${count(steps, "step")} whose records were lost ${steps === 1 ? "is" : "are"} in no count; profile less at a time`;
+}
+
+/** Where a count came from: what changed since it passed, or else what has most of it. */
+function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): string[] {
+  if (byOp === null) return [];
+  if (before && before.total !== total) {
+    const known = new Map(byOp.map(({ op, count }) => [op, count]));
+    const ops = [...new Set([...known.keys(), ...Object.keys(before.byOp)])];
+    const changed = ops
+      .map((op) => ({ op, now: known.get(op) ?? 0, kept: before.byOp[op] ?? 0 }))
+      .filter(({ now, kept }) => now !== kept)
+      .sort((a, b) => Math.abs(b.now - b.kept) - Math.abs(a.now - a.kept));
+    return listed("  since the last run that passed:", changed, ({ op, now, kept }) => {
+      const change = kept === 0 ? "new" : `${now > kept ? "+" : ""}${grouped(((now - kept) / kept) * 100, 1)} %`;
+      return `${op}: ${figure(key, now)}, before ${figure(key, kept)} (${change})`;
+    });
+  }
+  const largest = byOp.filter((row) => row.count > 0).sort((a, b) => b.count - a.count);
+  return listed("  most of it:", largest, ({ op, count }) => `${op}: ${figure(key, count)}, ${percent(count / total)}`);
+}
+
+function listed<T>(title: string, rows: readonly T[], line: (row: T) => string): string[] {
+  if (rows.length === 0) return [];
+  const more = rows.length - shownMax;
+  const rest = more > 0 ? [`    and ${count(more, "other op")}`] : [];
+  return [title, ...rows.slice(0, shownMax).map((row) => `    ${line(row)}`), ...rest];
+}
+
+/** Keeps the counts of a run that passed, where they are new or changed. */
+function keep(
+  path: string,
+  name: string,
+  before: KeptCounts | undefined,
+  judged: readonly { readonly key: Key; readonly counted: Counted }[],
+): void {
+  if (isCi() && !isUpdating()) return;
+  const counts = judged.map(({ key, counted: { total, byOp } }) => {
+    return [key, { total, byOp: Object.fromEntries((byOp ?? []).map(({ op, count }) => [op, count])) }] as const;
+  });
+  const kept: KeptCounts = { ...before, ...Object.fromEntries(counts) };
+  if (Bun.deepEquals(kept, before)) return;
+  writeEntries(path, { ...readEntries(path, isKept), [name]: kept });
+}
+
+function isKept(value: unknown): value is KeptCounts {
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(value).every(([key, counts]) => {
+    const { total, byOp } = (counts ?? {}) as { total?: unknown; byOp?: unknown };
+    const known = (keys as readonly string[]).includes(key) && typeof total === "number";
+    return (
+      known && typeof byOp === "object" && byOp !== null && Object.values(byOp).every((n) => typeof n === "number")
+    );
+  });
+}

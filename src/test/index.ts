@@ -1,0 +1,49 @@
+// `tinyai/test`: matchers for `bun test` that hold a model's speed and cost to limits. Importing it registers them. Each judges
+// what `model.profile` gave, the same read from JSON, or a list of such runs.
+
+import { expect } from "bun:test";
+import { type CostLimits, costAtMost } from "./costs.ts";
+import { allocateAtMost, generateAtLeast, type ResponseLimits, respondWithin } from "./speed.ts";
+
+export type { CostLimits } from "./costs.ts";
+export type { Run } from "./run.ts";
+export type { ResponseLimits } from "./speed.ts";
+
+interface PerformanceMatchers {
+  /**
+   * How long requests took: `expect(run).toRespondWithin({ p99Ms: 200, firstTokenMs: 50 })`.
+   * @throws {OptionError} if no request was profiled, or a limit is none.
+   */
+  toRespondWithin(limits: ResponseLimits): void;
+  /** How fast tokens came while text was generated, the prompt left out. All sequences of a batch count. */
+  toGenerateAtLeast(limits: { readonly tokensPerSecond: number }): void;
+  /** Bytes that the native library took while it was profiled; given back or not. */
+  toAllocateAtMost(bytes: number): void;
+  /**
+   * What was counted, the same on every run: `expect(run).toCostAtMost({ bytesRead: 40e9 })`. With a `name`, which is one in the
+   * test file, the counts of the last run that passed are kept in `__performance__`, and a failure says which ops changed.
+   * @throws {OptionError} if it was not counted, or a limit is none.
+   */
+  toCostAtMost(limits: CostLimits, name?: string): void;
+}
+
+declare module "bun:test" {
+  interface Matchers<T> extends PerformanceMatchers {}
+  interface AsymmetricMatchers extends PerformanceMatchers {}
+}
+
+// As methods, since messages name a matcher by its function.
+expect.extend({
+  toRespondWithin(run, limits) {
+    return respondWithin(run, limits);
+  },
+  toGenerateAtLeast(run, limits) {
+    return generateAtLeast(run, limits);
+  },
+  toAllocateAtMost(run, bytes) {
+    return allocateAtMost(run, bytes);
+  },
+  toCostAtMost(run, limits, name) {
+    return costAtMost(run, limits, name);
+  },
+});

@@ -1,0 +1,129 @@
+// What the matchers are given: what `model.profile` gave, the same read from JSON, or a list of them. It checks that the parts
+// which a matcher asks for are there, and says how to get them when they are not.
+
+import { ProfileMergeError } from "../../profiler/index.ts";
+import type { OpRow, Profile } from "../../profiler/profile.ts";
+import type { Report } from "../../profiler/report.ts";
+import { decodeRow } from "../../profiler/totals.ts";
+import { checkKeys, checkNumber, describe } from "../check.ts";
+import { OptionError } from "../errors.ts";
+
+/** A profiled run. Parts that were not recorded may be missing; a matcher that needs one says so. */
+export type Run = Profile & { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Report[Part] };
+
+/**
+ * The runs that `expect` was given, one or several.
+ * @throws {OptionError} if they are no profiles.
+ */
+export function checkRuns(received: unknown): readonly Run[] {
+  const list: readonly unknown[] = Array.isArray(received) ? received : [received];
+  if (list.length === 0) throw new OptionError("run", "is an empty list; profile something with model.profile(…)");
+  for (const [index, run] of list.entries()) {
+    if (isRun(run)) continue;
+    const path = Array.isArray(received) ? `run[${index}]` : "run";
+    const problem = run instanceof Promise ? "is a promise; await it first" : `is ${describe(run)}`;
+    throw new OptionError(path, `${problem}; what model.profile(…) gives, or its JSON, is expected`);
+  }
+  return list as readonly Run[];
+}
+
+function isRun(value: unknown): value is Run {
+  if (typeof value !== "object" || value === null) return false;
+  const { byOp, phases, steps } = value as Partial<Record<keyof Profile, unknown>>;
+  return Array.isArray(byOp) && Array.isArray(phases) && typeof steps === "object" && steps !== null;
+}
+
+/**
+ * A part of every run.
+ * @throws {OptionError} if one has it not.
+ */
+export function partOf<Part extends Exclude<keyof Report, keyof Profile>>(
+  runs: readonly Run[],
+  part: Part,
+  remedy: string,
+): NonNullable<Report[Part]>[] {
+  return runs.map((run, index) => {
+    const found = run[part];
+    if (found !== undefined && found !== null) return found as NonNullable<Report[Part]>;
+    throw new OptionError(runs.length === 1 ? `run.${part}` : `run[${index}].${part}`, `is missing; ${remedy}`);
+  });
+}
+
+/**
+ * Limits given to a matcher: an object with at least one of the keys, each a finite number that is not negative.
+ * @throws {OptionError} if it is something else.
+ */
+export function checkLimits<Key extends string>(limits: unknown, keys: readonly Key[]): [Key, number][] {
+  checkKeys("limits", limits, keys);
+  const given = Object.entries(limits as Partial<Record<Key, unknown>>).filter(([, value]) => value !== undefined);
+  if (given.length === 0) throw new OptionError("limits", `has no limit; there are ${keys.join(", ")}`);
+  return given.map(([key, value]) => [key as Key, checkNumber(`limits.${key}`, value, 0, Number.MAX_VALUE)]);
+}
+
+/**
+ * The value that `percent` per cent of the ascending values do not exceed: one of them, by nearest rank.
+ * There is at least one.
+ */
+export function percentile(sorted: readonly number[], percent: number): number {
+  return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? Number.NaN;
+}
+
+/** What a matcher found, as `expect.extend` wants it. The message is made only if it is shown. */
+export interface Outcome {
+  readonly pass: boolean;
+  readonly message: () => string;
+}
+
+/** The op's name with its kernel and the layer it belongs to. */
+export function opName({ name, kernel, layer }: Pick<OpRow, "name" | "kernel" | "layer">): string {
+  return layer < 0 ? `${name} (${kernel})` : `${name} (${kernel}, layer ${layer})`;
+}
+
+/** The name without its layer: `attn_q` for `blk.3.attn_q`. What has the same one does the same in every layer. */
+export function role(name: string): string {
+  return /^blk\.\d+\.(.+)$/.exec(name)?.[1] ?? name;
+}
+
+/** Of all ops with the same role. */
+export interface RoleTime {
+  readonly role: string;
+  readonly ops: number;
+  readonly totalNs: number;
+  /** Of the steps' own time. */
+  readonly share: number;
+}
+
+/** Where the engine thread's time went by role, the largest first. */
+export function timeByRole(runs: readonly Run[]): RoleTime[] {
+  const stepsNs = runs.reduce((sum, run) => sum + run.steps.totalNs, 0);
+  const roles = new Map<string, { ops: Set<number>; totalNs: number }>();
+  for (const { byOp } of runs) {
+    for (const op of byOp) {
+      const known = roles.get(role(op.name)) ?? { ops: new Set<number>(), totalNs: 0 };
+      known.ops.add(op.index);
+      known.totalNs += op.totalNs;
+      roles.set(role(op.name), known);
+    }
+  }
+  return [...roles]
+    .map(([name, { ops, totalNs }]) => ({
+      role: name,
+      ops: ops.size,
+      totalNs,
+      share: stepsNs === 0 ? 0 : totalNs / stepsNs,
+    }))
+    .sort((a, b) => b.totalNs - a.totalNs);
+}
+
+/**
+ * All durations of a row, decoded.
+ * @throws {OptionError} if the profile was taken without histograms, or they are damaged.
+ */
+export function durationsOf(row: Parameters<typeof decodeRow>[0], path: string): ReturnType<typeof decodeRow> {
+  try {
+    return decodeRow(row, path);
+  } catch (error) {
+    if (error instanceof ProfileMergeError) throw new OptionError("run", error.message, { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,260 @@
+// Matchers of limits in `bun test` processes of their own: what passes, what fails with which words, and what is refused.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { Report } from "../../profiler/report.ts";
+import { runProgram } from "../../src/setup/python.ts";
+import { drawDurations } from "../../src/test/draw.ts";
+import { temporaryFolder } from "../support/folder.ts";
+import { bareReport, changed, madeUpReport } from "../support/report.ts";
+import { writeTinyModel } from "../support/tiny-model.ts";
+import { runTest } from "./support.ts";
+
+setDefaultTimeout(120_000);
+
+const folder = temporaryFolder();
+const { report } = madeUpReport();
+const root = resolve(import.meta.dir, "..", "..");
+
+/** The report with requests that took these times. */
+function answered(...wallsMs: readonly number[]): Report {
+  const [request] = report.requests;
+  if (!request) throw new Error("the made-up report has no request");
+  const requests = wallsMs.map((ms, id) => ({ ...request, id, wallNs: ms * 1e6, firstTokenNs: (ms * 1e6) / 10 }));
+  return { ...report, requests, requestCount: requests.length };
+}
+
+async function passes(run: Report | readonly Report[], body: string): Promise<void> {
+  const { status, output } = await runTest(folder, run, body);
+  expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining(" 0 fail") });
+}
+
+async function fails(run: Report | readonly Report[], body: string): Promise<string> {
+  const { status, output } = await runTest(folder, run, body);
+  expect({ status, output }).toEqual({ status: 1, output: expect.stringContaining(" 1 fail") });
+  return output;
+}
+
+describe("toRespondWithin", () => {
+  const run = answered(...Array.from({ length: 99 }, (_, index) => 10 + index / 10), 80);
+
+  test("takes percentiles of whole requests, and holds every first token to its limit", async () => {
+    // By nearest rank: the 50th, 90th, 99th and 100th of 100.
+    await passes(
+      run,
+      "expect(run).toRespondWithin({ p50Ms: 14.9, p90Ms: 18.9, p99Ms: 19.8, maxMs: 80, firstTokenMs: 8 });",
+    );
+    await passes(
+      run,
+      "for (const limit of [{ p50Ms: 14.89 }, { p99Ms: 19.79 }, { maxMs: 79 }, { firstTokenMs: 7.9 }]) expect(run).not.toRespondWithin(limit);",
+    );
+  });
+
+  test("shows the distribution with the limit in it, the slowest request's parts and the op to blame", async () => {
+    const output = await fails(run, "expect(run).toRespondWithin({ p50Ms: 100, maxMs: 50 });");
+    expect(output).toContain("the slowest of 100 requests took 80.0 ms; the limit is 50.0 ms");
+    expect(output).toContain("expect(received).toRespondWithin(");
+    expect(output).not.toContain("p50 of");
+    expect(output).toMatch(/ 10\.0 ms to .*█+.*\n(.*█.*\n)*.*─+ limit 50\.0 ms\n +80\.0 ms [▏▎▍▌▋▊▉█]+ 1\n/);
+    expect(output).toContain("the slowest request, 300 + 40 tokens: ");
+    expect(output).toMatch(/the op to blame: token_embd \(matmul\.q8_0\.avx512_vnni\), \d+\.\d % of the steps' time/);
+  });
+
+  test("judges several runs as one", async () => {
+    const runs = [answered(10, 10, 10), answered(30)];
+    await passes(runs, "expect(run).toRespondWithin({ p50Ms: 10 }); expect(run).not.toRespondWithin({ maxMs: 29 });");
+  });
+});
+
+test("toGenerateAtLeast leaves the prompt out", async () => {
+  const generation = report.phases.find(({ phase }) => phase === "generation");
+  if (!generation) throw new Error("the made-up report generates nothing");
+  const rate = (generation.rows / generation.totalNs) * 1e9;
+  await passes(report, `expect(run).toGenerateAtLeast({ tokensPerSecond: ${rate * 0.999} });`);
+  const output = await fails(report, `expect(run).toGenerateAtLeast({ tokensPerSecond: ${rate * 1.001} });`);
+  expect(output).toContain(`tokens came at ${rate.toFixed(1)} a second`);
+  expect(output).toContain("the op to blame: token_embd");
+});
+
+test("toAllocateAtMost holds the library's bytes to the limit, of several runs the largest", async () => {
+  const taken = (allocatedBytes: number) => changed(report, { system: { allocations: { allocatedBytes } } });
+  await passes([taken(7), taken(1_000)], "expect(run).toAllocateAtMost(1000); expect(run).not.toAllocateAtMost(999);");
+  expect(await fails(taken(1_000), "expect(run).toAllocateAtMost(999);")).toContain("the limit is 999 B");
+});
+
+describe("toCostAtMost", () => {
+  const memory = report.memory;
+  if (!memory) throw new Error("the made-up report counted nothing");
+
+  test("holds every count to its limit, to the last byte", async () => {
+    const misses = report.cache?.levels.at(-1)?.misses ?? 0;
+    const operations = report.byOp.reduce((sum, op) => sum + op.operations, 0);
+    const exact = {
+      bytesRead: memory.bytesRead,
+      bytesWritten: memory.bytesWritten,
+      memoryOps: memory.loads + memory.stores,
+      operations,
+      cacheMisses: misses,
+      allocations: report.system?.allocations.count ?? 0,
+    };
+    const body = `const exact = ${JSON.stringify(exact)};
+      expect(run).toCostAtMost(exact);
+      for (const [key, count] of Object.entries(exact)) expect(run).not.toCostAtMost({ [key]: count - 1 });`;
+    await passes(report, body);
+    const output = await fails(report, `expect(run).toCostAtMost({ bytesRead: ${memory.bytesRead - 1} });`);
+    expect(output).toContain(`${memory.bytesRead.toLocaleString("en-US")} bytes`);
+    expect(output).toMatch(/most of it:\n +token_embd \(matmul\.q8_0\.avx512_vnni\): /);
+    expect(readdirSync(folder.path)).not.toContain("__performance__");
+  });
+
+  test("names the op and the layer that changed since a run that passed", async () => {
+    const kept = temporaryFolder();
+    const body = `expect(run).toCostAtMost({ bytesRead: ${memory.bytesRead}, allocations: 1e9 }, "the story");`;
+    expect((await runTest(kept, report, body)).status).toBe(0);
+    expect(readdirSync(kept.file("__performance__"))).toEqual(["model.test.ts.costs.json"]);
+    const byOp = memory.byOp.map((row) =>
+      row.name === "blk.7.ffn_up" ? { ...row, bytesRead: row.bytesRead + 1_000 } : row,
+    );
+    const dearer = changed(report, { memory: { byOp, bytesRead: memory.bytesRead + 1_000 } });
+    const { status, output } = await runTest(kept, dearer, body);
+    expect(status).toBe(1);
+    const [, changes = ""] = output.split("since the last run that passed:\n");
+    expect(changes.trim()).toMatch(/^blk\.7\.ffn_up \(matmul\.q5_0\.avx512_vnni, layer 7\): [^\n]* \(\+\d+\.\d %\)\n/);
+    expect(changes).not.toContain("blk.6.");
+    // What failed is not what later runs are compared with.
+    expect((await runTest(kept, dearer, body)).output).toContain("since the last run that passed:\n");
+  });
+
+  test("a kept file that is damaged is an error with its path, and CI writes none", async () => {
+    const kept = temporaryFolder();
+    const body = 'expect(run).toCostAtMost({ bytesRead: 1e15 }, "the story");';
+    expect((await runTest(kept, report, body, { environment: { CI: "true" } })).status).toBe(0);
+    expect(readdirSync(kept.path)).not.toContain("__performance__");
+    await runTest(kept, report, body);
+    const path = join("__performance__", "model.test.ts.costs.json");
+    for (const text of ["{", "[]", '{"the story":{"bytesRead":7}}', '{"other":{"joules":{"total":1,"byOp":{}}}}']) {
+      writeFileSync(kept.file(path), text);
+      const { status, output } = await runTest(kept, report, body);
+      expect({ text, status }).toEqual({ text, status: 1 });
+      expect(output).toContain("BaselineFileError");
+      expect(output).toContain(`${path}: is damaged`);
+    }
+  });
+});
+
+test("what cannot be judged is an error that says what to do, also under .not", async () => {
+  for (const [run, call, problem] of [
+    [report, "toRespondWithin({ p98Ms: 1 })", "limits.p98Ms: is not an option; there are p50Ms"],
+    [report, "toRespondWithin({})", "limits: has no limit; there are p50Ms"],
+    [report, "toRespondWithin(20)", "limits: is 20; an object is expected"],
+    [report, "toRespondWithin({ p99Ms: -1 })", "limits.p99Ms: is -1"],
+    [report, "toGenerateAtLeast({ tokensPerSecond: '9' })", 'limits.tokensPerSecond: is "9"'],
+    [report, "toAllocateAtMost(1.5)", "bytes: is 1.5; a whole number"],
+    [report, "toCostAtMost({ joules: 1 })", "limits.joules: is not an option"],
+    [report, "toCostAtMost({ bytesRead: 1 }, 7)", "name: is 7; a text is expected"],
+    [bareReport(), "toRespondWithin({ p99Ms: 1 })", "run.requests: is empty"],
+    [bareReport(), "toAllocateAtMost(1)", "run.system: is missing; profile with"],
+    [bareReport(), "toCostAtMost({ bytesRead: 1 })", "run.memory: is missing; profile with model.profile("],
+    [
+      changed(report, { cache: { source: "hardware counters" } }),
+      "toCostAtMost({ cacheMisses: 1 })",
+      "run.cache: comes from hardware counters",
+    ],
+    [
+      changed(report, { memory: { uncountedSteps: 3 } }),
+      "toCostAtMost({ memoryOps: 1 })",
+      "run.memory: 3 steps whose records were lost",
+    ],
+  ] as const) {
+    for (const not of ["", "not."]) {
+      const { output, status } = await runTest(folder, run, `expect(run).${not}${call};`);
+      expect({ call, status }).toEqual({ call, status: 1 });
+      expect(output).toContain(`OptionError: ${problem}`);
+    }
+  }
+  const wrong = await runTest(
+    folder,
+    report,
+    `for (const value of [7, null, "run", {}, [], [run, 7], Promise.resolve(run)]) {
+      expect(() => expect(value).toRespondWithin({ p99Ms: 1 })).toThrow(/^run.*(expected|empty list|await it first)/);
+    }`,
+  );
+  expect(wrong.status).toBe(0);
+});
+
+test("real runs are judged in the process that profiled them, and cost the same each time", async () => {
+  const path = folder.file("tiny.gguf");
+  writeTinyModel(path);
+  const body = `
+    const { loadModel } = await import(${JSON.stringify(join(root, "src", "index.ts"))});
+    await using model = await loadModel(${JSON.stringify(path)}, { tuning: "fixed" });
+    const work = () => model.generate("once upon a time", { maxLength: 20, ignoreEos: true, seed: 1, cachePrompt: false });
+    const [first, second] = [await model.profile(work, { deterministic: true }), await model.profile(work, { deterministic: true })];
+    expect(first).toGenerateAtLeast({ tokensPerSecond: 1 });
+    expect(first).not.toGenerateAtLeast({ tokensPerSecond: 1e9 });
+    expect(first).toRespondWithin({ maxMs: 60_000, firstTokenMs: 60_000 });
+    const costs = {
+      bytesRead: first.memory.bytesRead,
+      bytesWritten: first.memory.bytesWritten,
+      memoryOps: first.memoryOps,
+      operations: first.byOp.reduce((sum, op) => sum + op.operations, 0),
+      cacheMisses: first.cache.levels.at(-1).misses,
+    };
+    for (const [key, count] of Object.entries(costs)) {
+      expect(count).toBeGreaterThan(0);
+      expect(second).toCostAtMost({ [key]: count });
+      expect(second).not.toCostAtMost({ [key]: count - 1 });
+    }
+    expect([first, second]).toCostAtMost({ ...costs, allocations: 0 });`;
+  await passes(report, body);
+});
+
+test("the matchers have types, and wrong limits do not compile", async () => {
+  const user = temporaryFolder();
+  user.write(
+    "user.test.ts",
+    `import { expect } from "bun:test";
+import { loadModel } from "tinyai";
+import type { ResponseLimits } from "tinyai/test";
+import "tinyai/test";
+await using model = await loadModel("gemma3-270m");
+const run = await model.profile(() => model.generate("Hello"));
+const limits: ResponseLimits = { p99Ms: 20, firstTokenMs: 5 };
+expect(run).toRespondWithin(limits);
+expect([run, run]).not.toGenerateAtLeast({ tokensPerSecond: 100 });
+expect(run).toAllocateAtMost(0);
+expect(run).toCostAtMost({ bytesRead: 1, memoryOps: 2, allocations: 0 }, "story");
+await expect(Promise.resolve(run)).resolves.toCostAtMost({ cacheMisses: 1 });
+// @ts-expect-error
+expect(run).toRespondWithin({ p98Ms: 20 });
+// @ts-expect-error
+expect(run).toGenerateAtLeast(100);
+// @ts-expect-error
+expect(run).toCostAtMost();
+`,
+  );
+  const settings = {
+    extends: join(root, "tsconfig.json"),
+    compilerOptions: {
+      typeRoots: [join(root, "node_modules", "@types")],
+      paths: { tinyai: [join(root, "src/index.ts")], "tinyai/test": [join(root, "src/test/index.ts")] },
+    },
+    include: ["*.ts"],
+  };
+  user.write("tsconfig.json", JSON.stringify(settings));
+  const tsc = await runProgram([join(root, "node_modules/.bin/tsc"), "--noEmit", "-p", user.path]);
+  expect(tsc.stdout).toBe("");
+});
+
+test("a drawing has every value once, and no bar on both sides of the limit", () => {
+  const values = Array.from({ length: 500 }, (_, index) => Math.round(1e6 * 1.01 ** index));
+  for (const limitNs of [1, 2e6, 3.3e6, 1e12]) {
+    const drawn = drawDurations(values, limitNs);
+    const at = drawn.findIndex((line) => line.includes("limit"));
+    const counts = (lines: readonly string[]) => lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+    expect(counts(drawn.slice(0, at))).toBe(values.filter((value) => value <= limitNs).length);
+    expect(counts(drawn.slice(at + 1))).toBe(values.filter((value) => value > limitNs).length);
+    expect(drawn.length).toBeLessThanOrEqual(2 * 8 + 3);
+  }
+});
