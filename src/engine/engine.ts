@@ -2,7 +2,6 @@
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
 import type { JavaScriptRecorder } from "../../profiler/javascript.ts";
-import type { RequestEnding, RequestSubmission } from "../../profiler/requests.ts";
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -10,6 +9,7 @@ import { Bell } from "./bell.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
 import { Tracer, type TracerOptions } from "./tracer.ts";
 import { encodeTuning, fixedTuning, type Tuning } from "./tuning.ts";
+import { type EngineWatcher, type RequestObserver, Watching } from "./watching.ts";
 
 export interface EngineOptions {
   readonly threadCount: number;
@@ -115,13 +115,6 @@ export interface RequestListener {
 }
 
 /** A request under way. */
-/** Hears of requests as JavaScript sees them. */
-export interface RequestObserver {
-  submitted(id: number, submission: RequestSubmission, request: EngineRequest): void;
-  /** However it ended. */
-  ended(id: number, ending: RequestEnding): void;
-}
-
 export interface RequestHandle {
   /** What records and events name it by; no other request under way has it. */
   readonly id: number;
@@ -156,8 +149,6 @@ export class Engine {
   readonly threadCount: number;
   /** Who is told what JavaScript does for requests, while somebody profiles. */
   javascript: JavaScriptRecorder | undefined;
-  /** Who hears of requests from the call to the end. */
-  requests: RequestObserver | undefined;
   readonly #library: Library;
   readonly #handle: Pointer;
   readonly #bell: Bell;
@@ -178,7 +169,7 @@ export class Engine {
   readonly #tuning: Tuning;
   readonly #tracers = new Set<Tracer>();
   #eventsDueMs = 0;
-  #eventSink: ((events: Uint8Array, thread: number) => void) | undefined;
+  readonly #watching = new Watching();
 
   private constructor(library: Library, plan: Plan, options: EngineOptions, handle: Pointer, bell: Bell) {
     this.#library = library;
@@ -337,20 +328,31 @@ export class Engine {
     };
   }
 
-  /** Turns events on or off; `sink` gets them as they are drained, with the thread they come from. */
-  setEventSink(sink: ((events: Uint8Array, thread: number) => void) | undefined): void {
-    if (this.#closed) {
-      if (sink) throw new EngineError("the model is closed; load it again");
-      return;
-    }
+  /**
+   * Tells `watcher` of all that happens from now on, beside others who watch; events are written as long as somebody does.
+   * @returns what ends it, once the watcher has had all events so far.
+   */
+  watch(watcher: EngineWatcher): () => void {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    // What was written before is for those who watched then.
     this.drainEvents();
-    this.#eventSink = sink;
-    this.#library.symbols.tinyai_engine_set_events(this.#handle, sink ? 1 : 0);
+    this.#watching.add(watcher);
+    if (this.#watching.count === 1) this.#library.symbols.tinyai_engine_set_events(this.#handle, 1);
+    return () => {
+      this.drainEvents();
+      if (!this.#watching.remove(watcher) || this.#watching.count > 0 || this.#closed) return;
+      this.#library.symbols.tinyai_engine_set_events(this.#handle, 0);
+    };
   }
 
-  /** Hands over all events written so far; without a sink they are dropped. */
+  /** Who is to be told of requests from the call to the end; undefined while nobody watches. */
+  get requests(): RequestObserver | undefined {
+    return this.#watching.count > 0 ? this.#watching.requests : undefined;
+  }
+
+  /** Hands over all events written so far; when nobody watches they are dropped. */
   drainEvents(): void {
-    const javascript = this.#eventSink ? this.javascript : undefined;
+    const javascript = this.#watching.count > 0 ? this.javascript : undefined;
     javascript?.enter("profiling");
     try {
       this.#drainEvents();
@@ -365,7 +367,7 @@ export class Engine {
     for (let thread = 0; thread < this.threadCount; thread++) {
       for (;;) {
         const count = symbols.tinyai_engine_drain_events(this.#handle, thread, this.#events, eventsPerDrain);
-        if (count > 0) this.#eventSink?.(this.#events.subarray(0, count * layout.Event.size), thread);
+        if (count > 0) this.#watching.events(this.#events.subarray(0, count * layout.Event.size), thread);
         if (count < eventsPerDrain) break;
       }
     }
@@ -509,7 +511,7 @@ export class Engine {
       for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size);
       if (this.#closed || count < recordsPerDrain) break;
     }
-    if (this.#eventSink && performance.now() >= this.#eventsDueMs) {
+    if (this.#watching.count > 0 && performance.now() >= this.#eventsDueMs) {
       this.drainEvents();
       this.#eventsDueMs = performance.now() + eventsEveryMs;
     }

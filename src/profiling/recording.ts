@@ -91,6 +91,7 @@ export class Recording {
   #dropped = 0;
   #shapedSteps = 0;
   readonly #lostBefore: number;
+  readonly #endWatching: () => void;
   readonly #startedAt = new Date().toISOString();
   readonly #startNs: number;
 
@@ -125,28 +126,28 @@ export class Recording {
       },
     });
     engine.javascript = this.#javascript;
-    engine.requests = {
-      submitted: (id, submission, request) => {
-        this.#draws.set(id, drawOf(request));
-        if (this.#draws.size > DRAWS_MAX) this.#draws.delete(this.#draws.keys().next().value as number);
-        this.#profiler.requestSubmitted(id, submission);
-      },
-      ended: (id, ending) => this.#profiler.requestEnded(id, ending),
-    };
     this.#lostBefore = engine.eventsLost;
     this.#startNs = engine.nowNs;
-    engine.setEventSink((events) => this.#drain(events));
+    this.#endWatching = engine.watch({
+      events: (events) => this.#drain(events),
+      requests: {
+        submitted: (id, submission, request) => {
+          this.#draws.set(id, drawOf(request));
+          if (this.#draws.size > DRAWS_MAX) this.#draws.delete(this.#draws.keys().next().value as number);
+          this.#profiler.requestSubmitted(id, submission);
+        },
+        ended: (id, ending) => this.#profiler.requestEnded(id, ending),
+      },
+    });
   }
 
   /** Ends watching. What was recorded waits to become a report. */
   stop(): Recorded {
     const { engine } = this.#model;
-    engine.drainEvents();
-    engine.setEventSink(undefined);
+    this.#endWatching();
     const endNs = engine.nowNs;
     const javascript = this.#javascript.result();
     engine.javascript = undefined;
-    engine.requests = undefined;
     this.#takeIn();
     this.#profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
     const counted = "reason" in this.#counters ? undefined : this.#counters.read();

@@ -20,7 +20,7 @@ test("the time of events drifts under 50 µs a second from the monotonic clock, 
   /** When the engine had run a step, and when it had finished it: the record was stamped between. */
   const ran = new Map<number, number>();
   const finished = new Map<number, number>();
-  engine.setEventSink((bytes, thread) => {
+  const events = (bytes: Uint8Array, thread: number) => {
     if (thread !== 0) return;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     for (let at = 0; at < bytes.length; at += 32) {
@@ -29,7 +29,8 @@ test("the time of events drifts under 50 µs a second from the monotonic clock, 
       const end = Number(view.getBigUint64(at + 8, true));
       (kind === KIND.step ? finished : ran).set(view.getUint32(at + 16, true), end);
     }
-  });
+  };
+  engine.watch({ events });
   const stamped = new Map<number, number>();
   const run = (seed: bigint) => {
     const { promise, resolve, reject } = Promise.withResolvers<void>();

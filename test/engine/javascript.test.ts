@@ -44,7 +44,7 @@ describe("while requests run", () => {
     const opened = await openEngine(path);
     const recorder = await recorderFor(opened, 1e5);
     opened.engine.javascript = recorder;
-    opened.engine.setEventSink(() => {});
+    const endWatching = opened.engine.watch({ events: () => {} });
     const options = checkGenerateOptions({ maxLength: 60, ignoreEos: true, seed: 1n }, 16);
     const one = async (text: string) => {
       const stream = streamTokens(opened, await encodePrompt(opened, text, options), options);
@@ -53,7 +53,7 @@ describe("while requests run", () => {
     await Promise.all(["hello", "hello world", "a", "bc"].map(one));
     const share = recorder.result();
     opened.engine.javascript = undefined;
-    opened.engine.setEventSink(undefined);
+    endWatching();
     const by = rows(share);
     const sum = share.rows.reduce((total, { totalNs }) => total + totalNs, 0);
     expect(sum).toBeLessThanOrEqual(share.wallNs);

@@ -153,14 +153,15 @@ describe("the engine", () => {
   test("runs no more sequences in a step than it was planned for, and as many where there are enough", async () => {
     const { engine } = await openEngine(path, { batchMax: 5 }, { events: true });
     const counts: number[] = [];
-    engine.setEventSink((events, thread) => {
+    const count = (events: Uint8Array, thread: number) => {
       const view = new DataView(events.buffer, events.byteOffset, events.byteLength);
       for (let at = 0; at < events.length; at += Event.size) {
         if (view.getUint8(at + Event.offset("kind")) !== 5) continue;
         expect(thread).toBe(0);
         counts.push(view.getUint32(at + Event.offset("aux"), true));
       }
-    });
+    };
+    engine.watch({ events: count });
     const seen: number[] = [];
     await Promise.all(
       Array.from({ length: 20 }, (_, index) => {
@@ -182,7 +183,7 @@ describe("the engine", () => {
 
   test("counts the events that nobody fetched in time, and loses no token", async () => {
     const { engine } = await openEngine(path, { batchMax: 1 }, { events: true });
-    engine.setEventSink(() => {});
+    engine.watch({ events: () => {} });
     const tokens: EngineToken[] = [];
     const done = [0, 1, 2].map(() => {
       const { promise, resolve, reject } = Promise.withResolvers<void>();

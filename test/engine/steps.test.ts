@@ -69,7 +69,7 @@ describe("the engine's steps", () => {
     const { engine, plan } = opened;
     const told: FinishedStep[] = [];
     const profiler = new Profiler(opsOf(opened), { onStep: (step) => told.push(step) });
-    engine.setEventSink((events) => profiler.drain(events));
+    engine.watch({ events: (events) => profiler.drain(events) });
     const random = new Random(5);
     const text = (length: number) => Uint32Array.from({ length }, () => 260 + random.below(40));
     const shared = text(200);
@@ -127,7 +127,7 @@ describe("the engine's steps", () => {
         last = step;
       },
     });
-    engine.setEventSink((events) => profiler.drain(events));
+    engine.watch({ events: (events) => profiler.drain(events) });
     let checked = 0;
     const request = { ...drawing, tokens: Uint32Array.of(1, 2, 3), generateMax: 3 };
     for (let round = 0; round < 300; round++) {
@@ -146,7 +146,7 @@ describe("the engine's steps", () => {
     const opened = await openEngine(path, {}, { threadCount: 2 });
     const { engine } = opened;
     const profiler = new Profiler(opsOf(opened));
-    engine.setEventSink((events) => profiler.drain(events));
+    engine.watch({ events: (events) => profiler.drain(events) });
     const calledNs = engine.nowNs;
     const wallBegin = performance.now();
     let [firstTokenNs, lastRecordNs] = [0, 0];

@@ -53,7 +53,7 @@ async function run({ engine, plan }: OpenedEngine): Promise<Run> {
   const events: Event[][] = Array.from({ length: engine.threadCount }, () => []);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const beginMs = performance.now();
-  engine.setEventSink((bytes, thread) => {
+  const take = (bytes: Uint8Array, thread: number) => {
     profiler.drain(bytes);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     for (let at = 0; at < bytes.length; at += 32) {
@@ -62,12 +62,12 @@ async function run({ engine, plan }: OpenedEngine): Promise<Run> {
       const [start, end] = [Number(view.getBigUint64(at, true)), Number(view.getBigUint64(at + 8, true))];
       events[thread]?.push({ kind, start, end });
     }
-  });
+  };
+  const endWatching = engine.watch({ events: take });
   engine.submit(request, { onToken() {}, onFinish: () => resolve(), onError: reject });
   await promise;
   const wallNs = (performance.now() - beginMs) * 1e6;
-  engine.drainEvents();
-  engine.setEventSink(undefined);
+  endWatching();
   return { profile: profiler.result(), wallNs, events };
 }
 

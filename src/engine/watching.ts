@@ -1,0 +1,90 @@
+// Who watches an engine at work: several at once, each as if it were alone. Events and what is known of requests go to all of them.
+
+import { EVENT_BYTES, EVENT_WORDS, EventWord, eventWords } from "../../profiler/events.ts";
+import type { RequestEnding, RequestSubmission } from "../../profiler/requests.ts";
+import type { EngineRequest } from "./engine.ts";
+
+/** Hears of requests as JavaScript sees them. */
+export interface RequestObserver {
+  submitted(id: number, submission: RequestSubmission, request: EngineRequest): void;
+  /** However it ended; also of requests that were submitted before it listened. */
+  ended(id: number, ending: RequestEnding): void;
+}
+
+export interface EngineWatcher {
+  /** Gets events as they are drained, a thread's own in their order. The bytes are only lent. */
+  events(events: Uint8Array, thread: number): void;
+  readonly requests?: RequestObserver;
+}
+
+/** All who watch one engine. */
+export class Watching {
+  readonly #watchers = new Map<EngineWatcher, Joining | undefined>();
+  /** The last step that a thread has written of. */
+  #lastStep: number | undefined;
+
+  /** Tells all of them. */
+  readonly requests: RequestObserver = {
+    submitted: (...told) => {
+      for (const { requests } of this.#watchers.keys()) requests?.submitted(...told);
+    },
+    ended: (...told) => {
+      for (const { requests } of this.#watchers.keys()) requests?.ended(...told);
+    },
+  };
+
+  get count(): number {
+    return this.#watchers.size;
+  }
+
+  /** It is told of the steps that begin from now on: all events so far have been drained. */
+  add(watcher: EngineWatcher): void {
+    // For who is alone, events are switched on between steps.
+    if (this.#watchers.size === 0) this.#lastStep = undefined;
+    this.#watchers.set(watcher, this.#lastStep === undefined ? undefined : new Joining(this.#lastStep));
+  }
+
+  /** False when it was removed before. */
+  remove(watcher: EngineWatcher): boolean {
+    return this.#watchers.delete(watcher);
+  }
+
+  events(events: Uint8Array, thread: number): void {
+    for (const [watcher, joining] of this.#watchers) {
+      const told = joining ? joining.after(events, thread) : events;
+      if (told.length > 0) watcher.events(told, thread);
+    }
+    const step = eventWords(events).at(EventWord.step - EVENT_WORDS) ?? 0;
+    if (this.#lastStep === undefined || isAfter(step, this.#lastStep)) this.#lastStep = step;
+  }
+}
+
+/**
+ * Leaves out a step that was under way when somebody began to watch beside others, for whom it had been written from its
+ * beginning: a part of a step would look like one whose events were lost.
+ */
+class Joining {
+  readonly #leftOut: number;
+  /** By thread: whether it has come to a later step. */
+  readonly #joined: boolean[] = [];
+
+  constructor(leftOut: number) {
+    this.#leftOut = leftOut;
+  }
+
+  after(events: Uint8Array, thread: number): Uint8Array {
+    if (this.#joined[thread]) return events;
+    const words = eventWords(events);
+    for (let at = 0; at < words.length; at += EVENT_WORDS) {
+      if (!isAfter(words[at + EventWord.step] ?? 0, this.#leftOut)) continue;
+      this.#joined[thread] = true;
+      return events.subarray((at / EVENT_WORDS) * EVENT_BYTES);
+    }
+    return events.subarray(events.length);
+  }
+}
+
+/** Whether step number `a` is later than `b`. Numbers are 32 bits and wrap. */
+function isAfter(a: number, b: number): boolean {
+  return ((a - b) | 0) > 0;
+}
