@@ -1,9 +1,10 @@
 // What profiling costs while it records: the time of tokens with everything recorded (events, requests, JavaScript's share,
 // allocations, the system's samples), beside the same tokens of the same generation without. Blocks of tokens take turns, so that a
 // slow moment of the machine is in both; the first tokens of a block, beside which recording begins or its report is made, are left out.
-// The bar: at most 0.5 %.
+// The bar: at most 0.5 %. With --monitor it is a monitor in a process that is never idle: so many first tokens are left out that it
+// no longer puts off looking at events.
 //
-//   bun bench/profiler.ts [--model NAME|PATH] [--pairs N] [--json]
+//   bun bench/profiler.ts [--model NAME|PATH] [--pairs N] [--monitor] [--json]
 
 import { parseArgs } from "node:util";
 import { loadModel } from "../src/index.ts";
@@ -12,15 +13,12 @@ import { compare } from "./peers/ratio.ts";
 import { summarise } from "./statistics.ts";
 
 const bar = 1.005;
-/** Tokens of a block, and how many of its first ones are left out. */
-const blockTokens = 48;
-const skippedTokens = 16;
-const blocksPerGeneration = 8;
 
 const { values: flags } = parseArgs({
   options: {
     model: { type: "string" },
     pairs: { type: "string", default: "100" },
+    monitor: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
@@ -30,12 +28,25 @@ if (!(Number.isInteger(pairs) && pairs >= 6 && pairs <= 10_000)) {
   process.exit(2);
 }
 
+/** Tokens of a block, how many of its first ones are left out, and blocks of a generation. */
+const [blockTokens, skippedTokens, blocksPerGeneration] = flags.monitor ? [288, 240, 4] : [48, 16, 8];
+
 await using model = await loadModel(chooseModel(flags.model).path);
+
+/** Begins to record; what it gives ends it. */
+function record(): () => void {
+  if (flags.monitor) {
+    const monitor = model.monitor();
+    return () => monitor.close();
+  }
+  model.startProfiling({ cache: false, roofline: false });
+  return () => model.stopProfiling();
+}
 
 /** Ms a token of each block of one generation, whose blocks record where `records` says so. */
 async function generation(records: readonly boolean[]): Promise<number[]> {
   const perToken: number[] = [];
-  let recording = false;
+  let end: (() => void) | undefined;
   let tokens = 0;
   let startMs = 0;
   const maxLength = records.length * blockTokens + 1;
@@ -45,13 +56,13 @@ async function generation(records: readonly boolean[]): Promise<number[]> {
     const wanted = records[Math.floor(tokens / blockTokens)] ?? false;
     if (place === 0) {
       if (tokens > 0) perToken.push((performance.now() - startMs) / (blockTokens - skippedTokens));
-      if (recording) model.stopProfiling();
-      if (wanted) model.startProfiling({ cache: false, roofline: false });
-      recording = wanted;
+      end?.();
+      end = wanted ? record() : undefined;
     }
     if (place === skippedTokens) startMs = performance.now();
     tokens++;
   }
+  end?.();
   return perToken;
 }
 

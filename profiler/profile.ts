@@ -20,6 +20,7 @@
 
 import { EVENT_WORDS, EventKind, EventWord, eventWords, NO_OP, type OpInfo } from "./events.ts";
 import type { HistogramData } from "./histogram.ts";
+import type { Gathered } from "./metrics.ts";
 import {
   type RequestEnding,
   type RequestFigures,
@@ -359,6 +360,12 @@ export class Profiler {
     return this.#totals.result(options);
   }
 
+  /** The same in small pieces, between which nothing may be drained. */
+  resultInTurns(options: { readonly histograms?: boolean } = {}): Generator<void, Profile, void> {
+    this.#settle();
+    return this.#totals.resultInTurns(options);
+  }
+
   /** A request was handed to the engine: its steps, and what `requestEnded` tells, become a row of `requests`. */
   requestSubmitted(id: number, submission: RequestSubmission): void {
     this.#requests.submitted(id, submission);
@@ -373,6 +380,12 @@ export class Profiler {
   requests(options: { readonly histograms?: boolean } = {}): RequestReport {
     const baseNs = Math.max(this.#baseHigh, 0) * 2 ** 32;
     return { requests: this.#requests.rows(baseNs), ...this.#requests.figures.report(options.histograms) };
+  }
+
+  /** All that was gathered, for reading. Drain all rings before. */
+  gathered(): Gathered {
+    this.#settle();
+    return { totals: this.#totals, figures: this.#requests.figures };
   }
 
   /** Requests that are in no row because more than 65,536 were submitted whose end nobody told. */

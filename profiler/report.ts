@@ -334,7 +334,9 @@ export interface Report extends Profile {
   readonly requests: readonly RequestRow[];
   /** Requests that ended. */
   readonly requestCount: number;
-  /** From one token of a request to its next one, as the engine stamped them. Its `share` is 0, as that of `firstTokens`. */
+  /** From the call to when its caller had the last token, of all that ended. Its `share` is 0, as that of the next two. */
+  readonly requestTimes: TimeRow;
+  /** From one token of a request to its next one, as the engine stamped them. */
   readonly betweenTokens: TimeRow;
   /** From the call to the first token. */
   readonly firstTokens: TimeRow;

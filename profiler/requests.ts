@@ -7,7 +7,10 @@ import type { Report, RequestRow } from "./report.ts";
 import { decodeRow, timeRow } from "./totals.ts";
 
 /** What a report says of requests. The `share` of its times is 0: they are no parts of the steps' time. */
-export type RequestReport = Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
+export type RequestReport = Pick<
+  Report,
+  "requests" | "requestCount" | "requestTimes" | "betweenTokens" | "firstTokens"
+>;
 
 /** What is known of a request when it is handed to the engine. Times are ns of the clock that events are stamped with. */
 export interface RequestSubmission {
@@ -53,6 +56,7 @@ interface Followed {
 
 /** What is summed over requests. */
 export class RequestFigures {
+  readonly requestTimes = new DurationHistogram();
   readonly betweenTokens = new DurationHistogram();
   readonly firstTokens = new DurationHistogram();
   /** Requests that ended. */
@@ -62,12 +66,14 @@ export class RequestFigures {
     const row = (durations: DurationHistogram) => timeRow(durations, durations.total, 0, histograms);
     return {
       requestCount: this.ended,
+      requestTimes: row(this.requestTimes),
       betweenTokens: row(this.betweenTokens),
       firstTokens: row(this.firstTokens),
     };
   }
 
   merge(other: RequestFigures): void {
+    this.requestTimes.merge(other.requestTimes);
     this.betweenTokens.merge(other.betweenTokens);
     this.firstTokens.merge(other.firstTokens);
     this.ended += other.ended;
@@ -75,12 +81,14 @@ export class RequestFigures {
 
   /** Adds a report whose rows have histograms. */
   add(report: Omit<RequestReport, "requests">, path: string): void {
+    this.requestTimes.merge(decodeRow(report.requestTimes, `${path}.requestTimes`));
     this.betweenTokens.merge(decodeRow(report.betweenTokens, `${path}.betweenTokens`));
     this.firstTokens.merge(decodeRow(report.firstTokens, `${path}.firstTokens`));
     this.ended += report.requestCount;
   }
 
   reset(): void {
+    this.requestTimes.reset();
     this.betweenTokens.reset();
     this.firstTokens.reset();
     this.ended = 0;
@@ -117,6 +125,7 @@ export class RequestLog {
     if (request === undefined) return;
     request.ending = ending;
     this.figures.ended++;
+    this.figures.requestTimes.record(Math.max(0, ending.endedNs - request.submission.calledNs));
     if (ending.firstTokenNs !== null) {
       this.figures.firstTokens.record(Math.max(0, ending.firstTokenNs - request.submission.calledNs));
     }

@@ -16,7 +16,7 @@ export type Phase = PhaseRow["phase"];
 const PHASES: readonly Phase[] = ["prompt", "generation"];
 
 /** The rows of time outside all ops that are kept by event kind. */
-const KIND_ROWS = {
+export const KIND_ROWS = {
   waiting: EventKind.barrier,
   sampling: EventKind.sampling,
   copying: EventKind.copy,
@@ -51,6 +51,8 @@ export class Totals {
   readonly op: OpAmounts;
   /** Wall times. */
   readonly opWall: readonly DurationHistogram[];
+  /** Of a kind's ops, each in one step. */
+  readonly kindWall: readonly DurationHistogram[];
   readonly layerWall: readonly DurationHistogram[];
   /** Of the union of a kind's ops in each step. */
   readonly kindWallNs: Float64Array;
@@ -85,6 +87,7 @@ export class Totals {
     const amounts = () => new Float64Array(ops.length);
     this.op = { workNs: amounts(), waitNs: amounts(), rows: amounts(), bytes: amounts(), operations: amounts() };
     this.opWall = ops.map(() => new DurationHistogram());
+    this.kindWall = this.kinds.map(() => new DurationHistogram());
     this.layerWall = this.layers.map(() => new DurationHistogram());
     this.kindWallNs = new Float64Array(this.kinds.length);
   }
@@ -99,6 +102,7 @@ export class Totals {
     const { bytesPerStep, bytesPerRow, operationsPerRow } = this.ops[position] as OpInfo;
     const { op } = this;
     this.opWall[position]?.record(wallNs);
+    this.kindWall[at(this.kindOfOp, position)]?.record(wallNs);
     op.rows[position] = at(op.rows, position) + rows;
     op.bytes[position] = at(op.bytes, position) + bytesPerStep + bytesPerRow * rows;
     op.operations[position] = at(op.operations, position) + operationsPerRow * rows;
@@ -115,7 +119,20 @@ export class Totals {
   }
 
   /** @param options.histograms also gives each row all its durations. */
-  result({ histograms = false }: { readonly histograms?: boolean | undefined } = {}): Profile {
+  result(options: { readonly histograms?: boolean | undefined } = {}): Profile {
+    const making = this.resultInTurns(options);
+    for (;;) {
+      const { done, value } = making.next();
+      if (done) return value;
+    }
+  }
+
+  /** The same in small pieces, between which something else may run that changes nothing here: percentiles take their time. */
+  *resultInTurns({
+    histograms = false,
+  }: {
+    readonly histograms?: boolean | undefined;
+  } = {}): Generator<void, Profile, void> {
     const stepsNs = this.steps.total;
     const shareOf = (ns: number): number => (stepsNs === 0 ? 0 : ns / stepsNs);
     const row = (durations: Histogram, totalNs = durations.total): TimeRow =>
@@ -124,7 +141,6 @@ export class Totals {
     const byOp: OpRow[] = [];
     const kinds = this.kinds.map(() => new CostSum());
     const layers = this.layers.map(() => new CostSum());
-    const kindWall = this.kinds.map(() => new DurationHistogram());
     for (const [position, { index, name, kind, kernel, layer }] of this.ops.entries()) {
       const wall = this.opWall[position];
       if (wall === undefined || wall.count === 0) continue;
@@ -135,22 +151,24 @@ export class Totals {
       sum.operations = at(this.op.operations, position);
       const ofKind = at(this.kindOfOp, position);
       kinds[ofKind]?.add(sum);
-      kindWall[ofKind]?.merge(wall);
       layers[at(this.layerOfOp, position)]?.add(sum);
       const rows = at(this.op.rows, position);
       byOp.push({ index, name, kind, kernel, layer, rows, ...row(wall, sum.workNs), ...sum.costs(wall.total) });
+      yield;
     }
     const byKind: KindRow[] = [];
     for (const [index, sum] of kinds.entries()) {
-      const [kind, wall] = [this.kinds[index], kindWall[index]];
+      const [kind, wall] = [this.kinds[index], this.kindWall[index]];
       if (kind === undefined || wall === undefined || sum.ops === 0) continue;
       byKind.push({ kind, ops: sum.ops, ...row(wall, sum.workNs), ...sum.costs(at(this.kindWallNs, index)) });
+      yield;
     }
     const byLayer: LayerRow[] = [];
     for (const [index, sum] of layers.entries()) {
       const [layer, wall] = [this.layers[index], this.layerWall[index]];
       if (layer === undefined || wall === undefined || sum.ops === 0) continue;
       byLayer.push({ layer, ...row(wall, sum.workNs), ...sum.costs(wall.total) });
+      yield;
     }
     const phases = PHASES.filter((phase) => this.phases[phase].steps.count > 0).map((phase): PhaseRow => {
       const { steps, rows, sequences } = this.phases[phase];
@@ -235,9 +253,10 @@ export class Totals {
       op.bytes[position] = at(op.bytes, position) + row.bytes;
       op.operations[position] = at(op.operations, position) + row.operations;
     }
-    for (const { kind, wallNs } of profile.byKind) {
-      const index = this.kinds.indexOf(kind);
-      this.kindWallNs[index] = at(this.kindWallNs, index) + wallNs;
+    for (const [position, row] of profile.byKind.entries()) {
+      const index = this.kinds.indexOf(row.kind);
+      merge(this.kindWall[index], row, `byKind[${position}]`);
+      this.kindWallNs[index] = at(this.kindWallNs, index) + row.wallNs;
     }
     for (const [index, row] of profile.byLayer.entries()) {
       merge(this.layerWall[this.layers.indexOf(row.layer)], row, `byLayer[${index}]`);
@@ -287,7 +306,7 @@ export class Totals {
   #histograms(): Histogram[] {
     const { prompt, generation } = this.phases;
     return [
-      ...[...this.opWall, ...this.layerWall, ...this.kindTime],
+      ...[...this.opWall, ...this.kindWall, ...this.layerWall, ...this.kindTime],
       ...[this.steps, prompt.steps, generation.steps, this.unattributed],
     ];
   }

@@ -4,6 +4,7 @@
 
 import type { OpInfo } from "./events.ts";
 import { Histogram, type HistogramData, type HistogramUnit } from "./histogram.ts";
+import { type MetricSums, metricSums } from "./metrics.ts";
 import { type Profile, Profiler, type ProfilerOptions } from "./profile.ts";
 import { RequestFigures, type RequestReport } from "./requests.ts";
 import { mergeProfiles, Totals } from "./totals.ts";
@@ -50,11 +51,15 @@ class Windows<Ended> {
     return this.#beginNs;
   }
 
-  /** Ends the window under way if its time has come; `end` gives what happened in it. Windows begin at multiples of their length. */
-  advance(nowNs: number, end: () => Ended): void {
+  /** Whether the time of the window under way has come. Windows begin at multiples of their length. */
+  isDue(nowNs: number): boolean {
     const index = Math.floor((this.#startNs - this.#beginNs) / this.#windowNs);
-    if (nowNs < this.#beginNs + (index + 1) * this.#windowNs) return;
-    this.#ended.push({ startNs: this.#startNs, endNs: nowNs, what: end() });
+    return nowNs >= this.#beginNs + (index + 1) * this.#windowNs;
+  }
+
+  /** Ends the window under way, in which this happened. */
+  end(nowNs: number, what: Ended): void {
+    this.#ended.push({ startNs: this.#startNs, endNs: nowNs, what });
     this.#startNs = nowNs;
     if (this.#ended.length > this.#kept) this.#ended.shift();
   }
@@ -101,14 +106,23 @@ export class ProfilerWindows {
     return this.#past.footprintBytes + this.profiler.footprintBytes;
   }
 
+  /** Whether the window's time has come. */
+  isDue(nowNs: number): boolean {
+    return this.#windows.isDue(nowNs);
+  }
+
   /** Ends the window if its time has come: all rings have been drained, and it is `nowNs`. */
   advance(nowNs: number): void {
-    this.#windows.advance(nowNs, () => {
-      const profile = this.profiler.result({ histograms: true });
-      const { requests: _, ...figures } = this.profiler.requests({ histograms: true });
-      this.profiler.moveTo(this.#past, this.#pastRequests);
-      return { profile, ...figures };
-    });
+    for (const _ of this.advanceInTurns(nowNs));
+  }
+
+  /** The same in small pieces, between which nothing may be drained. */
+  *advanceInTurns(nowNs: number): Generator<void, void, void> {
+    if (!this.#windows.isDue(nowNs)) return;
+    const profile = yield* this.profiler.resultInTurns({ histograms: true });
+    const { requests: _, ...figures } = this.profiler.requests({ histograms: true });
+    this.profiler.moveTo(this.#past, this.#pastRequests);
+    this.#windows.end(nowNs, { profile, ...figures });
   }
 
   /** The last `count` windows that have ended, as one. */
@@ -132,6 +146,11 @@ export class ProfilerWindows {
     const span = { startNs: this.#windows.beginNs, endNs: nowNs };
     return { ...span, profile: totals.result({ histograms: true }), ...figures.report(true) };
   }
+
+  /** What exporters tell of everything since the beginning. */
+  sums(): MetricSums {
+    return metricSums([this.profiler.gathered(), { totals: this.#past, figures: this.#pastRequests }]);
+  }
 }
 
 /** A histogram of amounts that goes on for as long as the process runs. */
@@ -153,12 +172,10 @@ export class WindowedHistogram {
 
   /** Ends the window if its time has come. */
   advance(nowNs: number): void {
-    this.#windows.advance(nowNs, () => {
-      const data = this.#current.toJSON();
-      this.#past.merge(this.#current);
-      this.#current.reset();
-      return data;
-    });
+    if (!this.#windows.isDue(nowNs)) return;
+    this.#windows.end(nowNs, this.#current.toJSON());
+    this.#past.merge(this.#current);
+    this.#current.reset();
   }
 
   /** The last `count` windows that have ended, as one. */

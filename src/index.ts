@@ -1,6 +1,6 @@
 // The public face of TinyAI.
 
-export type { Profile } from "../profiler/index.ts";
+export type { Profile, WindowProfile } from "../profiler/index.ts";
 export { formatProfile, formatReport } from "../profiler/index.ts";
 export type { Report } from "../profiler/report.ts";
 export { cpu } from "./engine/cpu.ts";
@@ -27,7 +27,7 @@ export {
   prepareModel,
 } from "./load.ts";
 export type { Preparation } from "./prepared.ts";
-export type { ProfiledRun, ProfileOptions } from "./profiling/index.ts";
+export type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
 export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";

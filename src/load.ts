@@ -51,7 +51,7 @@ import {
   startPreparing,
 } from "./prepared.ts";
 import type * as profilingModule from "./profiling/index.ts";
-import type { ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
+import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
@@ -328,6 +328,7 @@ interface ModelParts {
 export class Model implements AsyncDisposable {
   readonly #parts: ModelParts;
   #recording: Recording | undefined;
+  readonly #monitors = new Set<Monitor>();
   #sourceHash: Promise<string> | undefined;
 
   constructor(parts: ModelParts) {
@@ -496,6 +497,34 @@ export class Model implements AsyncDisposable {
     return profiledRun(await recorded.reportInTurns(roofs), recorded.trace);
   }
 
+  /**
+   * Watches the model for as long as the process runs: times by op, kind and phase, and requests, of the last windows of time and of
+   * everything, in memory that does not grow. Profiles may be taken meanwhile. It ends with `close`, and with the model.
+   * @throws {OptionError} if an option is out of its bounds.
+   * @example
+   * using monitor = model.monitor({ windowMs: 60_000 });
+   * await model.generate("Once upon a time");
+   * console.log(monitor.everything().firstTokens.p99Ns / 1e6);
+   */
+  monitor(options: MonitorOptions = {}): Monitor {
+    checkMonitorOptions(options);
+    const { library, engine, path, run } = this.#parts;
+    const { Monitor, nativeMemory }: typeof profilingModule = require("./profiling/index.ts");
+    const { architecture, level, version, threads } = run();
+    const watched = {
+      engine,
+      ops: describeOps(this.#parts.plan, this.#parts.level.name),
+      model: { model: basename(path), architecture, level, version, threads },
+      memory: () => ({
+        residentBytes: process.memoryUsage.rss(),
+        nativeBytes: nativeMemory(library).liveBytes,
+      }),
+    };
+    const monitor: Monitor = new Monitor(watched, options, () => this.#monitors.delete(monitor));
+    this.#monitors.add(monitor);
+    return monitor;
+  }
+
   #stopRecording(): Recorded {
     const recording = this.#recording;
     if (!recording) throw new EngineError("profiling has not been started");
@@ -506,6 +535,7 @@ export class Model implements AsyncDisposable {
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
   async close(): Promise<void> {
     await this.#parts.settle();
+    for (const monitor of this.#monitors) monitor.close();
     await this.#parts.engine.close();
   }
 
@@ -592,6 +622,13 @@ function checkProfileOptions(options: ProfileOptions): void {
   }
   const { sampleIntervalMs } = options;
   if (sampleIntervalMs !== undefined) checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
+}
+
+function checkMonitorOptions(options: MonitorOptions): void {
+  checkKeys("options", options, ["windowMs", "windows"]);
+  const { windowMs, windows } = options;
+  if (windowMs !== undefined) checkInteger("windowMs", windowMs, 100, 86_400_000);
+  if (windows !== undefined) checkInteger("windows", windows, 1, 10_000);
 }
 
 const loadKeys = [

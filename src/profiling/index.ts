@@ -2,8 +2,10 @@
 
 import type { Report, TraceData } from "../../profiler/report.ts";
 
+export { nativeMemory } from "../engine/allocations.ts";
 export { opSignatures } from "../plan/signature.ts";
 export { findRoofs, machineRoofs } from "../roofs.ts";
+export { Monitor, type MonitorOptions } from "./monitor.ts";
 export { countedOps, type ProfileOptions, Recorded, Recording, referenceCaches } from "./recording.ts";
 
 /** A report that can write itself to a file. */

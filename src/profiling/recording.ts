@@ -18,6 +18,7 @@ import type {
   RunInfo,
   TraceData,
 } from "../../profiler/report.ts";
+import type { RequestReport } from "../../profiler/requests.ts";
 import { placeOnRoofline } from "../../profiler/roofline.ts";
 import { SystemWatch } from "../../profiler/system.ts";
 import type { TracedDraw } from "../../profiler/tracing.ts";
@@ -201,7 +202,7 @@ interface RecordedParts {
   readonly profile: Profile;
   readonly memory: MemoryCounter;
   readonly missingSteps: number;
-  readonly requests: Pick<Report, "requests" | "requestCount" | "betweenTokens" | "firstTokens">;
+  readonly requests: RequestReport;
   readonly javascript: Report["javascript"];
   readonly system: Report["system"];
   readonly hardware: CacheStatistics | undefined;

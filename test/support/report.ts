@@ -47,7 +47,6 @@ export function madeUpReport(): MadeUp {
   const events: TestEvent[] = [];
   let at = START_NS;
   let step = 0;
-  let stepsNs = 0;
   const perRequest = new Map<number, { ns: number; count: number }>();
   for (const request of requests) {
     at += 400_000;
@@ -61,7 +60,6 @@ export function madeUpReport(): MadeUp {
       request.last = end;
       at = end + 6_000 + Math.floor(random.uniform() * 2_000);
     }
-    stepsNs += inSteps;
     perRequest.set(request.id, { ns: inSteps, count: request.promptSteps.length + request.generated - 1 });
   }
   const profiler = new Profiler(ops);
@@ -93,7 +91,7 @@ export function madeUpReport(): MadeUp {
     };
   });
   const gaps = requests.flatMap(({ ends }) => ends.slice(1).map((end, index) => end - num(ends[index])));
-  const time = (values: readonly number[]) => timeRow(ops, values, stepsNs);
+  const time = (values: readonly number[]) => timeRow(ops, values);
   const spans: JavaScriptSpan[] = requests.flatMap(({ first, ends, last }) => [
     { name: "tokenizing" as const, startNs: first - 360_000, endNs: first - 150_000 },
     ...ends.map((end) => ({ name: "consumer" as const, startNs: end + 1_000, endNs: end + 4_500 })),
@@ -137,6 +135,7 @@ export function madeUpReport(): MadeUp {
     memoryOps: memory.loads + memory.stores,
     requests: rows,
     requestCount: rows.length,
+    requestTimes: time(rows.map((row) => row.wallNs)),
     betweenTokens: time(gaps),
     firstTokens: time(rows.map((row) => row.firstTokenNs ?? 0)),
     memory,
@@ -180,6 +179,7 @@ export function bareReport(): Report {
     memoryOps: null,
     requests: [],
     requestCount: 0,
+    requestTimes: nothing,
     betweenTokens: nothing,
     firstTokens: nothing,
     memory: null,
@@ -294,7 +294,7 @@ function appendStep(
 }
 
 /** Durations as a row, through the profiler's own histogram: each as a step of an op of its own. */
-function timeRow(ops: readonly OpInfo[], values: readonly number[], stepsNs: number) {
+function timeRow(ops: readonly OpInfo[], values: readonly number[]) {
   const profiler = new Profiler(ops);
   const events = values.flatMap((ns, index): TestEvent[] => [
     { kind: "sampling", step: index + 1, start: 1e9 * index, end: 1e9 * index + ns },
@@ -302,7 +302,7 @@ function timeRow(ops: readonly OpInfo[], values: readonly number[], stepsNs: num
   ]);
   profiler.drain(encode(events));
   const { steps } = profiler.result({ histograms: true });
-  return { ...steps, share: stepsNs === 0 ? 0 : steps.totalNs / stepsNs };
+  return { ...steps, share: 0 };
 }
 
 function amountRow(unit: AmountRow["unit"], values: readonly number[]): AmountRow {

@@ -1,0 +1,216 @@
+// Watches a model for as long as the process runs: times and requests of the last windows and of everything, in memory that does
+// not grow. What is watched waits until the engine is idle, or until so much has come together that it must be looked at.
+
+import type { OpInfo } from "../../profiler/events.ts";
+import type { Metrics, MetricsModel, MetricsSource } from "../../profiler/metrics.ts";
+import type { RequestEnding, RequestSubmission } from "../../profiler/requests.ts";
+import { ProfilerWindows, type WindowProfile } from "../../profiler/windows.ts";
+import { checkInteger } from "../check.ts";
+import type { Engine } from "../engine/engine.ts";
+
+/** Options of `model.monitor`. */
+export interface MonitorOptions {
+  /** How long a window is, ms; 100 to a day. Default a minute. */
+  readonly windowMs?: number | undefined;
+  /** Windows kept once they have ended, 1 to 10,000; each takes about 1 KB for each op of the model. Default 60. */
+  readonly windows?: number | undefined;
+}
+
+/**
+ * What waits to be looked at, at most: a second of Gemma's events. Looking takes as long as writing a dozen of them, on a CPU that
+ * the engine's threads want, so between requests is the time for it.
+ */
+const WAITING_BYTES_MAX = 4 << 20;
+/** How long it may go on at once: while the engine works and too much is waiting, and when the event loop would have a turn. */
+const BUSY_MS = 2;
+const TURN_MS = 5;
+/** Between two looks at the time and at what the rings still hold. */
+const TICK_MS = 1000;
+
+/** What is watched. */
+export interface MonitoredModel {
+  readonly engine: Pick<Engine, "nowNs" | "pending" | "eventsLost" | "closed" | "drainEvents" | "watch">;
+  readonly ops: readonly OpInfo[];
+  readonly model: MetricsModel;
+  /** What the process holds now. */
+  readonly memory: () => { readonly residentBytes: number; readonly nativeBytes: number };
+  /** Calls `tick` every so many ms until what it returns is called. Default a timer that keeps no process alive. */
+  readonly every?: (intervalMs: number, tick: () => void) => () => void;
+}
+
+/** Something that happened, in its place between the others. */
+type Waiting =
+  | { readonly events: Uint8Array }
+  | { readonly submitted: number; readonly submission: RequestSubmission }
+  | { readonly ended: number; readonly ending: RequestEnding }
+  | { readonly lost: number }
+  | { readonly windowEndNs: number };
+
+/** Bytes that count for what is no events. */
+const NOTE_BYTES = 256;
+
+/** Watches from its making to `close`. What it has gathered can be asked for then, too. */
+export class Monitor implements MetricsSource, Disposable {
+  readonly #watched: MonitoredModel;
+  readonly #windows: ProfilerWindows;
+  readonly #kept: number;
+  readonly #endWatching: () => void;
+  readonly #endTicking: () => void;
+  readonly #onClose: () => void;
+  #waiting: Waiting[] = [];
+  #waitingBytes = 0;
+  /** What is being worked off, a piece at a time. */
+  readonly #work: Generator<boolean, never, void>;
+  #turns = false;
+  #eventsLost: number;
+  /** Whether the end of the window under way is waiting, too. */
+  #windowEnds = false;
+  #closedNs: number | undefined;
+
+  /** @param onClose called once, when it has ended. */
+  constructor(watched: MonitoredModel, options: MonitorOptions = {}, onClose: () => void = () => {}) {
+    const { engine, ops } = watched;
+    const { windowMs = 60_000, windows = 60 } = options;
+    this.#watched = watched;
+    this.#kept = windows;
+    this.#windows = new ProfilerWindows(ops, engine.nowNs, { windowMs, windows });
+    this.#work = this.#working();
+    this.#onClose = onClose;
+    this.#eventsLost = engine.eventsLost;
+    this.#endWatching = engine.watch({
+      events: (events) => this.#push({ events: events.slice() }, events.length),
+      requests: {
+        submitted: (id, submission) => this.#push({ submitted: id, submission }, NOTE_BYTES),
+        ended: (id, ending) => this.#push({ ended: id, ending }, NOTE_BYTES),
+      },
+    });
+    this.#endTicking = (watched.every ?? everyUnattended)(Math.min(TICK_MS, windowMs), () => this.#tick());
+  }
+
+  /**
+   * The last `count` windows that have ended, as one; its rows have histograms. A step belongs to the window in which its events
+   * came, a request to the one in which it ended.
+   * @throws {OptionError} if fewer windows are kept.
+   */
+  last(count = 1): WindowProfile {
+    checkInteger("count", count, 1, this.#kept);
+    this.#settle();
+    return this.#windows.last(count);
+  }
+
+  /** Everything since it began to watch, the window under way included. */
+  everything(): WindowProfile {
+    const nowNs = this.#settle();
+    return this.#windows.everything(nowNs);
+  }
+
+  /** What exporters tell: sums since it began to watch, and what the process holds now. */
+  metrics(): Metrics {
+    this.#settle();
+    const { model, memory } = this.#watched;
+    return { ...this.#windows.sums(), model, memory: null, ...memory() };
+  }
+
+  /** Bytes of what waits to be looked at, and of histograms. Windows that have ended are beside it. */
+  get footprintBytes(): number {
+    return this.#waitingBytes + this.#windows.footprintBytes;
+  }
+
+  get closed(): boolean {
+    return this.#closedNs !== undefined;
+  }
+
+  /** Ends watching; events are not written any more if nobody else watches. */
+  close(): void {
+    if (this.#closedNs !== undefined) return;
+    this.#endTicking();
+    this.#endWatching();
+    this.#closedNs = this.#settle();
+    this.#onClose();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #push(waiting: Waiting, bytes: number): void {
+    this.#waiting.push(waiting);
+    this.#waitingBytes += bytes;
+    if (this.#waitingBytes <= WAITING_BYTES_MAX) return;
+    const untilMs = performance.now() + BUSY_MS;
+    while (this.#waitingBytes > WAITING_BYTES_MAX) {
+      if (this.#waitingBytes <= 2 * WAITING_BYTES_MAX && performance.now() >= untilMs) return;
+      this.#work.next();
+    }
+  }
+
+  #tick(): void {
+    this.#take();
+    if (this.#turns) return;
+    this.#turns = true;
+    this.#turn();
+  }
+
+  /** Works on while the engine does not, or until a window has ended whose time has come, in turns with the event loop. */
+  #turn(): void {
+    const untilMs = performance.now() + TURN_MS;
+    while (this.#windowEnds || this.#watched.engine.pending === 0) {
+      if (this.#work.next().value) break;
+      if (performance.now() < untilMs) continue;
+      setImmediate(() => this.#turn());
+      return;
+    }
+    this.#turns = false;
+  }
+
+  /** Takes over what the rings hold and what time it is. */
+  #take(): number {
+    if (this.#closedNs !== undefined) return this.#closedNs;
+    const { engine } = this.#watched;
+    engine.drainEvents();
+    const lost = engine.eventsLost - this.#eventsLost;
+    this.#eventsLost += lost;
+    if (lost > 0) this.#push({ lost }, NOTE_BYTES);
+    const { nowNs } = engine;
+    if (!this.#windowEnds && this.#windows.isDue(nowNs)) {
+      this.#windowEnds = true;
+      this.#push({ windowEndNs: nowNs }, NOTE_BYTES);
+    }
+    return nowNs;
+  }
+
+  /** Takes over everything and works it off. */
+  #settle(): number {
+    const nowNs = this.#take();
+    while (!this.#work.next().value);
+    return nowNs;
+  }
+
+  /** Works off what waits, in its order. Gives after each piece whether nothing is left. */
+  *#working(): Generator<boolean, never, void> {
+    const { profiler } = this.#windows;
+    for (;;) {
+      const taken = this.#waiting;
+      this.#waiting = [];
+      for (const next of taken) {
+        if ("events" in next) profiler.drain(next.events);
+        else if ("submitted" in next) profiler.requestSubmitted(next.submitted, next.submission);
+        else if ("ended" in next) profiler.requestEnded(next.ended, next.ending);
+        else if ("lost" in next) profiler.drain(new Uint8Array(0), next.lost);
+        else {
+          for (const _ of this.#windows.advanceInTurns(next.windowEndNs)) yield false;
+          this.#windowEnds = false;
+        }
+        this.#waitingBytes -= "events" in next ? next.events.length : NOTE_BYTES;
+        yield false;
+      }
+      if (this.#waiting.length === 0) yield true;
+    }
+  }
+}
+
+function everyUnattended(intervalMs: number, tick: () => void): () => void {
+  const timer = setInterval(tick, intervalMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}
