@@ -5,13 +5,13 @@ import { OptionError } from "../errors.ts";
 import { replaceFile } from "../files.ts";
 
 /** Endings that name a format; of two that fit, the longer comes first. */
-export const reportEndings = [".trace.json", ".speedscope.json", ".txt", ".json", ".folded"] as const;
+export const reportEndings = [".trace.json", ".speedscope.json", ".txt", ".json", ".folded", ".prom"] as const;
 
 type Ending = (typeof reportEndings)[number];
 
 /**
  * Writes a report: plain text (.txt), data (.json), a trace for Perfetto (.trace.json), profiles for speedscope
- * (.speedscope.json), or stacks for flame graphs (.folded). The file is whole or not there.
+ * (.speedscope.json), stacks for flame graphs (.folded), or metrics for Prometheus (.prom). The file is whole or not there.
  * @throws {OptionError} if the ending names no format.
  */
 export async function writeReport(path: string, report: Report, trace: TraceData): Promise<void> {
@@ -38,5 +38,7 @@ async function piecesOf(ending: Ending, report: Report, trace: TraceData): Promi
       return (await import("../../profiler/traces.ts")).speedscope(report, trace);
     case ".folded":
       return [(await import("../../profiler/traces.ts")).foldedStacks(report, trace)];
+    case ".prom":
+      return [(await import("../metrics/index.ts")).prometheusText(report)];
   }
 }
