@@ -405,9 +405,14 @@ export class Profiler {
     figures.merge(this.#requests.figures);
   }
 
-  /** The same, and begins anew; steps and requests under way go on, and the last requests are still there. */
-  moveTo(totals: Totals, figures: RequestFigures): void {
-    this.addTo(totals, figures);
+  /**
+   * The same, and begins anew; steps and requests under way go on, and the last requests are still there. In small pieces, between
+   * which nothing may be drained.
+   */
+  *moveInTurns(totals: Totals, figures: RequestFigures): Generator<void, void, void> {
+    this.#settle();
+    yield* totals.mergeInTurns(this.#totals);
+    figures.merge(this.#requests.figures);
     this.#totals.reset();
     this.#requests.figures.reset();
   }

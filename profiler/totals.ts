@@ -221,8 +221,16 @@ export class Totals {
 
   /** Adds everything of `other`, which is of the same ops. */
   merge(other: Totals): void {
+    for (const _ of this.mergeInTurns(other));
+  }
+
+  /** The same in small pieces, between which both must stay as they are. */
+  *mergeInTurns(other: Totals): Generator<void, void, void> {
     const mine = this.#histograms();
-    for (const [index, histogram] of other.#histograms().entries()) mine[index]?.merge(histogram);
+    for (const [index, histogram] of other.#histograms().entries()) {
+      mine[index]?.merge(histogram);
+      yield;
+    }
     const sums = this.#sums();
     for (const [index, added] of other.#sums().entries()) addAll(sums[index] as Float64Array, added);
     for (const phase of PHASES) {

@@ -121,7 +121,7 @@ export class ProfilerWindows {
     if (!this.#windows.isDue(nowNs)) return;
     const profile = yield* this.profiler.resultInTurns({ histograms: true });
     const { requests: _, ...figures } = this.profiler.requests({ histograms: true });
-    this.profiler.moveTo(this.#past, this.#pastRequests);
+    yield* this.profiler.moveInTurns(this.#past, this.#pastRequests);
     this.#windows.end(nowNs, { profile, ...figures });
   }
 
