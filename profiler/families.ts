@@ -181,7 +181,7 @@ export function familiesOf(models: readonly Metrics[]): Family[] {
   );
   histogram(
     "op_duration",
-    "An op's time in one step, from the first thread's start to the last one's end.",
+    "An op's time in one step, from the first thread's start to the last one's end. Of steps that were looked at closely.",
     OP_BOUNDS,
     histograms(kinds, ({ durations }) => durations, ofKind),
   );

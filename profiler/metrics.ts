@@ -31,7 +31,7 @@ export interface MetricSums {
     /** The steps' own times. */
     readonly steps: HistogramData;
   }[];
-  /** Kinds of op that ran. */
+  /** Kinds of op that ran, in the steps that were looked at closely; the time of the others is `unattributed`. */
   readonly kinds: readonly {
     readonly kind: string;
     /** The engine thread's. */

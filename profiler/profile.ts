@@ -170,6 +170,11 @@ export interface ProfilerOptions {
   readonly openSteps?: number;
   /** Hears of every finished step as its events are drained. */
   readonly onStep?: StepListener;
+  /**
+   * Whether steps may come with nothing but their own event, because whoever drains leaves the others out: their time is then
+   * `unattributed`. Default false: such a step counts as incomplete.
+   */
+  readonly outlines?: boolean;
 }
 
 /** Step-and-op pairs held open by default, 21 bytes each: 2.6 MiB. Twice a ring of 65,536 events, at one event a pair and more. */
@@ -219,6 +224,7 @@ export class Profiler {
   readonly #shares = new StepShares();
   readonly #requests = new RequestLog();
   readonly #onStep: StepListener | undefined;
+  readonly #outlines: boolean;
 
   // Scratch of one step.
   readonly #stepKindNs = new Float64Array(EVENT_KINDS);
@@ -253,6 +259,7 @@ export class Profiler {
       );
     }
     this.#onStep = options.onStep;
+    this.#outlines = options.outlines ?? false;
     this.#ops = [...ops];
     this.#totals = new Totals(this.#ops);
 
@@ -507,7 +514,7 @@ export class Profiler {
     this.#lastTimedStep = step;
     const length = step === this.#timelineStep ? this.#timelineLength : 0;
     this.#timelineLength = 0;
-    if (length === 0) {
+    if (length === 0 && !this.#outlines) {
       // Events were switched on inside the step, or all of it was lost: nothing is known but its length.
       this.#slotState[slot] = Slot.closed;
       this.#totals.incompleteSteps++;

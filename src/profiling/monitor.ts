@@ -1,7 +1,7 @@
 // Watches a model for as long as the process runs: times and requests of the last windows and of everything, in memory that does
 // not grow. What is watched waits until the engine is idle, or until so much has come together that it must be looked at.
 
-import type { OpInfo } from "../../profiler/events.ts";
+import { EVENT_WORDS, EventKind, EventWord, eventWords, type OpInfo } from "../../profiler/events.ts";
 import type { Metrics, MetricsModel, MetricsSource } from "../../profiler/metrics.ts";
 import type { RequestEnding, RequestSubmission } from "../../profiler/requests.ts";
 import { ProfilerWindows, type WindowProfile } from "../../profiler/windows.ts";
@@ -17,10 +17,12 @@ export interface MonitorOptions {
 }
 
 /**
- * What waits to be looked at, at most: a second of Gemma's events. Looking takes as long as writing a dozen of them, on a CPU that
- * the engine's threads want, so between requests is the time for it.
+ * What waits to be looked at, at most: a second of Gemma's events. To look at those of a token takes 0.1 ms and more beside an
+ * engine that wants the same caches and CPUs (two cores of a Xeon, the thread's CPU time), so between requests is the time for it.
  */
 const WAITING_BYTES_MAX = 4 << 20;
+/** Where there is no such time, of one step in so many the ops are looked at; of the others, the step and whose it was. */
+const DETAILED_STEPS = 16;
 /** How long it may go on at once: while the engine works and too much is waiting, and when the event loop would have a turn. */
 const BUSY_MS = 2;
 const TURN_MS = 5;
@@ -49,7 +51,13 @@ type Waiting =
 /** Bytes that count for what is no events. */
 const NOTE_BYTES = 256;
 
-/** Watches from its making to `close`. What it has gathered can be asked for then, too. */
+/**
+ * Watches from its making to `close`. What it has gathered can be asked for then, too.
+ *
+ * Steps, phases and requests are all there, with all their times. Where an engine has worked for a second without a pause, ops are
+ * those of one step in 16: their rows count that many fewer, and the other steps' time is `unattributed` (`attributedShare` says how
+ * much). What the rings could not hold is counted as lost.
+ */
 export class Monitor implements MetricsSource, Disposable {
   readonly #watched: MonitoredModel;
   readonly #windows: ProfilerWindows;
@@ -73,12 +81,15 @@ export class Monitor implements MetricsSource, Disposable {
     const { windowMs = 60_000, windows = 60 } = options;
     this.#watched = watched;
     this.#kept = windows;
-    this.#windows = new ProfilerWindows(ops, engine.nowNs, { windowMs, windows });
+    this.#windows = new ProfilerWindows(ops, engine.nowNs, { windowMs, windows, outlines: true });
     this.#work = this.#working();
     this.#onClose = onClose;
     this.#eventsLost = engine.eventsLost;
     this.#endWatching = engine.watch({
-      events: (events) => this.#push({ events: events.slice() }, events.length),
+      events: (events) => {
+        const kept = this.#waitingBytes + events.length > WAITING_BYTES_MAX ? thinned(events) : events.slice();
+        this.#push({ events: kept }, kept.length);
+      },
       requests: {
         submitted: (id, submission) => this.#push({ submitted: id, submission }, NOTE_BYTES),
         ended: (id, ending) => this.#push({ ended: id, ending }, NOTE_BYTES),
@@ -207,6 +218,21 @@ export class Monitor implements MetricsSource, Disposable {
       if (this.#waiting.length === 0) yield true;
     }
   }
+}
+
+/** The events without those of ops in steps that are not looked at closely. */
+function thinned(events: Uint8Array): Uint8Array {
+  const words = eventWords(events);
+  const kept = new Uint32Array(words.length);
+  let length = 0;
+  for (let at = 0; at < words.length; at += EVENT_WORDS) {
+    const kind = ((words[at + EventWord.place] as number) >>> 16) & 0xff;
+    const whole = (words[at + EventWord.step] as number) % DETAILED_STEPS === 0;
+    if (!whole && kind !== EventKind.step && kind !== EventKind.share) continue;
+    kept.set(words.subarray(at, at + EVENT_WORDS), length);
+    length += EVENT_WORDS;
+  }
+  return new Uint8Array(kept.slice(0, length).buffer);
 }
 
 function everyUnattended(intervalMs: number, tick: () => void): () => void {

@@ -229,7 +229,7 @@ function monitorOf(engine: PlayedEngine, options = {}): Monitor {
 const immediate = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 describe("what is watched", () => {
-  test("waits while the engine works, up to a bound, and is all there in its order when it is asked for", async () => {
+  test("waits while the engine works, up to a bound beyond which ops are those of some steps, and is all there when it is asked for", async () => {
     const engine = new PlayedEngine();
     const monitor = monitorOf(engine);
     engine.pending = 1;
@@ -252,6 +252,16 @@ describe("what is watched", () => {
     expect(most - buckets).toBeGreaterThan(4e6);
     const { profile, requestCount, betweenTokens } = monitor.everything();
     expect(profile.steps.count).toBe(STEPS);
+    for (const { count, totalNs } of profile.byOp) {
+      expect(count).toBeGreaterThan(STEPS / 16);
+      expect(count).toBeLessThan(STEPS / 2);
+      expect(totalNs % count).toBe(0);
+    }
+    // What was looked at closely adds up as ever, and so does the rest.
+    const { waiting, sampling, copying, engine: forming, idle, unattributed, byOp } = profile;
+    const parts = [...byOp, waiting, sampling, copying, forming, idle, unattributed];
+    expect(parts.reduce((sum, { totalNs }) => sum + totalNs, 0)).toBe(profile.steps.totalNs);
+    expect(profile.attributedShare).toBeLessThan(0.5);
     expect(profile.incompleteSteps + profile.lateEvents + profile.malformedEvents + profile.lostEvents).toBe(0);
     expect(requestCount).toBe(STEPS / 20);
     expect(betweenTokens.count).toBe((STEPS / 20) * 19);
