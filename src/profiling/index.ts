@@ -9,8 +9,8 @@ export { countedOps, type ProfileOptions, Recorded, Recording, referenceCaches }
 /** A report that can write itself to a file. */
 export interface ProfiledRun extends Report {
   /**
-   * Writes it in the format that the file's ending names: .trace.json (Perfetto), .speedscope.json, .txt, .json, .folded (stacks
-   * for flame graphs).
+   * Writes it in the format that the file's ending names: .html (one file with charts, which needs no network), .trace.json
+   * (Perfetto), .speedscope.json, .txt, .json, .folded (stacks for flame graphs).
    * @throws {OptionError} if the ending names none.
    */
   readonly write: (path: string) => Promise<void>;
