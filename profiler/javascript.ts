@@ -39,12 +39,25 @@ const names = [
   "profiling",
   "garbageCollection",
 ] as const satisfies readonly JavaScriptRow["name"][];
+const consumerName = names.indexOf("consumer");
 
 /** A pause is what work took beyond its kind's median, which this many pieces of work make known. */
 const usualMin = 16;
 
+/**
+ * Pieces that have ended wait until there are so many, and become rows and spans then. One by one each would find the histograms'
+ * memory and code gone from the caches, which a model's weights have swept meanwhile.
+ */
+const endedMax = 1024;
+
+/**
+ * To be called back at a turn's end costs another turn of the event loop. Callers who so often in a row have asked for the next
+ * piece before the turn ended are taken not to wait for anything; the first time that one does is then not counted.
+ */
+const promptMin = 16;
+
 interface Piece {
-  readonly name: JavaScriptRow["name"];
+  readonly name: number;
   readonly startNs: number;
   /** Without what ran inside it. */
   ownNs: number;
@@ -70,6 +83,12 @@ export class JavaScriptRecorder {
     Histogram
   >;
   readonly #stack: Piece[] = [];
+  /** Of pieces that have ended: where their name stands, and their start, end and own time. */
+  readonly #endedNames = new Uint8Array(endedMax);
+  readonly #endedTimes = new Float64Array(3 * endedMax);
+  #ended = 0;
+  /** Of those with collections, which are few: the place among them, how many, and when the last one was over. */
+  #collected: { readonly place: number; readonly collections: number; readonly endedNs: number }[] = [];
   readonly #startNs: number;
   readonly #startCpuNs: number;
   /** Up to here all time is accounted for. */
@@ -79,6 +98,8 @@ export class JavaScriptRecorder {
   #holders = 0;
   #turn = 0;
   #turnEndAsked = false;
+  /** Times in a row that all callers asked for the next piece before the turn ended. */
+  #promptTurns = 0;
   #seenCollections: number;
   #noticed = 0;
   #timed = 0;
@@ -100,7 +121,7 @@ export class JavaScriptRecorder {
   /** Work of a kind begins, perhaps inside other work. */
   enter(name: JavaScriptWork): void {
     const startNs = this.#account();
-    this.#stack.push({ name, startNs, ownNs: 0, collections: 0 });
+    this.#stack.push({ name: names.indexOf(name), startNs, ownNs: 0, collections: 0 });
   }
 
   /** What was entered last ends. */
@@ -114,12 +135,11 @@ export class JavaScriptRecorder {
   /** A caller has a piece of its stream. Its return value is for `takeBack`. */
   handOver(): number {
     const nowNs = this.#account();
-    this.#consumer ??= { name: "consumer", startNs: nowNs, ownNs: 0, collections: 0 };
+    this.#consumer ??= { name: consumerName, startNs: nowNs, ownNs: 0, collections: 0 };
     this.#holders++;
-    if (!this.#turnEndAsked) {
+    if (!this.#turnEndAsked && this.#promptTurns < promptMin) {
       this.#turnEndAsked = true;
       this.#afterTurn(() => {
-        this.#turnEndAsked = false;
         this.endTurn();
       });
     }
@@ -130,29 +150,40 @@ export class JavaScriptRecorder {
   takeBack(turn: number): void {
     if (turn !== this.#turn || this.#holders === 0) return;
     this.#holders--;
-    if (this.#holders === 0) this.#endConsumer();
+    if (this.#holders > 0) return;
+    this.#promptTurns++;
+    this.#endConsumer();
   }
 
   /** The event loop has something new: callers that still hold a piece wait for something. */
   endTurn(): void {
     this.#turn++;
+    if (this.#holders > 0) {
+      // Where it was not asked for, the turn ended nobody knows when, and what the caller did in it is not counted.
+      if (!this.#turnEndAsked) this.#consumer = undefined;
+      this.#promptTurns = 0;
+    }
+    this.#turnEndAsked = false;
     this.#holders = 0;
     this.#endConsumer();
   }
 
   /** Spans so far, in the order in which they ended. */
   get spans(): readonly JavaScriptSpan[] {
+    this.#takeIn();
     return this.#spans;
   }
 
   /** Spans beyond the bound. */
   get spansDropped(): number {
+    this.#takeIn();
     return this.#dropped;
   }
 
   /** What was recorded so far; work that is under way is not in it. */
   result(): JavaScriptShare {
     const nowNs = this.#account();
+    this.#takeIn();
     const cpuNs = this.#cpuNs?.() ?? 0;
     const known = this.#collections ? names : names.filter((name) => name !== "garbageCollection");
     return {
@@ -192,21 +223,44 @@ export class JavaScriptRecorder {
     this.#finish(piece, endNs);
   }
 
-  #finish(piece: Piece, endNs: number): void {
-    const pauseNs = piece.collections > 0 ? this.#pause(piece) : 0;
-    this.#histograms[piece.name].record(piece.ownNs - pauseNs);
-    this.#keep(piece.name, piece.startNs, endNs);
+  #finish({ name, startNs, ownNs, collections }: Piece, endNs: number): void {
+    if (this.#ended === endedMax) this.#takeIn();
+    const place = this.#ended++;
+    this.#endedNames[place] = name;
+    this.#endedTimes[3 * place] = startNs;
+    this.#endedTimes[3 * place + 1] = endNs;
+    this.#endedTimes[3 * place + 2] = ownNs;
+    if (collections === 0) return;
+    this.#collected.push({ place, collections, endedNs: this.#collections?.endedNs ?? 0 });
   }
 
-  /** What a piece of work with a collection in it took beyond what is usual; 0 if that is not known. */
-  #pause(piece: Piece): number {
-    const histogram = this.#histograms[piece.name];
+  /** Makes rows and spans of the pieces that have ended, in their order. */
+  #takeIn(): void {
+    let nextCollected = 0;
+    for (let place = 0; place < this.#ended; place++) {
+      const name = names[this.#endedNames[place] ?? 0] ?? "consumer";
+      const [startNs = 0, endNs = 0, ownNs = 0] = this.#endedTimes.subarray(3 * place, 3 * place + 3);
+      const collected = this.#collected[nextCollected];
+      let pauseNs = 0;
+      if (collected?.place === place) {
+        nextCollected++;
+        pauseNs = this.#pause(name, startNs, ownNs, collected.collections, collected.endedNs);
+      }
+      this.#histograms[name].record(ownNs - pauseNs);
+      this.#keep(name, startNs, endNs);
+    }
+    this.#ended = 0;
+    this.#collected = [];
+  }
+
+  /** What a piece of work with collections in it took beyond what is usual; 0 if that is not known. */
+  #pause(name: JavaScriptRow["name"], startNs: number, ownNs: number, collections: number, endedNs: number): number {
+    const histogram = this.#histograms[name];
     if (histogram.count < usualMin) return 0;
-    const pauseNs = Math.max(0, piece.ownNs - histogram.percentile(50));
-    this.#timed += piece.collections;
+    const pauseNs = Math.max(0, ownNs - histogram.percentile(50));
+    this.#timed += collections;
     this.#histograms.garbageCollection.record(pauseNs);
-    const endedNs = this.#collections?.endedNs ?? 0;
-    this.#keep("garbageCollection", Math.max(piece.startNs, endedNs - pauseNs), endedNs);
+    this.#keep("garbageCollection", Math.max(startNs, endedNs - pauseNs), endedNs);
     return pauseNs;
   }
 

@@ -89,6 +89,11 @@ function traceWeight(trace: TraceData | undefined, report: Report): Weight | und
   return (op, phase) => work.get(`${op.index} ${phase}`);
 }
 
+/** An op's name in its layer, which the same op has in every layer: `attn_q` of `blk.3.attn_q`. */
+export function roleOf({ name, layer }: { readonly name: string; readonly layer: number }): string {
+  return layer < 0 ? name : name.replace(/^blk\.\d+\./, "");
+}
+
 /** Sums parts by a name, largest first. */
 export function groupParts(
   ops: readonly OpPart[],

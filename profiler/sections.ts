@@ -147,21 +147,11 @@ function timeSection(report: Report, limit: number): Section {
       duration(row.maxNs),
     ]),
   };
-  const others: readonly (readonly [string, TimeRow])[] = [
-    ["waiting at barriers", report.waiting],
-    ["sampling", report.sampling],
-    ["copying", report.copying],
-    ["forming steps", report.engine],
-    ["idle", report.idle],
-    ["unattributed", report.unattributed],
-    ["steps", report.steps],
-  ];
   const kinds = costTable("Kinds of op", "kind", largest(report.byKind), (row) => row.kind, Number.POSITIVE_INFINITY);
   const kindsAndOthers = {
     ...kinds,
-    rows: [...kinds.rows, ...others.filter(([, row]) => row.count > 0).map(([name, row]) => timeCells(name, row))],
+    rows: [...kinds.rows, ...[...otherTimes(report), ["steps", report.steps] as const].map((row) => timeCells(...row))],
   };
-  const layerName = ({ layer }: { layer: number }): string => (layer < 0 ? "outside the layers" : `layer ${layer}`);
   const threads: SectionTable = {
     title: "Threads",
     columns: ["thread", "working", "waiting", "idle or not recorded", "recorded idle"],
@@ -185,8 +175,25 @@ function timeSection(report: Report, limit: number): Section {
   });
 }
 
+/** Time of the steps that belongs to no op, by name; what never was is left out. */
+export function otherTimes(report: Report): (readonly [name: string, row: TimeRow])[] {
+  const others: readonly (readonly [string, TimeRow])[] = [
+    ["waiting at barriers", report.waiting],
+    ["sampling", report.sampling],
+    ["copying", report.copying],
+    ["forming steps", report.engine],
+    ["idle", report.idle],
+    ["unattributed", report.unattributed],
+  ];
+  return others.filter(([, row]) => row.count > 0);
+}
+
 function largest<Row extends TimeRow>(rows: readonly Row[]): Row[] {
   return [...rows].sort((a, b) => b.totalNs - a.totalNs);
+}
+
+export function layerName({ layer }: { readonly layer: number }): string {
+  return layer < 0 ? "outside the layers" : `layer ${layer}`;
 }
 
 function timeCells(name: string, row: TimeRow): string[] {
@@ -396,7 +403,7 @@ function cacheSection(report: Report, limit: number): Section {
 }
 
 /** Sizes of caches, which are whole powers of two more often than not. */
-function kibibytes(size: number): string {
+export function kibibytes(size: number): string {
   return size >= 2 ** 20
     ? `${grouped(size / 2 ** 20, size % 2 ** 20 === 0 ? 0 : 1)} MiB`
     : `${grouped(size / 1024, 0)} KiB`;

@@ -1,7 +1,7 @@
 // A report for a terminal: what ran, what stands out, where the time went as flame bars, and a line or two on each of the
 // other parts. Short by default; table.ts has the tables, text.ts the long form. It returns the text and writes nowhere.
 
-import { groupParts, type PhaseParts, phaseParts } from "./parts.ts";
+import { groupParts, type PhaseParts, phaseParts, roleOf } from "./parts.ts";
 import type { Report } from "./report.ts";
 import { boundName, evidenceOf, knobOf, regionName, runLine, sectionsOf } from "./sections.ts";
 import { formatProfile, remarks, type TableOptions } from "./table.ts";
@@ -132,7 +132,7 @@ function flameOf(phase: PhaseParts): FlameLine[] {
       continue;
     }
     push(group.name, group.ns, 1);
-    const members = groupParts(group.ops, (op) => memberName(op.name, op.layer));
+    const members = groupParts(group.ops, memberName);
     if (shareOf(group.ns) < OPENED_MIN || members.length < 2) continue;
     for (const member of members.slice(0, MEMBERS_MAX)) push(member.name, member.ns, 2);
     const others = members.slice(MEMBERS_MAX).reduce((sum, member) => sum + member.ns, 0);
@@ -143,8 +143,8 @@ function flameOf(phase: PhaseParts): FlameLine[] {
 }
 
 /** Ops that every layer has stand together under their name in a layer; others under their own. */
-function memberName(name: string, layer: number): string {
-  return layer < 0 ? name : `${name.replace(/^blk\.\d+\./, "")}, all layers`;
+function memberName(op: { readonly name: string; readonly layer: number }): string {
+  return op.layer < 0 ? op.name : `${roleOf(op)}, all layers`;
 }
 
 function shortSections(report: Report): [string, string[]][] {

@@ -393,11 +393,18 @@ pub const Engine = struct {
     }
 
     pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
-        if (thread >= engine.executor.rings.len or engine.executor.rings[thread].isEmpty()) return 0;
+        if (thread >= engine.executor.rings.len or engine.executor.rings[thread].waiting() == 0) return 0;
         if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
         const time = &engine.time.?;
         time.follow();
         return engine.executor.rings[thread].drain(out, time);
+    }
+
+    /// Events in the ring that is fullest.
+    pub fn eventsWaiting(engine: *const Engine) u64 {
+        var most: u64 = 0;
+        for (engine.executor.rings) |*event_ring| most = @max(most, event_ring.waiting());
+        return most;
     }
 
     pub fn eventsLost(engine: *const Engine) u64 {

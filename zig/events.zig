@@ -28,8 +28,9 @@ pub const Ring = struct {
         ring.written.store(at + 1, .release);
     }
 
-    pub fn isEmpty(ring: *const Ring) bool {
-        return ring.written.load(.acquire) == ring.read.raw;
+    /// Events that wait to be drained, as whoever drains them sees it.
+    pub fn waiting(ring: *const Ring) u64 {
+        return ring.written.load(.acquire) - ring.read.raw;
     }
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
@@ -56,7 +57,9 @@ test "a full ring counts what it loses and keeps what it has" {
         ring.write(.{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
     }
     var out: [8]program.Event = undefined;
+    try std.testing.expectEqual(4, ring.waiting());
     try std.testing.expectEqual(4, ring.drain(&out, &time));
+    try std.testing.expectEqual(0, ring.waiting());
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
     for (out[0..4], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
     try std.testing.expectEqual(0, ring.drain(&out, &time));

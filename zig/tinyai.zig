@@ -218,6 +218,11 @@ export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Eve
     return @intCast(engine.drainEvents(thread, out[0..capacity]));
 }
 
+/// Events that wait in the ring that is fullest.
+export fn tinyai_engine_events_waiting(engine: *Engine) u32 {
+    return @intCast(engine.eventsWaiting());
+}
+
 export fn tinyai_engine_events_lost(engine: *Engine) u64 {
     return engine.eventsLost();
 }

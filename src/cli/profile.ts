@@ -66,7 +66,7 @@ export function registerProfile(program: Command): void {
       `
 Examples:
   tinyai profile --model gemma3-270m --prompt "Once upon a time"
-  tinyai profile --model gemma3-270m --prompt "Hello" --report report.json --trace trace.json
+  tinyai profile --model gemma3-270m --prompt "Hello" --report report.html --trace trace.json
   tinyai profile --model gemma3-270m --prompt "Hello" --runs 10 --temperature 0 --text performance_report.txt
   tinyai profile --model model.gguf --prompt "Hello" --deterministic --json`,
     )

@@ -139,8 +139,8 @@ const recordsPerDrain = 4096;
 const eventsPerDrain = 8192;
 /** A thread's ring holds 100 ms of the smallest models' events. */
 const eventCapacity = 1 << 15;
-/** Events are handed over so often at most: calls a token would cost more than the events. */
-const eventsEveryMs = 20;
+/** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
+const eventsWaitingMax = eventCapacity / 4;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
 
@@ -168,7 +168,6 @@ export class Engine {
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
   readonly #tuning: Tuning;
   readonly #tracers = new Set<Tracer>();
-  #eventsDueMs = 0;
   readonly #watching = new Watching();
 
   private constructor(library: Library, plan: Plan, options: EngineOptions, handle: Pointer, bell: Bell) {
@@ -511,10 +510,9 @@ export class Engine {
       for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size);
       if (this.#closed || count < recordsPerDrain) break;
     }
-    if (this.#watching.count > 0 && performance.now() >= this.#eventsDueMs) {
-      this.drainEvents();
-      this.#eventsDueMs = performance.now() + eventsEveryMs;
-    }
+    if (this.#closed) return;
+    const waiting = this.#watching.count > 0 ? symbols.tinyai_engine_events_waiting(this.#handle) : 0;
+    if (waiting >= eventsWaitingMax) this.drainEvents();
     this.#fillSlots();
   }
 

@@ -5,13 +5,14 @@ import { OptionError } from "../errors.ts";
 import { replaceFile } from "../files.ts";
 
 /** Endings that name a format; of two that fit, the longer comes first. */
-export const reportEndings = [".trace.json", ".speedscope.json", ".txt", ".json", ".folded", ".prom"] as const;
+export const reportEndings = [".trace.json", ".speedscope.json", ".html", ".txt", ".json", ".folded", ".prom"] as const;
 
 type Ending = (typeof reportEndings)[number];
 
 /**
- * Writes a report: plain text (.txt), data (.json), a trace for Perfetto (.trace.json), profiles for speedscope
- * (.speedscope.json), stacks for flame graphs (.folded), or metrics for Prometheus (.prom). The file is whole or not there.
+ * Writes a report: a page for a browser (.html), plain text (.txt), data (.json), a trace for Perfetto (.trace.json), profiles for
+ * speedscope (.speedscope.json), stacks for flame graphs (.folded), or metrics for Prometheus (.prom). The file is whole or not
+ * there.
  * @throws {OptionError} if the ending names no format.
  */
 export async function writeReport(path: string, report: Report, trace: TraceData): Promise<void> {
@@ -28,6 +29,8 @@ export async function writeReport(path: string, report: Report, trace: TraceData
 
 async function piecesOf(ending: Ending, report: Report, trace: TraceData): Promise<Iterable<string>> {
   switch (ending) {
+    case ".html":
+      return [(await import("../../profiler/page/index.ts")).reportPage(report, trace)];
     case ".txt":
       return [(await import("../../profiler/text.ts")).reportText(report)];
     case ".json":

@@ -11,8 +11,9 @@ export { countedOps, type ProfileOptions, Recorded, Recording, referenceCaches }
 /** A report that can write itself to a file. */
 export interface ProfiledRun extends Report {
   /**
-   * Writes it in the format that the file's ending names: .trace.json (Perfetto), .speedscope.json, .txt, .json, .folded (stacks
-   * for flame graphs), .prom (metrics for Prometheus, in text format 0.0.4).
+   * Writes it in the format that the file's ending names: .html (one file with charts, which needs no network), .trace.json
+   * (Perfetto), .speedscope.json, .txt, .json, .folded (stacks for flame graphs), .prom (metrics for Prometheus, in
+   * text format 0.0.4).
    * @throws {OptionError} if the ending names none.
    */
   readonly write: (path: string) => Promise<void>;

@@ -42,7 +42,7 @@ export interface ProfileOptions {
    * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone.
    */
   readonly deterministic?: boolean | undefined;
-  /** Between two samples of the system, ms. */
+  /** Between two samples of the system, ms. 10 to 60,000; default 250. */
   readonly sampleIntervalMs?: number | undefined;
 }
 

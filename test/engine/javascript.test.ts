@@ -51,6 +51,7 @@ describe("while requests run", () => {
       for await (const _ of stream) compute(0.1);
     };
     await Promise.all(["hello", "hello world", "a", "bc"].map(one));
+    opened.engine.drainEvents();
     const share = recorder.result();
     opened.engine.javascript = undefined;
     endWatching();

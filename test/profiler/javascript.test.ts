@@ -96,6 +96,38 @@ test("a consumer that waits is counted until the thread goes back to the event l
   expect(row(at.recorder.result(), "consumer")).toMatchObject({ count: 2, totalNs: 29 });
 });
 
+test("callers that never wait cost no callback, and the first wait of one is not counted", () => {
+  const at = stage();
+  const ask = (ns: number) => {
+    const turn = at.recorder.handOver();
+    at.nowNs += ns;
+    at.recorder.takeBack(turn);
+    for (const ended of at.turnEnds.splice(0)) ended();
+    at.recorder.endTurn();
+  };
+  for (let piece = 0; piece < 16; piece++) ask(5);
+  at.recorder.handOver();
+  expect(at.turnEnds).toHaveLength(0);
+  at.nowNs += 1000;
+  at.recorder.endTurn();
+  expect(row(at.recorder.result(), "consumer")).toMatchObject({ count: 16, totalNs: 80 });
+  at.recorder.handOver();
+  expect(at.turnEnds).toHaveLength(1);
+  at.nowNs += 30;
+  for (const ended of at.turnEnds.splice(0)) ended();
+  at.nowNs += 1000;
+  expect(row(at.recorder.result(), "consumer")).toMatchObject({ count: 17, totalNs: 110 });
+});
+
+test("more pieces than wait to be looked at are all in the rows and spans", () => {
+  const at = stage(4000);
+  for (let piece = 1; piece <= 3000; piece++) work(at, "records", piece);
+  expect(row(at.recorder.result(), "records")).toMatchObject({ count: 3000, totalNs: (3000 * 3001) / 2, maxNs: 3000 });
+  expect(at.recorder.spans.map(({ startNs, endNs }) => endNs - startNs)).toEqual(
+    Array.from({ length: 3000 }, (_, piece) => piece + 1),
+  );
+});
+
 test("any nesting and interleaving adds up to the time in which something was under way", () => {
   const steps = fc.array(
     fc.record({
@@ -112,6 +144,9 @@ test("any nesting and interleaving adds up to the time in which something was un
       let holders = 0;
       let turn = 0;
       let busyNs = 0;
+      let heldNs = 0;
+      let prompt = 0;
+      let asked = false;
       for (const { what, ns } of list) {
         if (what === "enter") {
           at.recorder.enter(depth % 2 === 0 ? "records" : "submitting");
@@ -122,20 +157,31 @@ test("any nesting and interleaving adds up to the time in which something was un
         } else if (what === "hand") {
           turns.push(at.recorder.handOver());
           holders++;
+          asked ||= prompt < 16;
         } else if (what === "take" && turns.length > 0) {
           const taken = turns.shift() ?? 0;
           at.recorder.takeBack(taken);
-          if (taken === turn && holders > 0) holders--;
+          if (taken === turn && holders > 0 && --holders === 0) {
+            busyNs += heldNs;
+            heldNs = 0;
+            prompt++;
+          }
         } else if (what === "turn") {
           at.recorder.endTurn();
           turn++;
+          if (holders > 0) prompt = 0;
+          if (asked) busyNs += heldNs;
+          heldNs = 0;
           holders = 0;
+          asked = false;
         }
         at.nowNs += ns;
-        if (depth > 0 || holders > 0) busyNs += ns;
+        if (depth > 0) busyNs += ns;
+        else if (holders > 0) heldNs += ns;
       }
       while (depth-- > 0) at.recorder.leave();
       at.recorder.endTurn();
+      if (asked) busyNs += heldNs;
       const share = at.recorder.result();
       expect(share.rows.reduce((sum, { totalNs }) => sum + totalNs, 0)).toBe(busyNs);
       expect(busyNs).toBeLessThanOrEqual(share.wallNs);

@@ -73,25 +73,19 @@ describe("a profiled run", () => {
 
   test("writes itself in every format, whole, and refuses others", async () => {
     const out = temporaryFolder();
-    for (const name of ["r.txt", "r.json", "r.trace.json", "r.speedscope.json", "r.folded", "r.prom"])
-      await run.write(out.file(name));
-    expect(readdirSync(out.path).sort()).toEqual([
-      "r.folded",
-      "r.json",
-      "r.prom",
-      "r.speedscope.json",
-      "r.trace.json",
-      "r.txt",
-    ]);
+    const names = ["r.folded", "r.html", "r.json", "r.prom", "r.speedscope.json", "r.trace.json", "r.txt"];
+    for (const name of names) await run.write(out.file(name));
+    expect(readdirSync(out.path).sort()).toEqual(names);
     expect(JSON.parse(readFileSync(out.file("r.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(run)));
     expect(readFileSync(out.file("r.txt"), "utf8")).toContain("tiny.gguf");
+    expect(readFileSync(out.file("r.html"), "utf8")).toContain("<title>tiny.gguf");
     const trace = JSON.parse(readFileSync(out.file("r.trace.json"), "utf8"));
     expect(trace.traceEvents.length).toBeGreaterThan(run.steps.count * 10);
     expect(readFileSync(out.file("r.folded"), "utf8")).toContain(";");
     expect(readFileSync(out.file("r.prom"), "utf8")).toContain(`tinyai_steps_total{model="tiny.gguf",phase="prompt"} `);
     await expect(run.write(out.file("r.docx"))).rejects.toThrow(OptionError);
     await expect(run.write(out.file("none/r.txt"))).rejects.toThrow();
-    expect(readdirSync(out.path).length).toBe(6);
+    expect(readdirSync(out.path)).toHaveLength(names.length);
   });
 });
 
