@@ -24,7 +24,11 @@ test("the README's TypeScript type-checks against the public entry", async () =>
     extends: join(root, "tsconfig.json"),
     compilerOptions: {
       typeRoots: [join(root, "node_modules", "@types")],
-      paths: { tinyai: [join(root, "src/index.ts")], "tinyai/test": [join(root, "src/test/index.ts")] },
+      paths: {
+        tinyai: [join(root, "src/index.ts")],
+        "tinyai/metrics": [join(root, "src/metrics/index.ts")],
+        "tinyai/test": [join(root, "src/test/index.ts")],
+      },
     },
     include: ["*.ts"],
   };
