@@ -55,7 +55,7 @@ interface KeptBaseline {
 type KeptBaselines = Readonly<Record<string, KeptBaseline>>;
 
 /** An op of the run, in all layers. */
-interface Measured {
+export interface Measured {
   readonly op: string;
   readonly kernels: readonly string[];
   readonly layers: number;
@@ -136,7 +136,7 @@ function machineOf(runs: readonly Run[]): { readonly key: string; readonly where
 }
 
 /** The ops of all runs, by what has one name in all layers, in program order. */
-function measure(runs: readonly Run[]): Measured[] {
+export function measure(runs: readonly Run[]): Measured[] {
   const roles = new Map<string, OpRow[][]>();
   for (const [index, { byOp }] of runs.entries()) {
     for (const op of byOp) {
