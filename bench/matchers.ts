@@ -4,7 +4,9 @@
 // the unchanged runs it also says for every op what a tenth more would have led to. The bars: 3 % at most, 95 % at least.
 //
 //   bun bench/matchers.ts [--model NAME|PATH] [--op NAME] [--rows PART] [--processes N] [--tolerance T] [--tokens N]
-//     [--folder PATH] [--json]
+//     [--pause SECONDS] [--folder PATH] [--json]
+//
+// Between runs that are recorded it pauses, so that they know the machine's states of some minutes (10 with 10 s, the default).
 //
 // The op is made slower by working on `--rows` more of its matrix. How much longer it takes then is measured and told: less than as
 // much, since starting an op and waiting for its end is part of its time.
@@ -17,8 +19,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { percent } from "../profiler/words.ts";
 import { runProgram } from "../src/setup/python.ts";
-import { runsMost } from "../src/test/baseline.ts";
-import { deviations } from "../src/test/expected.ts";
+import { judgeTimes, runsMost } from "../src/test/baseline.ts";
 import { chooseModel } from "./model.ts";
 import { summarise } from "./statistics.ts";
 
@@ -33,6 +34,7 @@ const { values: flags } = parseArgs({
     processes: { type: "string", default: "200" },
     tolerance: { type: "string", default: "0.01" },
     tokens: { type: "string", default: "48" },
+    pause: { type: "string", default: "10" },
     folder: { type: "string" },
     json: { type: "boolean", default: false },
   },
@@ -142,6 +144,7 @@ function progress(text: string): void {
 for (let recorded = readBaseline()?.runs.length ?? 0; recorded < runsMost; recorded++) {
   progress(`recording ${recorded + 1} of ${runsMost}`);
   await runTest(null, { TINYAI_UPDATE_BASELINES: "add" });
+  await Bun.sleep(1000 * Number(flags.pause));
 }
 const outcomes: Outcome[] = existsSync(resultsPath)
   ? readFileSync(resultsPath, "utf8")
@@ -166,16 +169,17 @@ progress("");
 const baseline = readBaseline() as Baseline;
 const ops = baseline.ops.filter((op) => baseline.durations[op] !== undefined);
 const recorded = baseline.runs.map((run) => ops.map((op) => run[baseline.ops.indexOf(op)] ?? 1));
-const allowed = Math.log1p(Number(flags.tolerance));
+const tolerance = Number(flags.tolerance);
 function timesOf({ times }: Outcome): number[] {
   return ops.map((op) => times[op] ?? 1);
 }
 /** The op that would be blamed; undefined: the run would pass. */
 function blame(times: readonly number[]): string | undefined {
-  const beyond = deviations(recorded, times, allowed).map(({ excess, chance }) => excess - allowed - chance);
-  const worst = Math.max(...beyond);
-  return worst > 0 ? ops[beyond.indexOf(worst)] : undefined;
+  const verdicts = judgeTimes(recorded, times, tolerance) ?? [];
+  const worst = verdicts.reduce((most, { beyond }) => Math.max(most, beyond), 0);
+  return worst > 1 ? ops[verdicts.findIndex(({ beyond }) => beyond === worst)] : undefined;
 }
+const unknown = outcomes.filter((outcome) => judgeTimes(recorded, timesOf(outcome), tolerance) === undefined).length;
 const scaled = ops.map((op, index) => {
   const blamed = unchanged().map((outcome) =>
     blame(timesOf(outcome).map((ns, at) => ns * (at === index ? 1 + slowerBy : 1))),
@@ -195,7 +199,9 @@ const caught = slowed().filter(({ failed }) => failed);
 const named = caught.filter(({ blamed }) => blamed === flags.op);
 /** How much longer than the others let expect the op took in half of the runs, whether they failed or not. */
 function medianExcess(of: readonly Outcome[]): number {
-  const excesses = of.map((one) => deviations(recorded, timesOf(one), allowed)[ops.indexOf(flags.op)]?.excess ?? 0);
+  const excesses = of.flatMap(
+    (one) => judgeTimes(recorded, timesOf(one), tolerance)?.[ops.indexOf(flags.op)]?.excess ?? [],
+  );
   return summarise(excesses).median;
 }
 const longer = Math.expm1(medianExcess(slowed()) - medianExcess(unchanged()));
@@ -204,7 +210,8 @@ if (flags.json) {
   console.log(
     JSON.stringify({
       model: model.name,
-      tolerance: Number(flags.tolerance),
+      tolerance,
+      unknown,
       op: flags.op,
       rows: Number(flags.rows),
       longer,
@@ -221,6 +228,9 @@ if (flags.json) {
   console.log(`${flags.op} over ${percent(Number(flags.rows))} more rows took ${percent(longer)} longer (median)`);
   console.log(`  caught: ${told(caught.length, slowed().length)}`);
   console.log(`  and named: ${told(named.length, slowed().length)}; blamed: ${countBy(caught.map((o) => o.blamed))}`);
+  console.log(
+    `runs in a state of the machine that no recorded one knew, which pass: ${told(unknown, outcomes.length)}`,
+  );
   console.log("a tenth more put into the recorded times of the unchanged runs, µs a step, caught, named:");
   for (const { op, us, caught, named } of scaled) {
     console.log(`  ${op.padEnd(16)} ${us.toFixed(1).padStart(9)}  ${told(caught, all)}  ${told(named, all)}`);

@@ -1,7 +1,7 @@
 // What each op should have taken in the state that the machine was in, as the other ops of the same run tell it, and how far off
 // that is. A shared machine's speed wanders by tens of per cent from one second to the next, but not for one op alone: its clock,
 // its caches and its memory are slow for all that use them. Runs recorded before say how an op's time goes with the others' and
-// how far it strays from them; a run in a state that none of them knew is told by how far it lies from theirs, and is trusted less.
+// how far it strays from them, in the states that they knew.
 //
 // The logarithm of an op's time, less its mean over the recorded runs, is foretold as a weighted sum of the others' (Bayesian
 // linear regression: Bishop 2006, "Pattern Recognition and Machine Learning", 3.3). Before anything is recorded, each counts alike.
@@ -15,6 +15,21 @@ const supposedRuns = 3;
 const rounds = 4;
 /** One op in a thousand strays further by chance, in a normal distribution: one run in a hundred, with ten ops. */
 const chanceDeviations = 3.09;
+
+/** Where more than a quarter of the ops differ by more than this from each recorded run, none knew the state of the machine. */
+const knownDistance = 0.15;
+const knownPart = 0.75;
+
+/**
+ * Whether a recorded run knew the state that the machine was in: what ops do together in one says little of what they do in another,
+ * such as a slow memory after a slow clock.
+ */
+export function knowsState(recorded: readonly (readonly number[])[], run: readonly number[]): boolean {
+  return recorded.some((ops) => {
+    const apart = run.map((ns, op) => Math.abs(Math.log(ns / (ops[op] ?? 1)))).sort((a, b) => a - b);
+    return (apart[Math.floor(knownPart * (apart.length - 1))] ?? 0) <= knownDistance;
+  });
+}
 
 /** An op of a run beside what was foretold. All are logarithms: 0.05 is 5 %. */
 export interface Deviation {
