@@ -285,7 +285,7 @@ function failure(
   const more = others.length - othersShown;
   return [
     `${JSON.stringify(name)}: ${named(measured)} took ${change(excess)} longer than the other ops let expect; the limit is ${percent(tolerance)}`,
-    `a step's took ${duration(Math.round(measured.ns))}, expected ${duration(Math.round(expectedNs))}, and ${change(chance)} may be chance (${count(kept.runs.length, "run")} recorded)`,
+    `in a step it took ${duration(Math.round(measured.ns))}, expected ${duration(Math.round(expectedNs))}, and ${change(chance)} may be chance (${count(kept.runs.length, "run")} recorded)`,
     `all ops together took ${percent(Math.abs(Math.expm1(state)))} ${state < 0 ? "less" : "more"} than in the recorded runs`,
     "",
     ...drawBeside(scaled(bucketsOf(before), Math.exp(foretold)), bucketsOf(measured.durations.toJSON())),
