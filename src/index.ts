@@ -3,6 +3,7 @@
 export type { Profile, WindowProfile } from "../profiler/index.ts";
 export { formatProfile, formatReport } from "../profiler/index.ts";
 export type { Report } from "../profiler/report.ts";
+export { type AnalysisOptions, createPerformanceAnalysis, type PerformanceAnalysis } from "./analysis.ts";
 export { cpu } from "./engine/cpu.ts";
 export type { Candidate } from "./engine/engine.ts";
 export {

@@ -55,6 +55,7 @@ import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Re
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
+import { modelClosing, modelOpened } from "./watched.ts";
 
 /** Options of `loadModel`. */
 export interface LoadOptions {
@@ -333,6 +334,7 @@ export class Model implements AsyncDisposable {
 
   constructor(parts: ModelParts) {
     this.#parts = parts;
+    modelOpened(this);
   }
 
   /** The file it was loaded from. */
@@ -469,11 +471,21 @@ export class Model implements AsyncDisposable {
    * @throws {EngineError} if recording has not begun.
    */
   stopProfiling(): ProfiledRun {
-    const { library, engine, level } = this.#parts;
-    const { findRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
     const recorded = this.#stopRecording();
-    const roofs = recorded.options.roofline === false ? undefined : findRoofs(library, level.index, engine.threadCount);
-    return profiledRun(recorded.report(roofs), recorded.trace);
+    return profiledRun(recorded.report(this.#knownRoofs(recorded)), recorded.trace);
+  }
+
+  /** The same in turns with the event loop. @throws {EngineError} if recording has not begun. */
+  async finishProfiling(): Promise<ProfiledRun> {
+    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    const recorded = this.#stopRecording();
+    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+  }
+
+  /** Ends recording without a report. @throws {EngineError} if it has not begun. */
+  cancelProfiling(): void {
+    this.#stopRecording();
   }
 
   /**
@@ -485,13 +497,13 @@ export class Model implements AsyncDisposable {
     try {
       await work();
     } catch (error) {
-      this.#stopRecording();
+      this.cancelProfiling();
       throw error;
     }
     const { library, engine, level } = this.#parts;
     const { machineRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
     const recorded = this.#stopRecording();
-    const wantsRoofs = options.roofline !== false && options.deterministic !== true;
+    const wantsRoofs = options.roofline !== false && options.deterministic !== true && options.time !== false;
     const giveUp = () => engine.pending > 0;
     const roofs = wantsRoofs ? await machineRoofs(library, level.index, engine.threadCount, giveUp) : undefined;
     return profiledRun(await recorded.reportInTurns(roofs), recorded.trace);
@@ -525,6 +537,13 @@ export class Model implements AsyncDisposable {
     return monitor;
   }
 
+  #knownRoofs({ options }: Recorded) {
+    const { library, engine, level } = this.#parts;
+    const { findRoofs }: typeof profilingModule = require("./profiling/index.ts");
+    const wanted = options.roofline !== false && options.time !== false;
+    return wanted ? findRoofs(library, level.index, engine.threadCount) : undefined;
+  }
+
   #stopRecording(): Recorded {
     const recording = this.#recording;
     if (!recording) throw new EngineError("profiling has not been started");
@@ -534,9 +553,13 @@ export class Model implements AsyncDisposable {
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
   async close(): Promise<void> {
-    await this.#parts.settle();
-    for (const monitor of this.#monitors) monitor.close();
-    await this.#parts.engine.close();
+    try {
+      await modelClosing(this);
+    } finally {
+      await this.#parts.settle();
+      for (const monitor of this.#monitors) monitor.close();
+      await this.#parts.engine.close();
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -616,12 +639,14 @@ function describeRun(
 }
 
 function checkProfileOptions(options: ProfileOptions): void {
-  checkKeys("options", options, ["cache", "roofline", "deterministic", "sampleIntervalMs"]);
-  for (const name of ["cache", "roofline", "deterministic"] as const) {
+  checkKeys("options", options, ["time", "cache", "roofline", "deterministic", "sampleIntervalMs"]);
+  for (const name of ["time", "cache", "roofline", "deterministic"] as const) {
     if (options[name] !== undefined) checkBoolean(name, options[name]);
   }
   const { sampleIntervalMs } = options;
-  if (sampleIntervalMs !== undefined) checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
+  if (sampleIntervalMs !== undefined && sampleIntervalMs !== 0) {
+    checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
+  }
 }
 
 function checkMonitorOptions(options: MonitorOptions): void {

@@ -16,15 +16,19 @@ type Ending = (typeof reportEndings)[number];
  * @throws {OptionError} if the ending names no format.
  */
 export async function writeReport(path: string, report: Report, trace: TraceData): Promise<void> {
-  const ending = reportEndings.find((known) => path.endsWith(known));
-  if (ending === undefined) {
-    throw new OptionError("path", `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
-  }
+  const ending = endingOf(path);
   const pieces = await piecesOf(ending, report, trace);
   const encoder = new TextEncoder();
   await replaceFile(path, async (append) => {
     for (const piece of pieces) await append(encoder.encode(piece));
   });
+}
+
+/** @throws {OptionError} if the path's ending names no format. */
+export function endingOf(path: string): Ending {
+  const ending = reportEndings.find((known) => path.endsWith(known));
+  if (ending !== undefined) return ending;
+  throw new OptionError("path", `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
 }
 
 async function piecesOf(ending: Ending, report: Report, trace: TraceData): Promise<Iterable<string>> {

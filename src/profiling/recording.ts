@@ -16,6 +16,7 @@ import type {
   MemoryOperations,
   Report,
   RunInfo,
+  SystemSample,
   TraceData,
 } from "../../profiler/report.ts";
 import type { RequestReport } from "../../profiler/requests.ts";
@@ -31,8 +32,10 @@ import type { Library } from "../engine/library.ts";
 import { fixedTuning } from "../engine/tuning.ts";
 import { machineInfo } from "./machine.ts";
 
-/** What is recorded beside time, requests, JavaScript's share, the system and memory operations, which always are. */
+/** What is recorded beside the system, which always is. */
 export interface ProfileOptions {
+  /** Whether steps, requests and JavaScript's share are, and with them all that is made of them. Default true. */
+  readonly time?: boolean | undefined;
   /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. */
   readonly cache?: boolean | undefined;
   /** Whether ops are placed on the machine's roofline, which is measured for 1 to 3 s if it was not before. */
@@ -42,7 +45,7 @@ export interface ProfileOptions {
    * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone.
    */
   readonly deterministic?: boolean | undefined;
-  /** Between two samples of the system, ms. 10 to 60,000; default 250. */
+  /** Between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
   readonly sampleIntervalMs?: number | undefined;
 }
 
@@ -74,6 +77,10 @@ export interface RecordedModel {
   readonly run: Omit<RunInfo, "startedAt" | "wallMs">;
 }
 
+/** Those under way in this process. */
+const underWay = new Set<Recording>();
+export const recordings: ReadonlySet<Recording> = underWay;
+
 /** Watches from its making to `stop`. */
 export class Recording {
   readonly #model: RecordedModel;
@@ -92,7 +99,7 @@ export class Recording {
   #dropped = 0;
   #shapedSteps = 0;
   readonly #lostBefore: number;
-  readonly #endWatching: () => void;
+  #endWatching = (): void => {};
   readonly #startedAt = new Date().toISOString();
   readonly #startNs: number;
 
@@ -107,7 +114,8 @@ export class Recording {
         this.#memory.add(step);
       },
     });
-    const wantsCounters = options.cache !== false && options.deterministic !== true;
+    const { time = true, sampleIntervalMs } = options;
+    const wantsCounters = time && options.cache !== false && options.deterministic !== true;
     this.#counters = wantsCounters
       ? openHardwareCounters(library, engine.threadIds)
       : { reason: "Hardware counters were not asked for" };
@@ -120,15 +128,17 @@ export class Recording {
     // What watching itself takes has been taken before.
     this.#allocations = new AllocationWatch(library);
     this.#system = new SystemWatch({
-      sampleIntervalMs: options.sampleIntervalMs,
+      ...(sampleIntervalMs === 0 ? { every: () => () => {} } : { sampleIntervalMs }),
       nativeBytes: () => {
         this.#allocations.drain();
         return nativeMemory(library).liveBytes;
       },
     });
-    engine.javascript = this.#javascript;
     this.#lostBefore = engine.eventsLost;
     this.#startNs = engine.nowNs;
+    underWay.add(this);
+    if (!time) return;
+    engine.javascript = this.#javascript;
     this.#endWatching = engine.watch({
       events: (events) => this.#drain(events),
       requests: {
@@ -142,9 +152,15 @@ export class Recording {
     });
   }
 
+  /** Takes a sample of the system now. */
+  sample(): SystemSample {
+    return this.#system.sample();
+  }
+
   /** Ends watching. What was recorded waits to become a report. */
   stop(): Recorded {
     const { engine } = this.#model;
+    underWay.delete(this);
     this.#endWatching();
     const endNs = engine.nowNs;
     const javascript = this.#javascript.result();
@@ -170,7 +186,7 @@ export class Recording {
       memory: this.#memory,
       missingSteps: profile.steps.count - this.#shapedSteps,
       requests: this.#profiler.requests({ histograms: true }),
-      javascript,
+      javascript: this.#options.time === false ? null : javascript,
       system: this.#system.stop(this.#allocations.stop()),
       hardware,
       refusal: "reason" in this.#counters ? this.#counters.reason : "",

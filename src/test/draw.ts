@@ -1,10 +1,14 @@
 // Draws how values spread, as bars of text with a limit marked, for the messages of matchers. It computes no statistics.
 
-import { bar, duration, pad } from "../../profiler/words.ts";
+import type { Bucket } from "../../profiler/buckets.ts";
+import { bar, cut, duration, pad, percent } from "../../profiler/words.ts";
 
 /** Bars a drawing has at most, on each side of the limit. */
 const barsMax = 8;
 const barSize = 30;
+const besideSize = 18;
+/** On either side of two distributions, what is rarer than this part of both is drawn into the last bar. */
+const rare = 0.01;
 
 /**
  * A histogram of durations (ns, in any order, at least one), slowest last, with a line where the limit is: no bar stands on both
@@ -46,4 +50,56 @@ function binsOf(sorted: readonly number[], ratio: number): Bin[] {
     begin = at;
   }
   return bins;
+}
+
+/**
+ * Two distributions of durations (ns, ascending, neither empty) beside each other, as shares of their own: what was expected and what
+ * was measured.
+ */
+export function drawBeside(expected: readonly Bucket[], measured: readonly Bucket[]): string[] {
+  const both = [expected, measured];
+  const least = Math.max(1, Math.min(...both.map((buckets) => valueAt(buckets, rare))));
+  const most = Math.max(least, ...both.map((buckets) => valueAt(buckets, 1 - rare)));
+  const ratio = (most / least) ** (1 / barsMax);
+  const bounds = Array.from({ length: barsMax }, (_, bin) =>
+    bin + 1 < barsMax ? least * ratio ** (bin + 1) : Infinity,
+  );
+  const [before = [], now = []] = both.map((buckets) => sharesWithin(buckets, bounds));
+  const tallest = Math.max(...before, ...now);
+  const labels = bounds.map((bound) => (bound === Infinity ? "above" : `to ${duration(Math.round(bound))}`));
+  const size = Math.max(...labels.map((label) => label.length));
+  const column = (share: number): string =>
+    cut(`${bar(share / tallest, besideSize - 8)} ${percent(share)}`, besideSize);
+  return [
+    `  ${pad("", size)} ${cut("expected", besideSize)} measured`,
+    ...labels.map((label, bin) =>
+      `  ${pad(label, size)} ${column(before[bin] ?? 0)} ${column(now[bin] ?? 0)}`.trimEnd(),
+    ),
+  ];
+}
+
+function total(buckets: readonly Bucket[]): number {
+  return buckets.reduce((sum, { count }) => sum + count, 0);
+}
+
+/** The value that `part` of the values do not exceed. */
+function valueAt(buckets: readonly Bucket[], part: number): number {
+  const wanted = part * total(buckets);
+  let passed = 0;
+  for (const { value, count } of buckets) {
+    passed += count;
+    if (passed >= wanted) return value;
+  }
+  return buckets.at(-1)?.value ?? 0;
+}
+
+/** Shares of the values that are at most each bound, and above the one before. */
+function sharesWithin(buckets: readonly Bucket[], bounds: readonly number[]): number[] {
+  const all = total(buckets);
+  const counts = bounds.map(() => 0);
+  for (const { value, count } of buckets) {
+    const bin = bounds.findIndex((bound) => value <= bound);
+    counts[bin] = (counts[bin] ?? 0) + count;
+  }
+  return counts.map((count) => count / all);
 }

@@ -23,6 +23,11 @@ export function isUpdating(): boolean {
   return isSet("TINYAI_UPDATE_BASELINES") || bunArguments().some((argument) => updateFlags.includes(argument));
 }
 
+/** Whether what was measured is to be added to what is there, in CI as well (`TINYAI_UPDATE_BASELINES=add`). */
+export function isAdding(): boolean {
+  return process.env["TINYAI_UPDATE_BASELINES"] === "add";
+}
+
 const updateFlags: readonly string[] = ["-u", "--update-snapshots"];
 
 /** Where a machine that is asked to judge shall not write what it judges by, as with snapshots. */

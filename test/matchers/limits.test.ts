@@ -226,12 +226,15 @@ expect([run, run]).not.toGenerateAtLeast({ tokensPerSecond: 100 });
 expect(run).toAllocateAtMost(0);
 expect(run).toCostAtMost({ bytesRead: 1, memoryOps: 2, allocations: 0 }, "story");
 await expect(Promise.resolve(run)).resolves.toCostAtMost({ cacheMisses: 1 });
+expect([run]).toMatchPerformanceBaseline("story", { tolerance: 0.05 });
 // @ts-expect-error
 expect(run).toRespondWithin({ p98Ms: 20 });
 // @ts-expect-error
 expect(run).toGenerateAtLeast(100);
 // @ts-expect-error
 expect(run).toCostAtMost();
+// @ts-expect-error
+expect(run).toMatchPerformanceBaseline({ tolerance: 0.05 });
 `,
   );
   const settings = {

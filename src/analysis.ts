@@ -1,0 +1,61 @@
+// `createPerformanceAnalysis`: its options, and what it gives. What does the watching is loaded when it is called.
+
+import type { SystemSample } from "../profiler/report.ts";
+import { checkBoolean, checkInteger, checkKeys } from "./check.ts";
+import { OptionError } from "./errors.ts";
+import type * as analysisModule from "./profiling/analysis.ts";
+
+/** Options of `createPerformanceAnalysis`. */
+export interface AnalysisOptions {
+  /** Whether it is recorded where time goes: by op, layer, step and request. Default true; false: only the system is watched. */
+  readonly trackExecutionTime?: boolean | undefined;
+  /** Whether cache statistics are made, of the steps that were recorded. Default false. */
+  readonly trackCacheUsage?: boolean | undefined;
+  /** Between two samples of the system, ms, 10 to 60,000. Default 0: samples are those that `takeSample` takes. */
+  readonly sampleIntervalMs?: number | undefined;
+}
+
+/** Watches all models of the process until it is closed. */
+export interface PerformanceAnalysis extends AsyncDisposable {
+  /**
+   * Takes a sample of the system now (memory, CPU, page faults), which reports have too.
+   * @throws {EngineError} after `close`.
+   */
+  readonly takeSample: () => SystemSample;
+  /**
+   * Writes what happened since the analysis, or its last report, began, in the format that the ending names, as a profiled run's
+   * `write`. Of several models that worked in that time each has a file of its own, named before the ending:
+   * `report.gemma.txt` and `report.qwen.txt` for `report.txt`. Ops are placed on the machine's roofline if that was measured before.
+   * @returns the paths of the files.
+   * @throws {OptionError} if the ending names no format. @throws {EngineError} if no model was open, or after `close`.
+   */
+  readonly generateReport: (path: string) => Promise<readonly string[]>;
+  /** Ends watching. Without a report, what was recorded is gone. */
+  readonly close: () => Promise<void>;
+}
+
+/**
+ * Watches all models of the process from now on, those that are loaded later and closed before the report as well. While it does,
+ * they cannot be profiled otherwise, and there is no other analysis.
+ * @throws {OptionError} if an option is out of its bounds. @throws {EngineError} if a model is being profiled already.
+ * @example
+ * await using analysis = createPerformanceAnalysis({ trackCacheUsage: true, sampleIntervalMs: 100 });
+ * await using model = await loadModel("gemma3-270m");
+ * await model.generate("Once upon a time");
+ * await analysis.generateReport("performance_report.txt");
+ */
+export function createPerformanceAnalysis(options: AnalysisOptions = {}): PerformanceAnalysis {
+  checkKeys("options", options, ["trackExecutionTime", "trackCacheUsage", "sampleIntervalMs"]);
+  const { trackExecutionTime = true, trackCacheUsage = false, sampleIntervalMs = 0 } = options;
+  const time = checkBoolean("trackExecutionTime", trackExecutionTime);
+  const cache = checkBoolean("trackCacheUsage", trackCacheUsage);
+  if (cache && !time) {
+    throw new OptionError(
+      "trackCacheUsage",
+      "is true, but steps that are not recorded have no cache statistics; let trackExecutionTime be true",
+    );
+  }
+  if (sampleIntervalMs !== 0) checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
+  const { Analysis }: typeof analysisModule = require("./profiling/analysis.ts");
+  return new Analysis({ time, cache, sampleIntervalMs });
+}
