@@ -168,8 +168,9 @@ pub const Tracer = struct {
     fn name(tracer: *Tracer, bytes: []const u8, region: Region) void {
         if (bytes.len == 0) return;
         const first = @intFromPtr(bytes.ptr);
-        // Terabytes apart, and pages apart within a cache's sets, as memory of the system is. Within its line a byte stays where it is.
-        const place = (@as(u64, tracer.range_count) + 1) << 40 | @as(u64, tracer.range_count) * 37 << 12 | (first & 63);
+        // Terabytes apart, and pages apart within a cache's sets, as memory of the system is. Each begins on a line: where the small
+        // ones lie in theirs changes from one process to the next, and counts shall not.
+        const place = (@as(u64, tracer.range_count) + 1) << 40 | @as(u64, tracer.range_count) * 37 << 12;
         tracer.ranges[tracer.range_count] = .{ .begin = first, .bytes = bytes.len, .region = region, .place = place };
         tracer.range_count += 1;
     }
