@@ -1,11 +1,14 @@
-// `tinyai tune`: measures by hand what this machine prefers, and shows what was tried.
+// `tinyai tune`: measures by hand what this machine prefers, and what it does at most; shows what was tried and found.
 
 import type { Command } from "commander";
+import type { MachineRoofs } from "../../profiler/report.ts";
+import { grouped } from "../../profiler/words.ts";
 import { checkInteger } from "../check.ts";
 import { chooseLevel, cpu } from "../engine/cpu.ts";
 import { openLibrary } from "../engine/library.ts";
 import type { Knob, Prefetch, Tried } from "../engine/tuning.ts";
 import { EngineError } from "../errors.ts";
+import { measureMachine, roofsPath } from "../roofs.ts";
 import { tuneMachine } from "../tuning.ts";
 
 function formatValue(value: Prefetch | number): string {
@@ -30,11 +33,18 @@ function formatTried({ knob, values, chosen }: Tried): string {
   return `${titles[knob]}\n${lines.join("")}`;
 }
 
+function formatRoofs({ bandwidth, peaks }: MachineRoofs): string {
+  const read = bandwidth.map(({ name, read }) => `${name} ${grouped(read, 1)}`).join(", ");
+  const measured = Object.entries(peaks).filter(([, peak]) => peak > 0);
+  const peak = measured.map(([name, peak]) => `${name} ${grouped(peak, 0)}`).join(", ");
+  return `roofs of profiles\n  reading, GB/s: ${read}\n  arithmetic, 10^9 operations/s: ${peak}\n`;
+}
+
 /** Adds `tinyai tune`. */
 export function registerTune(program: Command): void {
   program
     .command("tune")
-    .description("measure what this machine prefers, so that generation is as fast as it can be")
+    .description("measure what this machine prefers, for generation, and what it does at most, for profiles")
     .option("--threads <n>", `threads to measure for (default: ${cpu.cores})`)
     .option("--json", "print what was measured and chosen as JSON")
     .addHelpText(
@@ -44,8 +54,9 @@ Examples:
   tinyai tune
   TINYAI_SIMD=avx2 tinyai tune --threads 1
 
-It takes about a quarter of a second and is kept in $TINYAI_HOME/tuning, else in the user's cache folder. Making a model's
-prepared copy does it by itself. No result of a model depends on it. TINYAI_TUNING=off does without.`,
+It takes 2 to 4 seconds and is kept in $TINYAI_HOME/tuning and $TINYAI_HOME/roofs, else in the user's cache folder. Making a
+model's prepared copy tunes by itself, the first profile measures the roofs; do both anew on a quiet machine if that one was busy.
+No result of a model depends on it. TINYAI_TUNING=off does without tuning.`,
     )
     .action(async (options: { threads?: string; json?: boolean }) => {
       const threads =
@@ -53,12 +64,14 @@ prepared copy does it by itself. No result of a model depends on it. TINYAI_TUNI
       const library = await openLibrary();
       const level = chooseLevel(library, undefined);
       const tuned = await tuneMachine(library, level.index, threads);
-      if (!tuned) throw new EngineError("the machine could not be measured");
-      if (options.json) process.stdout.write(`${JSON.stringify(tuned)}\n`);
+      const roofs = tuned && (await measureMachine(library, level.index, threads));
+      if (!roofs) throw new EngineError("the machine could not be measured");
+      if (options.json) process.stdout.write(`${JSON.stringify({ ...tuned, roofs })}\n`);
       else {
         process.stdout.write(`${level.name}, ${threads} ${threads === 1 ? "thread" : "threads"}\n\n`);
         process.stdout.write(tuned.tried.map(formatTried).join(""));
-        process.stderr.write(`\n${tuned.path}\n`);
+        process.stdout.write(formatRoofs(roofs));
+        process.stderr.write(`\n${tuned.path}\n${roofsPath(library, level.index, threads)}\n`);
       }
     });
 }
