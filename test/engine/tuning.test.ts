@@ -18,6 +18,7 @@ import {
   type Tuning,
 } from "../../src/engine/tuning.ts";
 import { EngineError, loadModel, OptionError, prepareModel } from "../../src/index.ts";
+import { findRoofs } from "../../src/roofs.ts";
 import { runProgram } from "../../src/setup/python.ts";
 import {
   chooseTuning,
@@ -278,8 +279,10 @@ describe("a user's wish", () => {
     const printed = JSON.parse(stdout);
     expect(isTuning(printed.tuning)).toBe(true);
     expect(findTuning(library, level, 1, "measured")).toMatchObject({ source: "measured", path: printed.path });
+    expect(findRoofs(library, level, 1)).toEqual(printed.roofs);
     const text = await tinyai("tune", "--threads", "1");
     expect(text.stdout).toContain("prefetching of packed codes");
+    expect(text.stdout).toContain("roofs of profiles");
     expect((await tinyai("tune", "--threads", "0")).status).toBe(2);
   });
 });
