@@ -284,7 +284,7 @@ describe("a user's wish", () => {
     expect(text.stdout).toContain("prefetching of packed codes");
     expect(text.stdout).toContain("roofs of profiles");
     expect((await tinyai("tune", "--threads", "0")).status).toBe(2);
-  });
+  }, 60_000);
 });
 
 describe("no result depends on a tuning", () => {
