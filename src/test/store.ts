@@ -1,7 +1,7 @@
-// Files beside a test file that hold what was measured or counted before: read whole, written whole, never in CI without being
-// asked. What is in them and how it is compared is in baseline.ts and costs.ts.
+// Files beside a test file that hold what was measured or counted before: read whole, written whole and under a lock, since several
+// processes may run one test file; never in CI without being asked. What is in them and how it is compared is in baseline.ts and costs.ts.
 
-import { mkdirSync, readFileSync } from "node:fs";
+import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { BaselineFileError } from "../errors.ts";
 import { isSystemError, replaceFileNow } from "../files.ts";
@@ -58,6 +58,11 @@ export type Entries<T> = Record<string, T>;
 export function readEntries<T>(path: string, isEntry: (value: unknown) => value is T): Entries<T> {
   let text: string;
   try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return {};
+    // Reading of what is no file, such as a pipe, might never end.
+    if (!found.isFile()) throw new Error("it is no file");
+    if (found.size > bytesMax) throw new Error("it is far too large");
     text = readFileSync(path, "utf8");
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return {};
@@ -66,7 +71,6 @@ export function readEntries<T>(path: string, isEntry: (value: unknown) => value 
   const remedy = "restore it, or delete it and run the test again outside of CI";
   let read: unknown;
   try {
-    if (text.length > bytesMax) throw new Error("it is far too large");
     read = JSON.parse(text);
   } catch (cause) {
     throw new BaselineFileError(path, `is damaged: ${(cause as Error).message}; ${remedy}`, { cause });
@@ -85,6 +89,26 @@ export function readEntries<T>(path: string, isEntry: (value: unknown) => value 
 }
 
 /**
+ * Changes one entry and leaves the others as they are at that moment: what other processes write meanwhile is lost neither of this
+ * entry nor of others.
+ * @param change is given the entry as it is in the file now. It may be called while others wait: it should be quick.
+ * @throws {BaselineFileError} as reading and writing, and if another process keeps the file locked.
+ */
+export function changeEntry<T>(
+  path: string,
+  name: string,
+  isEntry: (value: unknown) => value is T,
+  change: (before: T | undefined) => T,
+): T {
+  return locked(path, () => {
+    const entries = readEntries(path, isEntry);
+    const changed = change(Object.hasOwn(entries, name) ? entries[name] : undefined);
+    writeEntries(path, { ...entries, [name]: changed });
+    return changed;
+  });
+}
+
+/**
  * Writes all entries, each on lines of its own so that changes read well, in the order of their names.
  * @throws {BaselineFileError} if the system refuses it.
  */
@@ -97,5 +121,71 @@ export function writeEntries<T>(path: string, entries: Entries<T>): void {
   } catch (cause) {
     if (!isSystemError(cause)) throw cause;
     throw new BaselineFileError(path, `cannot be written: ${cause.message}`, { cause });
+  }
+}
+
+/** A change takes milliseconds: who holds a lock for longer was killed. */
+const abandonedAfterMs = 10_000;
+const patienceMs = 60_000;
+const pollMs = 5;
+
+/** Runs `action` while no other process does so for the same path. Matchers cannot wait for promises, so that the thread sleeps. */
+function locked<T>(path: string, action: () => T): T {
+  const lock = `${path}.lock`;
+  const owner = `${process.pid} ${crypto.randomUUID()}`;
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    for (const begin = performance.now(); !create(lock, owner); Bun.sleepSync(pollMs)) {
+      if (isAbandoned(lock)) takeAway(lock);
+      if (performance.now() - begin < patienceMs) continue;
+      throw new BaselineFileError(
+        path,
+        `cannot be written: another process holds ${lock}; delete that if there is none`,
+      );
+    }
+  } catch (cause) {
+    if (!isSystemError(cause)) throw cause;
+    throw new BaselineFileError(path, `cannot be written: ${cause.message}`, { cause });
+  }
+  try {
+    return action();
+  } finally {
+    if (readOwner(lock) === owner) rmSync(lock, { force: true });
+  }
+}
+
+function create(lock: string, owner: string): boolean {
+  try {
+    writeFileSync(lock, owner, { flag: "wx" });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+function readOwner(lock: string): string | undefined {
+  try {
+    return readFileSync(lock, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+function isAbandoned(lock: string): boolean {
+  const found = statSync(lock, { throwIfNoEntry: false });
+  return found?.isFile() === true && Date.now() - found.mtimeMs > abandonedAfterMs;
+}
+
+// Several may find the same lock abandoned: the rename lets one of them have it, and who finds that it moved a fresh one instead
+// puts that back.
+function takeAway(lock: string): void {
+  const aside = `${lock}.${process.pid}`;
+  try {
+    renameSync(lock, aside);
+    if (!isAbandoned(aside)) linkSync(aside, lock);
+  } catch {
+  } finally {
+    rmSync(aside, { force: true });
   }
 }
