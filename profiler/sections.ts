@@ -130,6 +130,7 @@ function timeSection(report: Report, limit: number): Section {
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
     "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end.",
+    "Threads work by the clock: where another program has its CPU, a thread's work takes longer. The process's CPU time is in the section on the system.",
     ...remarks(report),
   ];
   const phases: SectionTable = {
@@ -154,7 +155,7 @@ function timeSection(report: Report, limit: number): Section {
   };
   const threads: SectionTable = {
     title: "Threads",
-    columns: ["thread", "working", "waiting", "idle or not recorded", "recorded idle"],
+    columns: ["thread", "working, by the clock", "waiting", "idle or not recorded", "recorded idle"],
     rows: report.threads.map((row) => [
       `thread ${row.thread}`,
       percent(row.busyShare),
@@ -540,7 +541,7 @@ function systemSection(report: Report): Section {
     ["major page faults", grouped(system.majorFaults, 0)],
     ["voluntary switches", grouped(system.voluntarySwitches, 0)],
     ["involuntary switches", grouped(system.involuntarySwitches, 0)],
-    ["CPU time", duration(system.cpuNs)],
+    ["CPU time, all threads", duration(system.cpuNs)],
     ["native allocations", `${grouped(allocations.count, 0)}, ${bytes(allocations.allocatedBytes)}`],
     ["native frees", `${grouped(allocations.frees, 0)}, ${bytes(allocations.freedBytes)}`],
     ["native memory at the end", bytes(allocations.liveBytes)],

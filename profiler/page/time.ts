@@ -224,7 +224,7 @@ function threads(report: Report): Block {
       },
     })),
   }));
-  const note = `What ${count(report.threads.length, "thread")} did while steps ran.`;
+  const note = `What ${count(report.threads.length, "thread")} did while steps ran, by the clock: work takes longer where another program has the CPU.`;
   return bars(
     "threads",
     "Threads",

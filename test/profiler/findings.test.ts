@@ -50,6 +50,9 @@ function system(changes: Changes<NonNullable<Report["system"]>>): Report {
 const threads = (idleShare: number): Report =>
   change({ threads: quiet.threads.map((row) => (row.thread === 0 ? row : { ...row, idleShare })) });
 
+/** What the threads did, all together, by the clock. */
+const workNs = quiet.threads.reduce((sum, { busyNs }) => sum + busyNs, 0);
+
 /** Named by what is deserved: the report that deserves it, words of the finding, the knob, and the neighbour that does not. */
 const cases: Record<string, { fires: Report; words: RegExp; knob: string | null; silent: Report }> = {
   "head screening": {
@@ -99,6 +102,19 @@ const cases: Record<string, { fires: Report; words: RegExp; knob: string | null;
     words: /waited/,
     knob: "threads.count",
     silent: change({ waiting: { share: 0.09 } }),
+  },
+  "threads whose CPUs others had": {
+    fires: system({ cpuNs: 0.7 * workNs }),
+    words:
+      /^The threads were at work for 1\.01 s by the clock, all together, but the process had 707\.8 ms of CPU time/,
+    knob: "threads.count",
+    silent: system({ cpuNs: 0.9 * workNs }),
+  },
+  "other programs only where the disk is no reason for missing CPU time": {
+    fires: system({ cpuNs: 0.7 * workNs, majorFaults: 20 }),
+    words: /^The threads were at work/,
+    knob: "threads.count",
+    silent: system({ cpuNs: 0.7 * workNs, majorFaults: 400 }),
   },
   "an idle thread": {
     fires: threads(0.6),
