@@ -101,9 +101,7 @@ const waiting: Rule = (report) => {
     evidence: [
       { label: "waiting at barriers", value: row.share, unit: "share" },
       { label: "threads", value: run.threads, unit: "" },
-      ...(busy && perSecond !== null
-        ? [{ label: "involuntary switches a second", value: perSecond, unit: "" }]
-        : []),
+      ...(busy && perSecond !== null ? [{ label: "involuntary switches a second", value: perSecond, unit: "" }] : []),
     ],
     knob: { option: "threads.count", flag: "--threads" },
     worth: row.share,

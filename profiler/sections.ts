@@ -130,12 +130,13 @@ function timeSection(report: Report, limit: number): Section {
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
     "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end.",
+    `A row is a token that goes through a step: of a prompt, fed back to continue, or guessed. ${count(generatedTokens(report), "token")} came of all of them; the first one of each request comes of its prompt.`,
     "Threads work by the clock: where another program has its CPU, a thread's work takes longer. The process's CPU time is in the section on the system.",
     ...remarks(report),
   ];
   const phases: SectionTable = {
     title: "Phases",
-    columns: ["phase", "steps", "tokens", "total", "share", "tokens/s", "step p50", "p99", "max"],
+    columns: ["phase", "steps", "rows", "total", "share", "rows/s", "step p50", "p99", "max"],
     rows: report.phases.map((row) => [
       row.phase,
       grouped(row.count, 0),
@@ -174,6 +175,11 @@ function timeSection(report: Report, limit: number): Section {
       threads,
     ],
   });
+}
+
+/** Each request's first token, and those that came after another. */
+export function generatedTokens({ firstTokens, betweenTokens }: Report): number {
+  return firstTokens.count + betweenTokens.count;
 }
 
 /** Time of the steps that belongs to no op, by name; what never was is left out. */

@@ -83,8 +83,7 @@ function summary(profile: Profile): string[] {
   const { steps } = profile;
   const parts = profile.phases.map((phase) => {
     const rate = grouped(phase.rowsPerSecond, phase.rowsPerSecond < 100 ? 1 : 0);
-    const what = phase.phase === "prompt" ? "prompt" : "generated";
-    return `${count(phase.rows, "token")} ${what} in ${count(phase.count, "step")}, ${duration(phase.totalNs)}, ${rate} a second`;
+    return `${count(phase.rows, "row")} in ${count(phase.count, `${phase.phase} step`)}, ${duration(phase.totalNs)}, ${rate} a second`;
   });
   return [
     `${count(steps.count, "step")}, ${duration(steps.totalNs)}: ${parts.join("; ")}.`,

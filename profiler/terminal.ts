@@ -106,7 +106,7 @@ export function flameLines(report: Report, width: number, color: boolean): strin
   const text: string[] = [];
   for (const { phase, flame } of flames) {
     if (text.length > 0) text.push("");
-    const title = `${phase.phase}: ${count(phase.steps, "step")}, ${count(phase.rows, "token")}, ${duration(Math.round(phase.totalNs))}`;
+    const title = `${phase.phase}: ${count(phase.steps, "step")}, ${count(phase.rows, "row")}, ${duration(Math.round(phase.totalNs))}`;
     text.push(...wrap(title, width), ...flame.map(drawn));
   }
   const estimated = phases.some((phase) => phase.estimated);

@@ -2,8 +2,16 @@
 // recorded how to record it.
 
 import type { Report, TraceData } from "../report.ts";
-import { evidenceOf, knobOf, runLine, type Section, type SectionTable, sectionsOf } from "../sections.ts";
-import { amount, bytes, duration, grouped, percent, plain } from "../words.ts";
+import {
+  evidenceOf,
+  generatedTokens,
+  knobOf,
+  runLine,
+  type Section,
+  type SectionTable,
+  sectionsOf,
+} from "../sections.ts";
+import { amount, bytes, count, duration, grouped, percent, plain } from "../words.ts";
 import { cacheBlocks } from "./caches.ts";
 import { javascriptBlocks } from "./javascript.ts";
 import { latencyBlocks } from "./latency.ts";
@@ -119,8 +127,9 @@ function factsOf(report: Report): Fact[] {
   const rates = (["prompt", "generation"] as const).map((phase) => {
     const row = report.phases.find((each) => each.phase === phase);
     if (row === undefined || row.count === 0) return fact(phase, "–", "no such step");
-    const steps = `${grouped(row.rows, 0)} tokens in ${grouped(row.count, 0)} ${row.count === 1 ? "step" : "steps"}`;
-    return fact(phase, grouped(row.rowsPerSecond, row.rowsPerSecond < 100 ? 1 : 0), steps, "tokens/s");
+    const steps = `${count(row.rows, "row")} in ${count(row.count, "step")}`;
+    const tokens = phase === "generation" ? `; ${count(generatedTokens(report), "token")} generated` : "";
+    return fact(phase, grouped(row.rowsPerSecond, row.rowsPerSecond < 100 ? 1 : 0), `${steps}${tokens}`, "rows/s");
   });
   return [
     steps.count === 0

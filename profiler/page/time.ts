@@ -76,7 +76,7 @@ function icicle(report: Report, trace: TraceData | undefined): IcicleBlock {
       parts: [...kinds, ...rest].sort((a, b) => b.ns - a.ns),
       tip: tipOf(phase.phase, phase.totalNs, phase, [
         ["steps", grouped(phase.steps, 0)],
-        ["tokens", grouped(phase.rows, 0)],
+        ["rows", grouped(phase.rows, 0)],
       ]),
     };
   };
