@@ -45,6 +45,19 @@ export function sectionsOf(report: Report, options: SectionOptions = {}): Sectio
   ];
 }
 
+/** Why there are no steps in it; undefined: there are. */
+export function noSteps({ steps, javascript }: Report): string | undefined {
+  if (steps.count > 0) return undefined;
+  // JavaScript's thread is watched whenever steps are.
+  return javascript === null ? "Steps were not recorded, with { time: false }." : "No step ran while it was watched.";
+}
+
+/** What was not done, and why: that there are no steps, or else `why`. */
+function notDone(report: Report, what: string, why: string): string {
+  const reason = noSteps(report);
+  return reason === undefined ? `${what}: ${why}.` : `${what}. ${reason}`;
+}
+
 /** A finding's evidence, in one line. */
 export function evidenceOf(finding: Finding): string {
   return finding.evidence.map(({ label, value, unit }) => `${plain(label)}: ${measure(value, unit)}`).join(", ");
@@ -125,7 +138,7 @@ function runSection(report: Report): Section {
 function timeSection(report: Report, limit: number): Section {
   const { steps } = report;
   if (steps.count === 0) {
-    return section("time", "Time", { words: remarks(report), missing: "No step ran while it was watched." });
+    return section("time", "Time", { words: remarks(report), missing: noSteps(report) ?? null });
   }
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
@@ -240,7 +253,7 @@ function latencySection(report: Report): Section {
   const rows = named.filter(([, row]) => row.count > 0);
   const missing = named.filter(([, row]) => row.count === 0).map(([name]) => name);
   const words = missing.length > 0 ? [`Not seen in this run: ${missing.join(", ")}.`] : [];
-  if (rows.length === 0) return section("latency", "Latency", { missing: "No token and no step was watched." });
+  if (rows.length === 0) return section("latency", "Latency", { missing: noSteps(report) ?? null });
   const columns = ["", "count", "p50", "p90", "p99", "max"];
   const cells = rows.map(([name, row]) => [
     name,
@@ -252,7 +265,11 @@ function latencySection(report: Report): Section {
 
 function requestsSection(report: Report, limit: number): Section {
   if (report.requests.length === 0) {
-    return section("requests", "Requests", { missing: "No request ended while it was watched." });
+    const missing =
+      report.javascript === null && report.steps.count === 0
+        ? "Requests were not recorded, with { time: false }."
+        : "No request ended while it was watched.";
+    return section("requests", "Requests", { missing });
   }
   const words = [
     `${count(report.requestCount, "request")} ended${report.requests.length < report.requestCount ? `; the last ${grouped(report.requests.length, 0)} are shown` : ""}. A request's time is the sum of its parts: tokenizing, queue, steps, between, delivery, JavaScript, unattributed.`,
@@ -282,7 +299,11 @@ function memorySection(report: Report, limit: number): Section {
   const title = "Memory operations";
   if (memory === null) {
     return section("memory", title, {
-      missing: "Loads and stores were not counted: the profile did not ask for them.",
+      missing: notDone(
+        report,
+        "Loads and stores were not counted",
+        "that runs steps once more, and the model was closed",
+      ),
     });
   }
   const words = [
@@ -346,7 +367,7 @@ function cacheSection(report: Report, limit: number): Section {
   const { cache } = report;
   if (cache === null) {
     return section("cache", "Caches", {
-      missing: "Cache accesses were not followed: the profile did not ask for them.",
+      missing: notDone(report, "Cache accesses were not followed", "the profile did not ask for them"),
     });
   }
   const words = [
@@ -427,7 +448,11 @@ function rooflineSection(report: Report, limit: number): Section {
   const { roofline } = report;
   if (roofline === null) {
     return section("roofline", "Roofline", {
-      missing: "What this machine does at most was not measured: the profile did not ask for it.",
+      missing: notDone(
+        report,
+        "What this machine does at most was not measured",
+        "the profile did not ask for it, or did not wait for it",
+      ),
     });
   }
   const { machine } = roofline;
@@ -500,7 +525,7 @@ function javascriptSection(report: Report): Section {
   const title = "JavaScript's share";
   if (javascript === null) {
     return section("javascript", title, {
-      missing: "JavaScript's thread was not watched: the profile did not ask for it.",
+      missing: "JavaScript's thread was not watched, with { time: false }.",
     });
   }
   const sum = javascript.rows.reduce((total, row) => total + row.totalNs, 0);

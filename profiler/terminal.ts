@@ -3,7 +3,7 @@
 
 import { groupParts, type PhaseParts, phaseParts, roleOf } from "./parts.ts";
 import type { Report } from "./report.ts";
-import { boundName, evidenceOf, knobOf, regionName, runLine, sectionsOf } from "./sections.ts";
+import { boundName, evidenceOf, knobOf, noSteps, regionName, runLine, sectionsOf } from "./sections.ts";
 import { formatProfile, remarks, type TableOptions } from "./table.ts";
 import {
   bar,
@@ -86,7 +86,7 @@ interface FlameLine {
 /** Flame bars: for each phase its kinds of op and, inside the large ones, layers and ops, by their share of the phase. */
 export function flameLines(report: Report, width: number, color: boolean): string[] {
   const phases = phaseParts(report);
-  if (phases.length === 0) return wrap("No step ran while it was watched.", width);
+  if (phases.length === 0) return wrap(noSteps(report) ?? "", width);
   const flames = phases.map((phase) => ({ phase, flame: flameOf(phase) }));
   // All phases share their columns, so that bars can be compared.
   const all = flames.flatMap(({ flame }) => flame);

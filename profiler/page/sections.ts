@@ -59,17 +59,18 @@ export function pageOf(report: Report, trace?: TraceData): Page {
   };
 }
 
+const steps = "generate or score something inside model.profile(), without { time: false }.";
 const everyRun = "model.profile() and tinyai profile always do.";
 /** How to record what a report may lack. */
 const howTo: Readonly<Record<string, string>> = {
-  time: "Generate, embed or score something inside model.profile().",
-  latency: "Generate something inside model.profile().",
-  requests: "Generate, embed or score something inside model.profile().",
+  time: `To record it: ${steps}`,
+  latency: `To record it: ${steps}`,
+  requests: `To record them: ${steps}`,
   roofline: "To record it: model.profile() without { roofline: false }, tinyai profile without --no-roofline.",
-  memory: `To count them: ${everyRun}`,
+  memory: `To count them: ${steps}`,
   cache: "To follow them: model.profile() without { cache: false }, tinyai profile without --no-cache.",
   system: `To watch them: ${everyRun}`,
-  javascript: `To watch it: ${everyRun}`,
+  javascript: "To watch it: model.profile() without { time: false }.",
 };
 
 /** Tables that are shown as they are, by section and title; the others are closed at first. */
