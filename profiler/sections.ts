@@ -2,7 +2,7 @@
 // the terminal takes their words. A section whose part of the report is missing says what is missing and why.
 
 import type { CostRow, TimeRow } from "./profile.ts";
-import type { AmountRow, CacheCounts, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
+import type { AmountRow, CacheCounts, CacheStatistics, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
 import { remarks } from "./table.ts";
 import { amount, bytes, count, duration, grouped, percent, plain } from "./words.ts";
 
@@ -372,7 +372,7 @@ function cacheSection(report: Report, limit: number): Section {
   }
   const words = [
     `From ${cache.source === "simulator" ? "a simulator" : "hardware counters"}: ${plain(cache.description)}`,
-    `${bytes(cache.memoryBytes)} came from memory${cache.prefetcher ? ", what a prefetcher brought included" : "; no prefetcher was modelled"}.`,
+    `${fromMemory(cache)}.`,
   ];
   if (cache.cycles !== null && cache.instructions !== null) {
     const perCycle = cache.cycles === 0 ? 0 : cache.instructions / cache.cycles;
@@ -430,6 +430,14 @@ function cacheSection(report: Report, limit: number): Section {
   });
 }
 
+/** What came from memory, which the last level's misses do not tell where a prefetcher is at work. */
+export function fromMemory({ memoryBytes, prefetcher }: CacheStatistics): string {
+  const brought = prefetcher
+    ? ", what a prefetcher brought before it was missed included"
+    : "; no prefetcher was modelled";
+  return `${bytes(memoryBytes)} came from memory${brought}`;
+}
+
 /** Sizes of caches, which are whole powers of two more often than not. */
 export function kibibytes(size: number): string {
   return size >= 2 ** 20
@@ -472,7 +480,7 @@ function rooflineSection(report: Report, limit: number): Section {
   const peak = (value: number): string => (value === 0 ? "–" : grouped(value, 0));
   return section("roofline", "Roofline", {
     words: [
-      `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${bytes(machine.lastLevelBytes)} in effect.`,
+      `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${kibibytes(machine.lastLevelBytes)} in effect.`,
     ],
     tables: [
       { title: "Kinds of op", columns, rows: roofline.byKind.map(cells) },

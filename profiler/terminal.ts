@@ -3,7 +3,7 @@
 
 import { groupParts, type PhaseParts, phaseParts, roleOf } from "./parts.ts";
 import type { Report } from "./report.ts";
-import { boundName, evidenceOf, knobOf, noSteps, regionName, runLine, sectionsOf } from "./sections.ts";
+import { boundName, evidenceOf, fromMemory, knobOf, noSteps, regionName, runLine, sectionsOf } from "./sections.ts";
 import { formatProfile, remarks, type TableOptions } from "./table.ts";
 import {
   bar,
@@ -170,9 +170,12 @@ function shortSections(report: Report): [string, string[]][] {
       const parts = regions.map((row) => `${regionName(row.region)} ${percent(row.bytesRead / all)}`);
       return parts.length > 0 ? [`Read from: ${parts.join(", ")}.`] : [];
     }),
-    short("cache", () => [
-      `Hits: ${(report.cache?.levels ?? []).map((level) => `${level.name} ${percent(level.hitRate)}`).join(", ")}; ${bytes(report.cache?.memoryBytes ?? 0)} came from memory.`,
-    ]),
+    short("cache", () => {
+      const { cache } = report;
+      if (cache === null) return [];
+      const rates = cache.levels.map((level) => `${level.name} ${percent(level.hitRate)}`);
+      return [`Hits: ${rates.join(", ")}; ${fromMemory(cache)}.`];
+    }),
     short("roofline", () =>
       [...(report.roofline?.byKind ?? [])]
         .sort((a, b) => b.wallNs - a.wallNs)

@@ -110,6 +110,19 @@ describe("the terminal's report", () => {
     expect(text).not.toContain("NaN");
   });
 
+  test("says that what a prefetcher brought came from memory without a miss, and sizes of caches in one unit", () => {
+    const { cache } = report;
+    if (!cache) throw new Error("there are no caches");
+    const words = "what a prefetcher brought before it was missed included";
+    const fetched = { ...report, cache: { ...cache, prefetcher: true } };
+    const alone = { ...report, cache: { ...cache, prefetcher: false } };
+    for (const form of [(of: Report) => formatReport(of, plainOptions), reportText]) {
+      expect(unwrapped(form(fetched))).toContain(`came from memory, ${words}.`);
+      expect(unwrapped(form(alone))).toContain("came from memory; no prefetcher was modelled.");
+      expect(unwrapped(form(report))).toContain("the last cache holds 30 MiB in effect");
+    }
+  });
+
   test("tells apart that no step ran, and that steps were not recorded", () => {
     const recorded = { ...emptyReport(), javascript: report.javascript };
     const untimed = "Steps were not recorded, with { time: false }.";
