@@ -142,7 +142,7 @@ function timeSection(report: Report, limit: number): Section {
   }
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
-    "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end.",
+    "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end. GB/s are of the bytes that an op has to move by its shape, once each; the roofline has those that came out of the level that holds it.",
     `A row is a token that goes through a step: of a prompt, fed back to continue, or guessed. ${count(generatedTokens(report), "token")} came of all of them; the first one of each request comes of its prompt.`,
     "Threads work by the clock: where another program has its CPU, a thread's work takes longer. The process's CPU time is in the section on the system.",
     ...remarks(report),
@@ -481,6 +481,7 @@ function rooflineSection(report: Report, limit: number): Section {
   return section("roofline", "Roofline", {
     words: [
       `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${kibibytes(machine.lastLevelBytes)} in effect.`,
+      `What was reached of a bandwidth is of the bytes that came out of that level, ${report.cache === null ? "by the sizes of what the ops read" : "as the caches were counted"}: these GB/s may differ from those of the time's tables, which are of the bytes that an op has to move.`,
     ],
     tables: [
       { title: "Kinds of op", columns, rows: roofline.byKind.map(cells) },

@@ -36,7 +36,7 @@ const LIMIT = 24;
 const GAP = "  ";
 const UNKNOWN = "–";
 const LEGEND =
-  "total, share, wait: time of the engine thread, which adds up; p50 to max, GB/s, GFLOP/s of ops: from the first thread's start to the last one's end.";
+  "total, share, wait: time of the engine thread, which adds up; p50 to max, GB/s, GFLOP/s of ops: from the first thread's start to the last one's end. GB/s: bytes that an op has to move, once each.";
 
 /** One line of a table before it is laid out. */
 interface Line {

@@ -45,7 +45,7 @@ function icicle(report: Report, trace: TraceData | undefined): IcicleBlock {
       ["kernel", plain(op.kernel)],
       ["p50 in a step", duration(op.p50Ns)],
       ["p99", duration(op.p99Ns)],
-      ["reached", op.gigabytesPerSecond === null ? "–" : `${grouped(op.gigabytesPerSecond, 1)} GB/s`],
+      ["bytes that it has to move", op.gigabytesPerSecond === null ? "–" : `${grouped(op.gigabytesPerSecond, 1)} GB/s`],
     ]),
   });
   const phasePiece = (phase: PhaseParts): Piece => {
