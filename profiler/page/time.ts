@@ -196,6 +196,8 @@ function heat(report: Report): HeatBlock[] {
       rows: roles.map(plain),
       measures: [
         measure("time", (op) => op.totalNs, duration),
+        // One step in which a thread's CPU was taken away outweighs all others in a sum.
+        measure("time in a step, p50", (op) => op.p50Ns, duration),
         ...(report.memory ? [measure("bytes read", (op) => reads.get(op.index), bytes)] : []),
         ...(report.cache ? [measure(`${lastLevel} misses`, (op) => misses.get(op.index), amount)] : []),
       ],
