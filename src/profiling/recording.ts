@@ -119,12 +119,7 @@ export class Recording {
     this.#counters = wantsCounters
       ? openHardwareCounters(library, engine.threadIds)
       : { reason: "Hardware counters were not asked for" };
-    this.#javascript = new JavaScriptRecorder({
-      nowNs: () => engine.nowNs,
-      cpuNs: () => library.symbols.tinyai_thread_cpu(),
-      collections: watchCollections(library),
-      spansMax: SPANS_MAX,
-    });
+    const collections = watchCollections(library);
     // What watching itself takes has been taken before.
     this.#allocations = new AllocationWatch(library);
     this.#system = new SystemWatch({
@@ -135,6 +130,12 @@ export class Recording {
       },
     });
     this.#lostBefore = engine.eventsLost;
+    this.#javascript = new JavaScriptRecorder({
+      nowNs: () => engine.nowNs,
+      cpuNs: () => library.symbols.tinyai_thread_cpu(),
+      collections,
+      spansMax: SPANS_MAX,
+    });
     this.#startNs = engine.nowNs;
     underWay.add(this);
     if (!time) return;
@@ -163,7 +164,9 @@ export class Recording {
     underWay.delete(this);
     this.#endWatching();
     const endNs = engine.nowNs;
-    const javascript = this.#javascript.result();
+    const javascript = { ...this.#javascript.result(), wallNs: endNs - this.#startNs };
+    // Before the events are looked at, which takes memory, page faults and CPU time of its own.
+    const system = this.#system.stop(this.#allocations.stop());
     engine.javascript = undefined;
     this.#takeIn();
     this.#profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
@@ -187,7 +190,7 @@ export class Recording {
       missingSteps: profile.steps.count - this.#shapedSteps,
       requests: this.#profiler.requests({ histograms: true }),
       javascript: this.#options.time === false ? null : javascript,
-      system: this.#system.stop(this.#allocations.stop()),
+      system,
       hardware,
       refusal: "reason" in this.#counters ? this.#counters.reason : "",
       startedAt: this.#startedAt,

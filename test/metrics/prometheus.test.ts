@@ -35,6 +35,8 @@ describe("the text", () => {
         expect(sampleOf("tinyai_steps_total", { phase }, from)).toBe(count);
         expect(sampleOf("tinyai_tokens_total", { phase }, from)).toBe(rows);
       }
+      const generated = report.requests.reduce((sum, { generatedTokens }) => sum + generatedTokens, 0);
+      expect(sampleOf("tinyai_generated_tokens_total", {}, from)).toBe(generated);
       expect(sampleOf("tinyai_requests_total", {}, from)).toBe(report.requestCount);
       let seconds = 0;
       for (const { kind, totalNs, bytes, operations } of report.byKind) {

@@ -248,8 +248,10 @@ describe.skipIf(browserMissing !== undefined)("report.html in a browser", () => 
     const op = report.byOp.find(({ name }) => name === "blk.3.ffn_down");
     expectSame(await cellOf(3), op?.totalNs ?? -1);
     await page.click("#heat label:nth-child(2) input");
-    expectSame(await cellOf(3), report.memory?.byOp.find(({ index }) => index === op?.index)?.bytesRead ?? -1);
+    expectSame(await cellOf(3), op?.p50Ns ?? -1);
     await page.click("#heat label:nth-child(3) input");
+    expectSame(await cellOf(3), report.memory?.byOp.find(({ index }) => index === op?.index)?.bytesRead ?? -1);
+    await page.click("#heat label:nth-child(4) input");
     const misses = report.cache?.byOp.find(({ index }) => index === op?.index)?.levels.at(-1)?.misses ?? -1;
     expectSame(await cellOf(3), misses);
     await page.hover("#heat tbody tr:nth-child(12) td:nth-child(5)");

@@ -63,6 +63,7 @@ describe("a profiled run", () => {
   test("has JavaScript's share, the system's and where it ran", () => {
     expect(run.javascript?.rows.find(({ name }) => name === "tokenizing")?.count).toBe(3);
     expect(run.javascript?.rows.find(({ name }) => name === "detokenizing")?.count).toBe(150);
+    expect(run.javascript?.wallNs).toBe(Math.round(run.run.wallMs * 1e6));
     expect(run.system?.samples.length).toBeGreaterThan(0);
     expect(run.system?.allocations.count).toBe(0);
     expect(run.machine.cores).toBeGreaterThan(0);
