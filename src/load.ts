@@ -526,7 +526,7 @@ export class Model implements AsyncDisposable {
     const watched = {
       engine,
       ops: describeOps(this.#parts.plan, this.#parts.level.name),
-      model: { model: basename(path), architecture, level, version, threads },
+      model: { model: options.name ?? basename(path), architecture, level, version, threads },
       memory: () => ({
         residentBytes: process.memoryUsage.rss(),
         nativeBytes: nativeMemory(library).liveBytes,
@@ -650,10 +650,13 @@ function checkProfileOptions(options: ProfileOptions): void {
 }
 
 function checkMonitorOptions(options: MonitorOptions): void {
-  checkKeys("options", options, ["windowMs", "windows"]);
-  const { windowMs, windows } = options;
+  checkKeys("options", options, ["windowMs", "windows", "name"]);
+  const { windowMs, windows, name } = options;
   if (windowMs !== undefined) checkInteger("windowMs", windowMs, 100, 86_400_000);
   if (windows !== undefined) checkInteger("windows", windows, 1, 10_000);
+  if (name !== undefined && (typeof name !== "string" || name === "")) {
+    throw new OptionError("name", `is ${describe(name)}; a text of at least one character is expected`);
+  }
 }
 
 const loadKeys = [
