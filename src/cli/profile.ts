@@ -1,7 +1,7 @@
 // `tinyai profile`: generates after a prompt while everything is watched, shows where time and bytes went, and writes the
 // report in files. What would not be written for another reason than a full disk is refused before the model is loaded.
 
-import { accessSync, constants, rmSync, statSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
@@ -12,7 +12,7 @@ import { checkGenerateOptions } from "../generate/options.ts";
 import { resolveModel } from "../model/resolve.ts";
 import { sequencesMax } from "../plan/layout.ts";
 import { preparedPath } from "../prepared.ts";
-import { reportEndings } from "../profiling/file.ts";
+import { checkFilePath, type ReportEnding, reportEnding, reportEndings } from "../profiling/file.ts";
 import type { ProfiledRun } from "../profiling/index.ts";
 import { interruption } from "./interrupt.ts";
 import {
@@ -110,7 +110,7 @@ async function run(flags: Flags): Promise<void> {
 /** A file to write, and the ending that names its format. */
 interface Output {
   readonly path: string;
-  readonly ending: (typeof reportEndings)[number];
+  readonly ending: ReportEnding;
 }
 
 /**
@@ -131,31 +131,17 @@ function checkOutputs(flags: Flags): Output[] {
     const path = flags[name];
     if (path === undefined) continue;
     const flag = `--${name}`;
-    if (path === "" || path.includes("\0")) throw new OptionError(flag, "is not the path of a file");
-    const ending = name === "report" ? endingOf(path) : formatFlags[name];
+    checkFilePath(flag, path);
+    const ending = name === "report" ? reportEnding(path) : formatFlags[name];
     if (!ending) {
       throw new OptionError(flag, `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
     }
-    checkFolder(flag, path);
     const other = taken.get(identity(path));
     if (other !== undefined) throw new OptionError(flag, `${path} is ${other}; name another file`);
     taken.set(identity(path), `what ${flag} names as well`);
     outputs.push({ path, ending });
   }
   return outputs;
-}
-
-function checkFolder(flag: string, path: string): void {
-  const folder = dirname(path);
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new OptionError(flag, `there is no folder ${folder} for ${path}; make it first`);
-  }
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new OptionError(flag, `${path} is a folder`);
-  try {
-    accessSync(folder, constants.W_OK);
-  } catch (cause) {
-    throw new OptionError(flag, `the folder ${folder} must not be written to; name a file elsewhere`, { cause });
-  }
 }
 
 /** What is the same for two paths of one file, links included, whether it is there or not. */
@@ -168,17 +154,13 @@ function identity(path: string): string {
 
 /** Writes the file; under a name whose ending says the format first, if its own does not. */
 async function writeOutput(run: ProfiledRun, { path, ending }: Output): Promise<void> {
-  const named = endingOf(path) === ending ? path : `${path}.${process.pid}${ending}`;
+  const named = reportEnding(path) === ending ? path : `${path}.${process.pid}${ending}`;
   try {
     await run.write(named);
     if (named !== path) await rename(named, path);
   } catch (cause) {
     if (named !== path) rmSync(named, { force: true });
-    if (cause instanceof TinyAIError) throw cause;
+    if (cause instanceof TinyAIError && named === path) throw cause;
     throw new TinyAIError("file", `${path}: cannot be written: ${(cause as Error).message}`, { cause });
   }
-}
-
-function endingOf(path: string): Output["ending"] | undefined {
-  return reportEndings.find((ending) => path.endsWith(ending));
 }

@@ -76,7 +76,7 @@ test("what could not be written, or would cost the model, is refused before anyt
     [["--report", folder.file("file/r.json")], "there is no folder"],
     [["--report", folder.file("folder.json")], "is a folder"],
     [["--report", folder.file("r.pdf")], "no ending that names a format"],
-    [["--report", ""], "is not the path of a file"],
+    [["--report", ""], "the path of a file is expected"],
     [["--text", folder.file("x"), "--trace", `${folder.path}/./x`], "is what --trace names as well"],
     [["--runs", "0"], "--runs: is 0"],
     [["--runs", "many"], "a number is expected"],
