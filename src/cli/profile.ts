@@ -1,5 +1,6 @@
 // `tinyai profile`: generates after a prompt while everything is watched, shows where time and bytes went, and writes the
-// report in files. What would not be written for another reason than a full disk is refused before the model is loaded.
+// report in files. What would not be written for another reason than a full disk is refused before the model is loaded. Where it is
+// interrupted, the report is of what ran until then.
 
 import { rmSync, statSync } from "node:fs";
 import { rename } from "node:fs/promises";
@@ -42,7 +43,7 @@ interface Flags extends ModelFlags, GenerationFlags {
   readonly json?: boolean;
 }
 
-/** Flags that stand for a format, whatever the file is called. */
+/** Flags that stand for a format, whatever the file is called; its ending may only not name another one. */
 const formatFlags = { trace: ".trace.json", text: ".txt", folded: ".folded", speedscope: ".speedscope.json" } as const;
 
 const runsMax = 10_000;
@@ -87,11 +88,17 @@ async function run(flags: Flags): Promise<void> {
   let profiled: ProfiledRun;
   try {
     const work = async () => {
-      for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+      try {
+        for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+        process.stderr.write("interrupted; the report is of what ran until now (once more ends it at once)\n");
+      }
     };
     const { cache, roofline, deterministic } = flags;
     profiled = await model.profile(work, { cache, roofline, deterministic });
-    signal.throwIfAborted();
+    // Of nothing there is no report.
+    if (profiled.steps.count === 0) signal.throwIfAborted();
   } catch (error) {
     progress.failed();
     throw error;
@@ -101,7 +108,6 @@ async function run(flags: Flags): Promise<void> {
   if (flags.json) printJson(profiled);
   else process.stdout.write(formatReport(profiled));
   for (const output of outputs) {
-    signal.throwIfAborted();
     await writeOutput(profiled, output);
     process.stderr.write(`wrote ${output.path}\n`);
   }
@@ -132,9 +138,15 @@ function checkOutputs(flags: Flags): Output[] {
     if (path === undefined) continue;
     const flag = `--${name}`;
     checkFilePath(flag, path);
-    const ending = name === "report" ? reportEnding(path) : formatFlags[name];
+    const named = reportEnding(path);
+    const ending = name === "report" ? named : formatFlags[name];
     if (!ending) {
       throw new OptionError(flag, `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
+    }
+    // `trace.json` is a good name for a trace.
+    if (named !== undefined && !ending.endsWith(named)) {
+      const problem = `${path} would be no ${named} file, but one in the format ${ending}; name it so, or say --report`;
+      throw new OptionError(flag, problem);
     }
     const other = taken.get(identity(path));
     if (other !== undefined) throw new OptionError(flag, `${path} is ${other}; name another file`);
