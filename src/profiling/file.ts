@@ -82,7 +82,7 @@ function isFolder(path: string): boolean {
 async function piecesOf(ending: ReportEnding, report: Report, trace: TraceData): Promise<Iterable<string>> {
   switch (ending) {
     case ".html":
-      return [(await import("../../profiler/page/index.ts")).reportPage(report, trace)];
+      return [(await import("../../profiler/page/entry.js")).reportPage(report, trace)];
     case ".txt":
       return [(await import("../../profiler/text.ts")).reportText(report)];
     case ".json":
