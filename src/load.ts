@@ -50,6 +50,7 @@ import {
   stampOf,
   startPreparing,
 } from "./prepared.ts";
+import type * as analysisModule from "./profiling/analysis.ts";
 import type * as profilingModule from "./profiling/index.ts";
 import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
@@ -452,10 +453,17 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins to record where time and bytes go.
-   * @throws {EngineError} if recording has begun already. @throws {OptionError} if an option is out of its bounds.
+   * @throws {EngineError} if recording has begun already, also by a performance analysis. @throws {OptionError} if an option is out of its bounds.
    */
   startProfiling(options: ProfileOptions = {}): void {
-    if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
+    if (this.#recording) {
+      const { isAnalysing }: typeof analysisModule = require("./profiling/analysis.ts");
+      throw new EngineError(
+        isAnalysing()
+          ? "a performance analysis records this model already; close() what createPerformanceAnalysis gave first"
+          : "profiling has already been started; stop it first",
+      );
+    }
     checkProfileOptions(options);
     const { engine, library, plan, level, path, run } = this.#parts;
     const { Recording, countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
@@ -490,9 +498,15 @@ export class Model implements AsyncDisposable {
 
   /**
    * Profiles what happens while `work` runs.
+   * @throws {OptionError} if `work` is no function, or an option is out of its bounds.
+   * @throws {EngineError} if the model is being profiled already.
    * @throws whatever `work` throws; nothing is recorded any more then.
    */
   async profile(work: () => Promise<unknown> | unknown, options: ProfileOptions = {}): Promise<ProfiledRun> {
+    if (typeof work !== "function") {
+      const what = (work as unknown) instanceof Promise ? "a promise, whose work has begun" : describe(work);
+      throw new OptionError("work", `is ${what}; give a function that does the work: model.profile(() => …)`);
+    }
     this.startProfiling(options);
     try {
       await work();
@@ -526,7 +540,7 @@ export class Model implements AsyncDisposable {
     const watched = {
       engine,
       ops: describeOps(this.#parts.plan, this.#parts.level.name),
-      model: { model: basename(path), architecture, level, version, threads },
+      model: { model: options.name ?? basename(path), architecture, level, version, threads },
       memory: () => ({
         residentBytes: process.memoryUsage.rss(),
         nativeBytes: nativeMemory(library).liveBytes,
@@ -650,10 +664,13 @@ function checkProfileOptions(options: ProfileOptions): void {
 }
 
 function checkMonitorOptions(options: MonitorOptions): void {
-  checkKeys("options", options, ["windowMs", "windows"]);
-  const { windowMs, windows } = options;
+  checkKeys("options", options, ["windowMs", "windows", "name"]);
+  const { windowMs, windows, name } = options;
   if (windowMs !== undefined) checkInteger("windowMs", windowMs, 100, 86_400_000);
   if (windows !== undefined) checkInteger("windows", windows, 1, 10_000);
+  if (name !== undefined && (typeof name !== "string" || name === "")) {
+    throw new OptionError("name", `is ${describe(name)}; a text of at least one character is expected`);
+  }
 }
 
 const loadKeys = [

@@ -161,7 +161,7 @@ function opTable(report: Report): TableBlock {
     ],
     textColumns: 2,
     rows: [...rows, ...others],
-    interactive: { sortedBy: 4, shareColumn: 3, shown: 25 },
+    interactive: { sortedBy: 4, shareColumn: 3, shown: 25, none: "no op has this name" },
     folded: false,
   };
 }

@@ -44,7 +44,9 @@ const attributeNames: Readonly<Record<string, string>> = {
 
 /**
  * Gives a model's metrics to a meter: what its readers collect has them from now on.
+ * @param sources a monitor or a report, or a list of them with different names.
  * @returns what ends that.
+ * @throws {OptionError} if two sources have the same name.
  * @example
  * observeMetrics(metrics.getMeter("tinyai"), monitor);
  */

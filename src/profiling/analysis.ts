@@ -7,12 +7,17 @@ import type { PerformanceAnalysis } from "../analysis.ts";
 import { EngineError } from "../errors.ts";
 import type { Model } from "../load.ts";
 import { watchModels } from "../watched.ts";
-import { endingOf } from "./file.ts";
+import { checkReportPath } from "./file.ts";
 import type { ProfiledRun, ProfileOptions } from "./index.ts";
 import { recordings } from "./recording.ts";
 
 /** Models are recorded once at a time. */
 let underWay: Analysis | undefined;
+
+/** Whether it is an analysis that records this process's models. */
+export function isAnalysing(): boolean {
+  return underWay !== undefined;
+}
 
 export class Analysis implements PerformanceAnalysis {
   readonly #options: ProfileOptions;
@@ -51,7 +56,8 @@ export class Analysis implements PerformanceAnalysis {
 
   async generateReport(path: string): Promise<readonly string[]> {
     this.#checkOpen();
-    const ending = endingOf(path);
+    const { length } = checkReportPath(path);
+    const ending = path.slice(-length);
     const ended = [...this.#watched].map((model) => {
       const run = model.finishProfiling();
       // What it does from now on is in the next report.
@@ -65,7 +71,7 @@ export class Analysis implements PerformanceAnalysis {
     const working = runs.filter((run) => run.steps.count > 0);
     const reported = working.length > 0 ? working : runs.slice(-1);
     const names = reported.map(({ run }) => run.model.replace(/\.[^.]+$/, ""));
-    const stem = path.slice(0, -ending.length);
+    const stem = path.slice(0, -length);
     const paths: string[] = [];
     for (const [index, run] of reported.entries()) {
       const name = names[index] ?? "";

@@ -116,6 +116,7 @@ describe("an analysis", () => {
     const model = await load();
     analysis = createPerformanceAnalysis();
     expect(() => model.startProfiling()).toThrow(EngineError);
+    expect(model.profile(() => {})).rejects.toThrow("a performance analysis records this model already; close()");
     expect(() => createPerformanceAnalysis()).toThrow(EngineError);
     await analysis.close();
     await analysis.close();
@@ -143,7 +144,9 @@ describe("an analysis", () => {
     expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("no model was open");
     const model = await load();
     await generate(model, 3);
-    expect(analysis.generateReport(folder.file("r.doc"))).rejects.toThrow(OptionError);
+    for (const wrong of [folder.file("r.doc"), folder.file("none/r.txt"), "", undefined as never]) {
+      expect(analysis.generateReport(wrong)).rejects.toThrow(OptionError);
+    }
     // Nothing of it was lost.
     await analysis.generateReport(folder.file("r.json"));
     expect(generatedTokens(read(folder.file("r.json")))).toBe(3);
