@@ -91,7 +91,11 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
     writeEntries(path, { ...entries, [name]: { ...entries[name], [key]: added } });
     return added.runs.length;
   };
-  const passed = (text: string): Outcome => ({ pass: true, message: () => `${JSON.stringify(name)}: ${text}` });
+  // Of what passed the message is shown under `.not` alone.
+  const passed = (text: string): Outcome => ({
+    pass: true,
+    message: () => `${JSON.stringify(name)}: expected not to match the baseline, but ${text}`,
+  });
   const id = `${path}\0${name}\0${key}`;
   if (isUpdating() && !isAdding() && !begun.has(id)) {
     begun.add(id);

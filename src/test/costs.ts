@@ -7,7 +7,7 @@ import type { Report } from "../../profiler/report.ts";
 import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
-import { checkLimits, checkRuns, type Outcome, opName, partOf, type Run } from "./run.ts";
+import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run } from "./run.ts";
 import { isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
@@ -61,13 +61,13 @@ export function costAtMost(received: unknown, limits: unknown, name: unknown): O
   const path = storePath("costs");
   const before = name === undefined ? undefined : readEntries(path, isKept)[name];
   if (name !== undefined && missed.length === 0) keep(path, name, before, judged);
-  const message = (): string =>
-    (missed.length > 0 ? missed : judged)
-      .flatMap(({ key, counted, limit }) => [
-        `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
-        ...blame(key, counted, before?.[key]),
-      ])
-      .join("\n");
+  const message = (): string => {
+    const lines = (missed.length > 0 ? missed : judged).flatMap(({ key, counted, limit }) => [
+      `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
+      ...blame(key, counted, before?.[key]),
+    ]);
+    return (missed.length > 0 ? lines : [heldLine(judged.length), ...lines]).join("\n");
+  };
   return { pass: missed.length === 0, message };
 }
 

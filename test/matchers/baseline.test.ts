@@ -141,6 +141,19 @@ describe("toMatchPerformanceBaseline", () => {
     expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded") });
   });
 
+  test("says under .not that a run matches and was expected not to", async () => {
+    const folder = temporaryFolder();
+    const { status, output } = await runTest(
+      folder,
+      [...recorded, madeUpRun(60)],
+      `${record}
+      expect(run[24]).not.toMatchPerformanceBaseline("story");`,
+      patient,
+    );
+    expect(status).toBe(1);
+    expect(output).toContain('"story": expected not to match the baseline, but no op took more than 5.0 % longer');
+  });
+
   test("is not written in CI without being asked, and a baseline that is too small is an error there", async () => {
     const folder = temporaryFolder();
     const one = `expect(run[0]).toMatchPerformanceBaseline("story");`;

@@ -143,6 +143,21 @@ describe("toCostAtMost", () => {
   });
 });
 
+test("a .not that fails says that the limits hold and were expected not to", async () => {
+  for (const [call, held] of [
+    ["toRespondWithin({ p50Ms: 1e6 })", "the limit"],
+    ["toGenerateAtLeast({ tokensPerSecond: 0.1 })", "the limit"],
+    ["toAllocateAtMost(1e15)", "the limit"],
+    ["toCostAtMost({ bytesRead: 1e15 })", "the limit"],
+    ["toCostAtMost({ bytesRead: 1e15, memoryOps: 1e15 })", "all limits"],
+  ] as const) {
+    const words = `expected not to be within ${held}, but it is:`;
+    expect(await fails(report, `expect(run).not.${call};`)).toContain(words);
+    const exceeded = call.includes("Second") ? call.replace("0.1", "1e15") : call.replace(/1e\d+/g, "0");
+    expect(await fails(report, `expect(run).${exceeded};`)).not.toContain("expected not");
+  }
+});
+
 test("what cannot be judged is an error that says what to do, also under .not", async () => {
   for (const [run, call, problem] of [
     [report, "toRespondWithin({ p98Ms: 1 })", "limits.p98Ms: is not an option; there are p50Ms"],
