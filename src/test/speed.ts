@@ -57,13 +57,14 @@ export function respondWithin(received: unknown, limits: unknown): Outcome {
   const message = (): string => {
     const held = missed.length === 0 ? [heldLine(judged.length)] : [];
     const shown = missed.length > 0 ? missed : judged;
-    const sentences = shown.map(
-      ({ what, actualNs, limitNs }) => `${what} took ${duration(actualNs)}; the limit is ${duration(limitNs)}`,
-    );
-    const [worst] = [...shown].sort((a, b) => b.actualNs / b.limitNs - a.actualNs / a.limitNs);
-    const drawing = worst ? ["", ...drawDurations(worst.values, worst.limitNs)] : [];
+    const parts = shown.flatMap(({ what, actualNs, limitNs, values }) => [
+      `${what} took ${duration(actualNs)}; the limit is ${duration(limitNs)}`,
+      "",
+      ...drawDurations(values, limitNs),
+      "",
+    ]);
     const slowest = requests.reduce((slow, request) => (request.wallNs > slow.wallNs ? request : slow));
-    return [...held, ...sentences, ...drawing, "", requestSentence(slowest), blameSentence(runs)].join("\n");
+    return [...held, ...parts, requestSentence(slowest), blameSentence(runs)].join("\n");
   };
   return { pass: missed.length === 0, message };
 }

@@ -61,6 +61,19 @@ describe("toRespondWithin", () => {
     expect(output).toMatch(/the op to blame: token_embd \(matmul\.q8_0\.avx512_vnni\), \d+\.\d % of the steps' time/);
   });
 
+  test("draws the distribution of each limit that was missed", async () => {
+    const output = await fails(run, "expect(run).toRespondWithin({ maxMs: 50, firstTokenMs: 6 });");
+    for (const [most, limit] of [
+      ["80.0", "50.0"],
+      ["8.0", "6.0"],
+    ]) {
+      const drawn = new RegExp(
+        `took ${most} ms; the limit is ${limit} ms\\n\\n( .*\\n)* .* limit ${limit} ms\\n +${most} ms .* 1\\n`,
+      );
+      expect(output).toMatch(drawn);
+    }
+  });
+
   test("judges several runs as one", async () => {
     const runs = [answered(10, 10, 10), answered(30)];
     await passes(runs, "expect(run).toRespondWithin({ p50Ms: 10 }); expect(run).not.toRespondWithin({ maxMs: 29 });");
