@@ -86,6 +86,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   const entries = readEntries(path, isKept);
   const kept = entries[name]?.[key];
 
+  const together = runs.length > 1 ? ` (this one of ${runs.length} profiles together)` : "";
   const record = (baseline: KeptBaseline | undefined): number => {
     const added = withRun(baseline, where, rows, measured);
     writeEntries(path, { ...entries, [name]: { ...entries[name], [key]: added } });
@@ -107,7 +108,8 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
     const message = `the baseline ${JSON.stringify(name)} is of other work: ${problem}; let each run do the same (temperature 0 or a seed, ignoreEos), or begin anew with -u`;
     return { pass: false, message: () => message };
   }
-  if (isAdding()) return passed(`${count(record(kept), "run")} of ${runsMost} recorded, this one without a judgement`);
+  if (isAdding())
+    return passed(`${count(record(kept), "run")} of ${runsMost} recorded${together}, this one without a judgement`);
   const grows = (isUpdating() || !isCi()) && (kept?.runs.length ?? 0) < runsMost;
   if (kept === undefined || kept.runs.length < runsLeast) {
     const has = count(kept?.runs.length ?? 0, "run");
@@ -118,7 +120,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
       );
     }
     const now = record(kept);
-    const text = `${count(now, "run")} of ${runsMost} recorded; it is judged from ${runsLeast} on`;
+    const text = `${count(now, "run")} of ${runsMost} recorded${together}; it is judged from ${runsLeast} on`;
     process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
     return passed(text);
   }

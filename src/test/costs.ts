@@ -46,6 +46,7 @@ interface OpCount {
 type KeptCounts = { readonly [K in Key]?: { readonly total: number; readonly byOp: Readonly<Record<string, number>> } };
 
 const remedy = "profile with model.profile(work, { deterministic: true })";
+const idle = "no step ran while it was profiled: await the work inside of model.profile(…)";
 
 export function costAtMost(received: unknown, limits: unknown, name: unknown): Outcome {
   const runs = checkRuns(received);
@@ -74,18 +75,26 @@ export function costAtMost(received: unknown, limits: unknown, name: unknown): O
 const sentences: Record<Key, (total: number) => string> = {
   bytesRead: (total) => `the kernels read ${figure("bytesRead", total)}`,
   bytesWritten: (total) => `the kernels wrote ${figure("bytesWritten", total)}`,
-  memoryOps: (total) => `the kernels made ${figure("memoryOps", total)} loads and stores`,
-  operations: (total) => `the kernels made ${figure("operations", total)} arithmetic operations`,
-  cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} lines`,
-  allocations: (total) => `the library allocated ${figure("allocations", total)} pieces of memory`,
+  memoryOps: (total) =>
+    `the kernels made ${figure("memoryOps", total)} ${either(total, "load or store", "loads and stores")}`,
+  operations: (total) =>
+    `the kernels made ${figure("operations", total)} arithmetic ${either(total, "operation", "operations")}`,
+  cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} ${either(total, "line", "lines")}`,
+  allocations: (total) =>
+    `the library allocated ${figure("allocations", total)} ${either(total, "piece of memory", "pieces of memory")}`,
 };
 
 /** To the last digit, since counts are exact; large ones beside it in words. */
 function figure(key: Key, total: number): string {
   const exact = grouped(total, Number.isInteger(total) ? 0 : 1);
   const inBytes = key === "bytesRead" || key === "bytesWritten";
-  if (inBytes) return total < 10_000 ? `${exact} bytes` : `${exact} bytes (${bytes(total)})`;
-  return total < 1e7 ? exact : `${exact} (${amount(total)})`;
+  const unit = inBytes ? ` ${either(total, "byte", "bytes")}` : "";
+  if (total < (inBytes ? 1e4 : 1e7)) return `${exact}${unit}`;
+  return `${exact}${unit} (${inBytes ? bytes(total) : amount(total)})`;
+}
+
+function either(total: number, one: string, several: string): string {
+  return total === 1 ? one : several;
 }
 
 /** A count of a run. @throws {OptionError} if it was not counted, or not all of it, or is none that repeats. */
@@ -94,7 +103,8 @@ function countOf(run: Run, key: Key, runs: readonly Run[]): Counted {
   const names = new Map(run.byOp.map((op: OpRow) => [op.index, opName(op)]));
   const named = (index: number): string => names.get(index) ?? `op ${index}`;
   const part = <Part extends "memory" | "cache" | "system">(wanted: Part): NonNullable<Report[Part]> => {
-    const [found] = partOf([run], wanted, remedy);
+    const ran = wanted === "system" || run.steps.count > 0;
+    const [found] = partOf([run], wanted, ran ? remedy : idle);
     return found as NonNullable<Report[Part]>;
   };
   if (key === "allocations") return { total: part("system").allocations.count, byOp: null };

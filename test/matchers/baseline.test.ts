@@ -137,8 +137,10 @@ describe("toMatchPerformanceBaseline", () => {
   test("judges nothing until enough runs are recorded, and says how many there are", async () => {
     const folder = temporaryFolder();
     const runs = [...recorded.slice(0, 7), madeUpRun(50, { up: 3 })];
-    const { status, output } = await runTest(folder, runs, record);
-    expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded") });
+    const { status, output } = await runTest(folder, runs, record, patient);
+    expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded; ") });
+    const listed = await runTest(temporaryFolder(), runs, `expect(run).toMatchPerformanceBaseline("story");`, patient);
+    expect(listed.output).toContain("1 run of 48 recorded (this one of 8 profiles together); ");
   });
 
   test("says under .not that a run matches and was expected not to", async () => {

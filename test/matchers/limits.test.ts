@@ -118,6 +118,7 @@ describe("toCostAtMost", () => {
     const output = await fails(report, `expect(run).toCostAtMost({ bytesRead: ${memory.bytesRead - 1} });`);
     expect(output).toContain(`${memory.bytesRead.toLocaleString("en-US")} bytes`);
     expect(output).toMatch(/most of it:\n +token_embd \(matmul\.q8_0\.avx512_vnni\): /);
+    expect(await fails(report, "expect(run).toCostAtMost({ bytesRead: 1 });")).toContain("the limit is 1 byte\n");
     expect(readdirSync(folder.path)).not.toContain("__performance__");
   });
 
@@ -184,6 +185,11 @@ test("what cannot be judged is an error that says what to do, also under .not", 
     [bareReport(), "toRespondWithin({ p99Ms: 1 })", "run.requests: is empty"],
     [bareReport(), "toAllocateAtMost(1)", "run.system: is missing; profile with"],
     [bareReport(), "toCostAtMost({ bytesRead: 1 })", "run.memory: is missing; profile with model.profile("],
+    [
+      changed(bareReport(), { steps: { count: 0 } }),
+      "toCostAtMost({ bytesRead: 1 })",
+      "run.memory: is missing; no step ran while it was profiled: await",
+    ],
     [
       changed(report, { cache: { source: "hardware counters" } }),
       "toCostAtMost({ cacheMisses: 1 })",
