@@ -7,7 +7,7 @@ import type { Report } from "../../profiler/report.ts";
 import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
-import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run } from "./run.ts";
+import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run, role } from "./run.ts";
 import { isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
@@ -137,11 +137,14 @@ function incomplete(steps: number): string {
 /** Where a count came from: what changed since it passed, or else what has most of it. */
 function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): string[] {
   if (byOp === null) return [];
+  const counts: Change[] = byOp.map(({ op, count }) => ({ op, now: count, kept: before?.byOp[op] ?? 0 }));
   if (before && before.total !== total) {
-    const known = new Map(byOp.map(({ op, count }) => [op, count]));
-    const ops = [...new Set([...known.keys(), ...Object.keys(before.byOp)])];
-    const changed = ops
-      .map((op) => ({ op, now: known.get(op) ?? 0, kept: before.byOp[op] ?? 0 }))
+    const known = new Set(byOp.map(({ op }) => op));
+    const gone = Object.entries(before.byOp).filter(([op]) => !known.has(op));
+    const all = [...counts, ...gone.map(([op, kept]) => ({ op, now: 0, kept }))];
+    // A single layer is named where not every layer changed.
+    const changed = overLayers(all)
+      .flatMap((row) => (row.now !== row.kept && row.ops.every(({ now, kept }) => now !== kept) ? [row] : row.ops))
       .filter(({ now, kept }) => now !== kept)
       .sort((a, b) => Math.abs(b.now - b.kept) - Math.abs(a.now - a.kept));
     return listed("  since the last run that passed:", changed, ({ op, now, kept }) => {
@@ -149,14 +152,33 @@ function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): str
       return `${op}: ${figure(key, now)}, before ${figure(key, kept)} (${change})`;
     });
   }
-  const largest = byOp.filter((row) => row.count > 0).sort((a, b) => b.count - a.count);
-  return listed("  most of it:", largest, ({ op, count }) => `${op}: ${figure(key, count)}, ${percent(count / total)}`);
+  const largest = overLayers(counts)
+    .filter(({ now }) => now > 0)
+    .sort((a, b) => b.now - a.now);
+  return listed("  most of it:", largest, ({ op, now }) => `${op}: ${figure(key, now)}, ${percent(now / total)}`);
+}
+
+interface Change {
+  readonly op: string;
+  readonly now: number;
+  readonly kept: number;
+}
+
+/** Sums over ops that have one name and kernel in several layers; others stay as they are. */
+function overLayers(rows: readonly Change[]): (Change & { readonly ops: readonly Change[] })[] {
+  const groups = Map.groupBy(rows, ({ op }) => role(op).replace(/, layer \d+\)$/, ")"));
+  return [...groups].map(([name, ops]) => ({
+    op: ops.length === 1 ? (ops[0] as Change).op : `${name} in ${count(ops.length, "layer")}`,
+    now: ops.reduce((sum, { now }) => sum + now, 0),
+    kept: ops.reduce((sum, { kept }) => sum + kept, 0),
+    ops,
+  }));
 }
 
 function listed<T>(title: string, rows: readonly T[], line: (row: T) => string): string[] {
   if (rows.length === 0) return [];
   const more = rows.length - shownMax;
-  const rest = more > 0 ? [`    and ${count(more, "other op")}`] : [];
+  const rest = more > 0 ? [`    and ${count(more, "other")}`] : [];
   return [title, ...rows.slice(0, shownMax).map((row) => `    ${line(row)}`), ...rest];
 }
 

@@ -136,6 +136,20 @@ describe("toCostAtMost", () => {
     const [, changes = ""] = output.split("since the last run that passed:\n");
     expect(changes.trim()).toMatch(/^blk\.7\.ffn_up \(matmul\.q5_0\.avx512_vnni, layer 7\): [^\n]* \(\+\d+\.\d %\)\n/);
     expect(changes).not.toContain("blk.6.");
+    // Where every layer changed, and of a run that is compared with none, they are one row.
+    const all = memory.byOp.map((row) =>
+      row.name.endsWith(".ffn_up") ? { ...row, bytesRead: row.bytesRead + 1_000 } : row,
+    );
+    const everywhere = changed(report, { memory: { byOp: all, bytesRead: memory.bytesRead + 18_000 } });
+    const ups = memory.byOp.filter(({ name }) => name.endsWith(".ffn_up"));
+    const before = ups.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
+    const [, rows = ""] = (await runTest(kept, everywhere, body)).output.split("since the last run that passed:\n");
+    const [row = "", next = ""] = rows.split("\n").map((line) => line.replaceAll(/[,]/g, "").trim());
+    expect(row).toMatch(
+      new RegExp(`^ffn_up \\(matmul\\.q5_0\\.avx512_vnni\\) in 18 layers: ${before + 18_000} .* before ${before} `),
+    );
+    expect(next).not.toContain("before");
+    expect((await runTest(temporaryFolder(), everywhere, body)).output).not.toMatch(/blk\.|layer \d/);
     // What failed is not what later runs are compared with.
     expect((await runTest(kept, dearer, body)).output).toContain("since the last run that passed:\n");
   });
