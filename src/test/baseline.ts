@@ -21,7 +21,7 @@ import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
 import { checkRuns, durationsOf, type Outcome, partOf, type Run, role } from "./run.ts";
-import { isAdding, isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
+import { readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
 
 /** Options of `toMatchPerformanceBaseline`. */
 export interface BaselineOptions {
@@ -97,20 +97,25 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
     pass: true,
     message: () => `${JSON.stringify(name)}: expected not to match the baseline, but ${text}`,
   });
+  const told = (text: string): Outcome => {
+    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
+    return passed(text);
+  };
+  const asked = updating();
+  const writes = asked !== undefined || writesUnasked();
   const id = `${path}\0${name}\0${key}`;
-  if (isUpdating() && !isAdding() && !begun.has(id)) {
+  const recordedText = (now: number): string => `${count(now, "run")} of ${runsMost} recorded${together}`;
+  if (asked === "anew" && !begun.has(id)) {
     begun.add(id);
-    record(undefined);
-    return passed("the baseline was begun anew");
+    return told(`it is begun anew, ${recordedText(record(undefined))}; it is judged from ${runsLeast} on`);
   }
   const problem = kept && differs(kept, rows, measured);
   if (problem !== undefined) {
     const message = `the baseline ${JSON.stringify(name)} is of other work: ${problem}; let each run do the same (temperature 0 or a seed, ignoreEos), or begin anew with -u`;
     return { pass: false, message: () => message };
   }
-  if (isAdding())
-    return passed(`${count(record(kept), "run")} of ${runsMost} recorded${together}, this one without a judgement`);
-  const grows = (isUpdating() || !isCi()) && (kept?.runs.length ?? 0) < runsMost;
+  if (asked === "add") return told(`${recordedText(record(kept))}, this one without a judgement`);
+  const grows = writes && (kept?.runs.length ?? 0) < runsMost;
   if (kept === undefined || kept.runs.length < runsLeast) {
     const has = count(kept?.runs.length ?? 0, "run");
     if (!grows) {
@@ -119,18 +124,14 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
         `has ${has} of ${JSON.stringify(name)} on ${where}, which is judged from ${runsLeast} on; run the test outside of CI, or with TINYAI_UPDATE_BASELINES=add, and keep the file`,
       );
     }
-    const now = record(kept);
-    const text = `${count(now, "run")} of ${runsMost} recorded${together}; it is judged from ${runsLeast} on`;
-    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
-    return passed(text);
+    return told(`${recordedText(record(kept))}; it is judged from ${runsLeast} on`);
   }
   const { ops, recorded, times } = alike(kept, measured);
   const verdicts = judgeTimes(recorded, times, tolerance);
   if (verdicts === undefined) {
-    const text = `the machine is in a state that none of ${count(kept.runs.length, "recorded run")} knew; nothing is judged`;
-    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
-    if (isUpdating() || !isCi()) record(kept);
-    return passed(text);
+    if (writes) record(kept);
+    const known = count(kept.runs.length, "recorded run");
+    return told(`the machine is in a state that none of ${known} knew; nothing is judged`);
   }
   const judged = verdicts.map((verdict, index) => ({ ...verdict, measured: ops[index] as Measured }));
   const slower = judged.filter(({ beyond }) => beyond > 1).sort((a, b) => b.beyond - a.beyond);

@@ -75,6 +75,7 @@ const recorded = Array.from({ length: 24 }, (_, seed) => madeUpRun(seed));
 const filePath = "__performance__/model.test.ts.baselines.json";
 /** What `bun test` allows a test by default is little for so many runs on a busy machine. */
 const patient = { flags: ["--timeout", "60000"] };
+const one = `expect(run).toMatchPerformanceBaseline("story");`;
 const record = `for (const one of run.slice(0, 24)) expect(one).toMatchPerformanceBaseline("story");`;
 
 describe("toMatchPerformanceBaseline", () => {
@@ -139,7 +140,7 @@ describe("toMatchPerformanceBaseline", () => {
     const runs = [...recorded.slice(0, 7), madeUpRun(50, { up: 3 })];
     const { status, output } = await runTest(folder, runs, record, patient);
     expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded; ") });
-    const listed = await runTest(temporaryFolder(), runs, `expect(run).toMatchPerformanceBaseline("story");`, patient);
+    const listed = await runTest(temporaryFolder(), runs, one, patient);
     expect(listed.output).toContain("1 run of 48 recorded (this one of 8 profiles together); ");
   });
 
@@ -158,17 +159,20 @@ describe("toMatchPerformanceBaseline", () => {
 
   test("is not written in CI without being asked, and a baseline that is too small is an error there", async () => {
     const folder = temporaryFolder();
-    const one = `expect(run[0]).toMatchPerformanceBaseline("story");`;
-    const refused = await runTest(folder, recorded, one, { environment: { CI: "1" } });
+    const [first = madeUpRun(0)] = recorded;
+    const refused = await runTest(folder, first, one, { environment: { CI: "1" } });
     expect(refused.status).toBe(1);
     expect(refused.output).toMatch(/has 0 runs of "story" on .*; run the test outside of CI/);
     expect(existsSync(folder.file(filePath))).toBe(false);
-    const added = await runTest(folder, recorded, one, { environment: { CI: "1", TINYAI_UPDATE_BASELINES: "add" } });
-    expect(added.status).toBe(0);
+    const added = await runTest(folder, first, one, { environment: { CI: "1", TINYAI_UPDATE_BASELINES: "add" } });
+    expect(added).toEqual({
+      status: 0,
+      output: expect.stringContaining('the baseline "story": 1 run of 48 recorded, this one without a judgement\n'),
+    });
     expect(existsSync(folder.file(filePath))).toBe(true);
     expect((await runTest(folder, recorded, record, patient)).status).toBe(0);
     const before = readFileSync(folder.file(filePath), "utf8");
-    const judged = await runTest(folder, madeUpRun(60), `expect(run).toMatchPerformanceBaseline("story");`, {
+    const judged = await runTest(folder, madeUpRun(60), one, {
       environment: { CI: "1" },
     });
     expect(judged.status).toBe(0);
@@ -184,6 +188,10 @@ describe("toMatchPerformanceBaseline", () => {
     expect((await runTest(folder, runs, both, patient)).status).toBe(0);
     const anew = await runTest(folder, recorded.slice(0, 9), record, { flags: ["-u", ...patient.flags] });
     expect(anew.status).toBe(0);
+    expect(anew.output).toContain(
+      'the baseline "story": it is begun anew, 1 run of 48 recorded; it is judged from 8 on\n',
+    );
+    expect(anew.output).toContain('the baseline "story": 2 runs of 48 recorded; ');
     const kept: Record<string, Record<string, { runs: number[][] }>> = JSON.parse(
       readFileSync(folder.file(filePath), "utf8"),
     );
@@ -216,6 +224,40 @@ describe("toMatchPerformanceBaseline", () => {
     const damaged = await runTest(folder, recorded, record, patient);
     expect(damaged.status).toBe(1);
     expect(damaged.output).toContain('is damaged, or of another version: the entry "story"');
+  });
+
+  test("refuses a TINYAI_UPDATE_BASELINES that is none, and names the choices", async () => {
+    const folder = temporaryFolder();
+    for (const flags of [[], ["-u"]]) {
+      const { status, output } = await runTest(folder, madeUpRun(0), one, {
+        environment: { TINYAI_UPDATE_BASELINES: "foo" },
+        flags,
+      });
+      expect(status).toBe(1);
+      expect(output).toContain('OptionError: TINYAI_UPDATE_BASELINES: is "foo"; there are 1 or true');
+    }
+    for (const value of ["", "0", "false"]) {
+      const { output } = await runTest(folder, madeUpRun(0), one, { environment: { TINYAI_UPDATE_BASELINES: value } });
+      expect(output).toContain(" 0 fail");
+      expect(output).not.toContain("begun anew");
+    }
+  });
+
+  test("keeps what is whole of a damaged file that is begun anew, and says so", async () => {
+    const folder = temporaryFolder();
+    await runTest(folder, madeUpRun(0), one.replace("story", "tale"));
+    const whole = JSON.parse(readFileSync(folder.file(filePath), "utf8"));
+    for (const [text, names] of [
+      ["{", ["story"]],
+      ["", ["story"]],
+      [JSON.stringify({ ...whole, other: 7 }), ["story", "tale"]],
+    ] as const) {
+      writeFileSync(folder.file(filePath), text);
+      const { status, output } = await runTest(folder, madeUpRun(0), one, { flags: ["-u"] });
+      expect({ text, status }).toEqual({ text, status: 0 });
+      expect(output).toMatch(/baselines\.json: is damaged.*; that is begun anew\n/);
+      expect(Object.keys(JSON.parse(readFileSync(folder.file(filePath), "utf8")))).toEqual([...names]);
+    }
   });
 });
 

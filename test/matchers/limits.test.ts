@@ -167,6 +167,7 @@ describe("toCostAtMost", () => {
       expect({ text, status }).toEqual({ text, status: 1 });
       expect(output).toContain("BaselineFileError");
       expect(output).toContain(`${path}: is damaged`);
+      expect(output).not.toContain("JSON.parse");
     }
   });
 });
