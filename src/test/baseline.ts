@@ -42,7 +42,7 @@ const layersPerOutlier = 8;
 /** Of slower ops that are told beside the one to blame. */
 const othersShown = 3;
 
-/** What is kept of the runs on one machine, with one model. */
+/** What is kept of the runs on one machine, with one model and its options. */
 interface KeptBaseline {
   /** For the reader; the key tells machines apart. */
   readonly cpu: string;
@@ -55,7 +55,7 @@ interface KeptBaseline {
   readonly durations: Readonly<Record<string, HistogramData>>;
 }
 
-/** By what tells machines and models apart. */
+/** By what tells machines, models and their options apart. */
 type KeptBaselines = Readonly<Record<string, KeptBaseline>>;
 
 /** An op of the run, in all layers. */
@@ -142,16 +142,25 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   return { pass: false, message: () => failure(name, kept, judged, slower, tolerance).join("\n") };
 }
 
-/** What tells where a run was made and with what. @throws {OptionError} if the runs differ in it, or do not say it. */
+/**
+ * What tells where a run was made and with what: all that changes how long its ops take.
+ * @throws {OptionError} if the runs differ in it, or do not say it.
+ */
 function machineOf(runs: readonly Run[]): { readonly key: string; readonly where: string } {
   const remedy = "profile with model.profile(…)";
   const machines = partOf(runs, "machine", remedy);
-  const keys = partOf(runs, "run", remedy).map(({ model, level, threads }, index) => {
-    return `${machines[index]?.fingerprint} ${level} ${threads} ${model}`;
-  });
+  const keys = partOf(runs, "run", remedy).map(
+    ({ model, level, threads, contextLength, batchSize, options }, index) => {
+      const switches = (["screening", "prepared"] as const).filter((name) => options[name]);
+      const shape = [`context ${contextLength}`, `batch ${batchSize}`, options.kvCache, `${options.tuning} tuning`];
+      return `${machines[index]?.fingerprint} ${level} ${threads} ${model}: ${[...shape, ...switches].join(", ")}`;
+    },
+  );
   const [key = ""] = keys;
   const other = keys.findIndex((another) => another !== key);
-  if (other >= 0) throw new OptionError(`run[${other}]`, `is of another machine or model: ${keys[other]}, not ${key}`);
+  if (other >= 0) {
+    throw new OptionError(`run[${other}]`, `is of another machine, model or options: ${keys[other]}, not ${key}`);
+  }
   return { key, where: machines[0]?.cpu ?? "" };
 }
 

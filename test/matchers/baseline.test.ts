@@ -10,7 +10,7 @@ import { drawBeside } from "../../src/test/draw.ts";
 import { deviations, knowsState } from "../../src/test/expected.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
-import { bareReport } from "../support/report.ts";
+import { bareReport, changed } from "../support/report.ts";
 import { runTest } from "./support.ts";
 
 setDefaultTimeout(120_000);
@@ -203,6 +203,29 @@ describe("toMatchPerformanceBaseline", () => {
       ["story", [9, 3]],
       ["tale", [1, 1]],
     ]);
+  });
+
+  test("keeps runs with other options apart, where they change how long an op takes", async () => {
+    const folder = temporaryFolder();
+    const run = madeUpRun(0);
+    const runs = [
+      run,
+      changed(run, { run: { options: { kvCache: "q8_0" } } }),
+      changed(run, { run: { options: { screening: true } } }),
+      changed(run, { run: { options: { tuning: "fixed" } } }),
+      changed(run, { run: { options: { prepared: !run.run.options.prepared } } }),
+      changed(run, { run: { batchSize: run.run.batchSize + 1 } }),
+      changed(run, { run: { contextLength: run.run.contextLength + 1 } }),
+      changed(run, {
+        run: { startedAt: "2031-01-01T00:00:00Z", options: { prefixCache: !run.run.options.prefixCache } },
+      }),
+    ];
+    expect((await runTest(folder, runs, `for (const one of run) ${one.replace("(run)", "(one)")}`)).status).toBe(0);
+    const kept: { story: Record<string, { runs: number[][] }> } = JSON.parse(
+      readFileSync(folder.file(filePath), "utf8"),
+    );
+    expect(Object.values(kept.story).map(({ runs }) => runs.length)).toEqual([2, 1, 1, 1, 1, 1, 1]);
+    expect((await runTest(folder, runs, one)).output).toContain("run[1]: is of another machine, model or options");
   });
 
   test("fails runs of other work, and refuses what is no name, option or file", async () => {
