@@ -21,7 +21,7 @@ import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
 import { checkRuns, durationsOf, type Outcome, partOf, type Run, role } from "./run.ts";
-import { readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
+import { folderName, readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
 
 /** Options of `toMatchPerformanceBaseline`. */
 export interface BaselineOptions {
@@ -111,7 +111,10 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   }
   const problem = kept && differs(kept, rows, measured);
   if (problem !== undefined) {
-    const message = `the baseline ${JSON.stringify(name)} is of other work: ${problem}; let each run do the same (temperature 0 or a seed, ignoreEos), or begin anew with -u`;
+    const message = [
+      `the baseline ${JSON.stringify(name)} is of other work: ${problem}`,
+      "let each run do the same: temperature 0 or a seed, ignoreEos, and cachePrompt: false, since a prompt that was seen before is not computed again; or begin anew with -u",
+    ].join("\n");
     return { pass: false, message: () => message };
   }
   if (asked === "add") return told(`${recordedText(record(kept))}, this one without a judgement`);
@@ -121,7 +124,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
     if (!grows) {
       throw new BaselineFileError(
         path,
-        `has ${has} of ${JSON.stringify(name)} on ${where}, which is judged from ${runsLeast} on; run the test outside of CI, or with TINYAI_UPDATE_BASELINES=add, and keep the file`,
+        `has ${has} of ${JSON.stringify(name)} with this model and its options on ${where}; it is judged from ${runsLeast} on, and CI records none unasked: commit the ${folderName} file with runs that were recorded on this kind of machine, record them here with TINYAI_UPDATE_BASELINES=add, or leave this matcher out in CI`,
       );
     }
     return told(`${recordedText(record(kept))}; it is judged from ${runsLeast} on`);

@@ -8,7 +8,7 @@ import { BaselineFileError, OptionError } from "../errors.ts";
 import { isSystemError, replaceFileNow } from "../files.ts";
 
 /** As `bun test` has its snapshots in `__snapshots__`. */
-const folderName = "__performance__";
+export const folderName = "__performance__";
 
 /** A file that is larger is none of these. */
 const bytesMax = 64 << 20;

@@ -162,7 +162,9 @@ describe("toMatchPerformanceBaseline", () => {
     const [first = madeUpRun(0)] = recorded;
     const refused = await runTest(folder, first, one, { environment: { CI: "1" } });
     expect(refused.status).toBe(1);
-    expect(refused.output).toMatch(/has 0 runs of "story" on .*; run the test outside of CI/);
+    expect(refused.output).toMatch(
+      /has 0 runs of "story" .* on .*: commit the __performance__ file .*TINYAI_UPDATE_BASELINES=add, or leave this matcher out/,
+    );
     expect(existsSync(folder.file(filePath))).toBe(false);
     const added = await runTest(folder, first, one, { environment: { CI: "1", TINYAI_UPDATE_BASELINES: "add" } });
     expect(added).toEqual({
@@ -242,7 +244,8 @@ describe("toMatchPerformanceBaseline", () => {
       expect(run[24]).toMatchPerformanceBaseline("story");`,
     );
     expect(status).toBe(1);
-    expect(output).toContain('the baseline "story" is of other work: 31 tokens went through the steps, before 30');
+    expect(output).toContain('the baseline "story" is of other work: 31 tokens went through the steps, before 30\n');
+    expect(output).toContain("cachePrompt: false");
     writeFileSync(folder.file(filePath), `{"story": {"machine": {"runs": [[1]]}}}`);
     const damaged = await runTest(folder, recorded, record, patient);
     expect(damaged.status).toBe(1);
