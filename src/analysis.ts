@@ -25,7 +25,8 @@ export interface PerformanceAnalysis extends AsyncDisposable {
   /**
    * Writes what happened since the analysis, or its last report, began, in the format that the ending names, as a profiled run's
    * `write`. Of several models that worked in that time each has a file of its own, named before the ending:
-   * `report.gemma.txt` and `report.qwen.txt` for `report.txt`. Ops are placed on the machine's roofline if that was measured before.
+   * `report.gemma.txt` and `report.qwen.txt` for `report.txt`; a model whose name is taken has a number behind it. Ops are placed on
+   * the machine's roofline if that was measured before. What could not be written is in the next report.
    * @returns the paths of the files.
    * @throws {OptionError} if the ending names no format, or there can be no file of that path; nothing is lost then.
    * @throws {TinyAIError} with the code `file` if a file cannot be written.

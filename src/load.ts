@@ -50,13 +50,12 @@ import {
   stampOf,
   startPreparing,
 } from "./prepared.ts";
-import type * as analysisModule from "./profiling/analysis.ts";
 import type * as profilingModule from "./profiling/index.ts";
 import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
-import { modelClosing, modelOpened } from "./watched.ts";
+import { modelClosing, modelOpened, type WatchedModel } from "./watched.ts";
 
 /** Options of `loadModel`. */
 export interface LoadOptions {
@@ -330,12 +329,22 @@ interface ModelParts {
 export class Model implements AsyncDisposable {
   readonly #parts: ModelParts;
   #recording: Recording | undefined;
+  /** Whether it is an analysis of all models that records. */
+  #analysed = false;
+  readonly #watched: WatchedModel = {
+    start: (options) => {
+      this.#startRecording(options);
+      this.#analysed = true;
+    },
+    finish: () => this.#report(this.#stopRecording()),
+    cancel: () => this.#stopRecording(),
+  };
   readonly #monitors = new Set<Monitor>();
   #sourceHash: Promise<string> | undefined;
 
   constructor(parts: ModelParts) {
     this.#parts = parts;
-    modelOpened(this);
+    modelOpened(this.#watched);
   }
 
   /** The file it was loaded from. */
@@ -453,17 +462,16 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins to record where time and bytes go.
-   * @throws {EngineError} if recording has begun already, also by a performance analysis. @throws {OptionError} if an option is out of its bounds.
+   * @throws {EngineError} if recording has begun already, or an analysis records the model.
+   * @throws {OptionError} if an option is out of its bounds.
    */
   startProfiling(options: ProfileOptions = {}): void {
-    if (this.#recording) {
-      const { isAnalysing }: typeof analysisModule = require("./profiling/analysis.ts");
-      throw new EngineError(
-        isAnalysing()
-          ? "a performance analysis records this model already; close() what createPerformanceAnalysis gave first"
-          : "profiling has already been started; stop it first",
-      );
-    }
+    this.#checkNotAnalysed();
+    this.#startRecording(options);
+  }
+
+  #startRecording(options: ProfileOptions): void {
+    if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
     checkProfileOptions(options);
     const { engine, library, plan, level, path, run } = this.#parts;
     const { Recording, countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
@@ -476,30 +484,31 @@ export class Model implements AsyncDisposable {
    * Ends recording and gives what was recorded. Steps are run once more to count their loads and stores, a few to simulate caches,
    * which takes a moment; `profile` does it in turns with the event loop. The machine's roofs are in it if they were measured
    * before.
-   * @throws {EngineError} if recording has not begun.
+   * @throws {EngineError} if recording has not begun, or an analysis records the model.
    */
   stopProfiling(): ProfiledRun {
+    this.#checkNotAnalysed();
     const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
     const recorded = this.#stopRecording();
     return profiledRun(recorded.report(this.#knownRoofs(recorded)), recorded.trace);
   }
 
-  /** The same in turns with the event loop. @throws {EngineError} if recording has not begun. */
+  /** The same in turns with the event loop. @throws {EngineError} as `stopProfiling`. */
   async finishProfiling(): Promise<ProfiledRun> {
-    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
-    const recorded = this.#stopRecording();
-    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+    this.#checkNotAnalysed();
+    return this.#report(this.#stopRecording());
   }
 
-  /** Ends recording without a report. @throws {EngineError} if it has not begun. */
+  /** Ends recording without a report. @throws {EngineError} as `stopProfiling`. */
   cancelProfiling(): void {
+    this.#checkNotAnalysed();
     this.#stopRecording();
   }
 
   /**
    * Profiles what happens while `work` runs.
    * @throws {OptionError} if `work` is no function, or an option is out of its bounds.
-   * @throws {EngineError} if the model is being profiled already.
+   * @throws {EngineError} if the model is being profiled already, or `work` ended the recording.
    * @throws whatever `work` throws; nothing is recorded any more then.
    */
   async profile(work: () => Promise<unknown> | unknown, options: ProfileOptions = {}): Promise<ProfiledRun> {
@@ -508,11 +517,16 @@ export class Model implements AsyncDisposable {
       throw new OptionError("work", `is ${what}; give a function that does the work: model.profile(() => …)`);
     }
     this.startProfiling(options);
+    const recording = this.#recording;
     try {
       await work();
     } catch (error) {
-      this.cancelProfiling();
+      // Work that ended it itself fails with its own error too.
+      if (this.#recording === recording) this.#stopRecording();
       throw error;
+    }
+    if (this.#recording !== recording) {
+      throw new EngineError("the work ended the recording that `profile` had begun; let `profile` end it");
     }
     const { library, engine, level } = this.#parts;
     const { machineRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
@@ -551,6 +565,11 @@ export class Model implements AsyncDisposable {
     return monitor;
   }
 
+  async #report(recorded: Recorded): Promise<ProfiledRun> {
+    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+  }
+
   #knownRoofs({ options }: Recorded) {
     const { library, engine, level } = this.#parts;
     const { findRoofs }: typeof profilingModule = require("./profiling/index.ts");
@@ -562,13 +581,21 @@ export class Model implements AsyncDisposable {
     const recording = this.#recording;
     if (!recording) throw new EngineError("profiling has not been started");
     this.#recording = undefined;
+    this.#analysed = false;
     return recording.stop();
+  }
+
+  #checkNotAnalysed(): void {
+    if (!this.#analysed) return;
+    throw new EngineError(
+      "an analysis (createPerformanceAnalysis) records this model until it is closed; use its generateReport, or close it first",
+    );
   }
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
   async close(): Promise<void> {
     try {
-      await modelClosing(this);
+      await modelClosing(this.#watched);
     } finally {
       await this.#parts.settle();
       for (const monitor of this.#monitors) monitor.close();

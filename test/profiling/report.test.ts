@@ -150,6 +150,17 @@ describe("profiling", () => {
     expect(scored.memory?.sampling.loads).toBeGreaterThan(0);
     const failing = model.profile(() => Promise.reject(new Error("mine")));
     await expect(failing).rejects.toThrow("mine");
+    const stopping = model.profile(() => {
+      model.stopProfiling();
+      throw new Error("mine too");
+    });
+    await expect(stopping).rejects.toThrow("mine too");
+    const restarting = model.profile(() => {
+      model.stopProfiling();
+      model.startProfiling();
+    });
+    await expect(restarting).rejects.toThrow("the work ended the recording");
+    model.cancelProfiling();
     // And it is over: the next one begins.
     model.startProfiling();
     expect(() => model.startProfiling()).toThrow(EngineError);
