@@ -11,18 +11,77 @@ import { OptionError } from "../errors.ts";
 /** A profiled run. Parts that were not recorded may be missing; a matcher that needs one says so. */
 export type Run = Profile & { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Report[Part] };
 
+/** What matchers read of a part: a text, a number (`amount`: not negative), lists and objects of them. */
+type Shape = "text" | "number" | "amount" | "amount or null" | ListShape | { readonly [field: string]: Shape };
+type ListShape = readonly [each: Shape, least?: "not empty"];
+
+const moved = { loads: "amount", stores: "amount", bytesRead: "amount", bytesWritten: "amount" } as const;
+
+const timeShape: Shape = {
+  rows: "amount",
+  incompleteSteps: "amount",
+  steps: { totalNs: "amount" },
+  phases: [{ phase: "text", rows: "amount", totalNs: "amount", p50Ns: "amount", p99Ns: "amount", maxNs: "amount" }],
+  byOp: [
+    {
+      index: "amount",
+      name: "text",
+      kernel: "text",
+      layer: "number",
+      count: "amount",
+      totalNs: "amount",
+      operations: "amount",
+    },
+  ],
+};
+
+/** Parts that may be missing. */
+const partShapes: { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Shape } = {
+  run: { model: "text", level: "text", threads: "amount" },
+  machine: { cpu: "text", fingerprint: "text" },
+  requests: [
+    {
+      promptTokens: "amount",
+      generatedTokens: "amount",
+      wallNs: "amount",
+      firstTokenNs: "amount or null",
+      tokenizingNs: "amount",
+      queueNs: "amount",
+      stepsNs: "amount",
+      betweenNs: "amount",
+      deliveryNs: "amount",
+      javascriptNs: "amount",
+    },
+  ],
+  memory: { ...moved, uncountedSteps: "amount", sampling: moved, byOp: [{ index: "amount", ...moved }] },
+  cache: {
+    source: "text",
+    levels: [{ misses: "amount" }, "not empty"],
+    byOp: [{ index: "amount", levels: [{ misses: "amount" }] }],
+  },
+  system: {
+    allocations: { count: "amount", allocatedBytes: "amount", freedBytes: "amount", sizes: { max: "amount" } },
+  },
+};
+
 /**
  * The runs that `expect` was given, one or several.
- * @throws {OptionError} if they are no profiles.
+ * @throws {OptionError} if they are no profiles, or what a matcher may read of one is damaged.
  */
 export function checkRuns(received: unknown): readonly Run[] {
   const list: readonly unknown[] = Array.isArray(received) ? received : [received];
   if (list.length === 0) throw new OptionError("run", "is an empty list; profile something with model.profile(…)");
   for (const [index, run] of list.entries()) {
-    if (isRun(run)) continue;
     const path = Array.isArray(received) ? `run[${index}]` : "run";
-    const problem = run instanceof Promise ? "is a promise; await it first" : `is ${describe(run)}`;
-    throw new OptionError(path, `${problem}; what model.profile(…) gives, or its JSON, is expected`);
+    if (!isRun(run)) {
+      const problem = run instanceof Promise ? "is a promise; await it first" : `is ${describe(run)}`;
+      throw new OptionError(path, `${problem}; what model.profile(…) gives, or its JSON, is expected`);
+    }
+    checkShape(path, run, timeShape);
+    for (const [name, shape] of Object.entries(partShapes)) {
+      const part = run[name as keyof typeof partShapes];
+      if (part !== undefined && part !== null) checkShape(`${path}.${name}`, part, shape);
+    }
   }
   return list as readonly Run[];
 }
@@ -31,6 +90,33 @@ function isRun(value: unknown): value is Run {
   if (typeof value !== "object" || value === null) return false;
   const { byOp, phases, steps } = value as Partial<Record<keyof Profile, unknown>>;
   return Array.isArray(byOp) && Array.isArray(phases) && typeof steps === "object" && steps !== null;
+}
+
+/** @throws {OptionError} naming the first field that is not as it should be. */
+function checkShape(path: string, value: unknown, shape: Shape): void {
+  const wrong = (expected: string): OptionError =>
+    new OptionError(path, `is ${describe(value)}; ${expected} is expected: profile again with model.profile(…)`);
+  if (shape === "text") {
+    if (typeof value !== "string") throw wrong("a text");
+  } else if (typeof shape === "string") {
+    if (value === null && shape === "amount or null") return;
+    if (!Number.isFinite(value)) throw wrong("a number");
+    if (shape !== "number" && (value as number) < 0) throw wrong("a number from 0 on");
+  } else if (isList(shape)) {
+    const [each, least] = shape;
+    if (!Array.isArray(value)) throw wrong("a list");
+    if (least === "not empty" && value.length === 0) throw wrong("a list that is not empty");
+    for (const [index, item] of value.entries()) checkShape(`${path}[${index}]`, item, each);
+  } else {
+    if (typeof value !== "object" || value === null) throw wrong("an object");
+    for (const [field, of] of Object.entries(shape)) {
+      checkShape(`${path}.${field}`, (value as Record<string, unknown>)[field], of);
+    }
+  }
+}
+
+function isList(shape: Shape): shape is ListShape {
+  return Array.isArray(shape);
 }
 
 /**

@@ -232,6 +232,52 @@ test("what cannot be judged is an error that says what to do, also under .not", 
   expect(wrong.status).toBe(0);
 });
 
+test("a damaged run is an error that names the field, whatever is asked of it, and is not kept", async () => {
+  const kept = temporaryFolder();
+  /** Every field that a matcher reads, on a way through lists and objects. */
+  const paths = [
+    ...["rows", "incompleteSteps", "steps.totalNs", "phases.1.phase", "phases.1.rows", "phases.1.totalNs"],
+    ...["phases.0.p50Ns", "phases.0.p99Ns", "phases.0.maxNs"],
+    ...["index", "name", "kernel", "layer", "count", "totalNs", "operations"].map((field) => `byOp.3.${field}`),
+    ...["run.model", "run.level", "run.threads", "machine.cpu", "machine.fingerprint"],
+    ...["wallNs", "stepsNs", "queueNs", "betweenNs", "tokenizingNs", "javascriptNs", "deliveryNs"].map(
+      (field) => `requests.1.${field}`,
+    ),
+    ...["requests.0.promptTokens", "requests.0.generatedTokens"],
+    ...["loads", "stores", "bytesRead", "bytesWritten"].flatMap((field) =>
+      ["memory", "memory.sampling", "memory.byOp.2"].map((part) => `${part}.${field}`),
+    ),
+    ...["memory.byOp.2.index", "memory.uncountedSteps", "memory.byOp", "memory.sampling"],
+    ...["cache.source", "cache.levels", "cache.levels.0.misses", "cache.byOp.1.index", "cache.byOp.1.levels.0.misses"],
+    ...["count", "allocatedBytes", "freedBytes", "sizes.max"].map((field) => `system.allocations.${field}`),
+  ];
+  const { status, output } = await runTest(
+    kept,
+    report,
+    `const few = JSON.stringify({ ...run, byOp: run.byOp.slice(0, 4), byKind: [], byLayer: [], roofline: null, memory: { ...run.memory, byOp: run.memory.byOp.slice(0, 4) } });
+    for (const path of ${JSON.stringify(paths)}) {
+      const damaged = JSON.parse(few);
+      const fields = path.split(".");
+      const last = fields.pop();
+      const part = fields.reduce((part, field) => part[field], damaged);
+      const named = path.replace(/\\.(\\d+)/g, "[$1]");
+      for (const value of [undefined, null, NaN]) {
+        part[last] = value;
+        const thrown = (given) => { try { expect(given).toCostAtMost({ operations: 1e15 }, "the story"); } catch (error) { return String(error); } };
+        expect(thrown(damaged)).toStartWith("OptionError: run." + named + ": is " + value + "; a");
+        expect(thrown([JSON.parse(few), damaged])).toStartWith("OptionError: run[1]." + named + ": is " + value + "; a");
+      }
+    }
+    const refused = (change) => expect(() => expect({ ...run, ...change }).toRespondWithin({ maxMs: 1e6 })).toThrow(/^run/);
+    refused({ cache: { ...run.cache, levels: [] } });
+    refused({ memory: { ...run.memory, bytesRead: -1 } });
+    refused({ requests: [{ ...run.requests[0], firstTokenNs: undefined }] });
+    expect({ ...run, requests: [{ ...run.requests[0], firstTokenNs: null }] }).toRespondWithin({ maxMs: 1e6 });`,
+  );
+  expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining(" 0 fail") });
+  expect(readdirSync(kept.path)).not.toContain("__performance__");
+});
+
 test("real runs are judged in the process that profiled them, and cost the same each time", async () => {
   const path = folder.file("tiny.gguf");
   writeTinyModel(path);

@@ -1,8 +1,10 @@
 // Amounts in histograms: the precision that is promised, exact sums, merging and the way through JSON.
 
 import { describe, expect, test } from "bun:test";
+import { deflateSync, inflateSync } from "node:zlib";
 import fc from "fast-check";
-import { DurationHistogram, HIGHEST_AMOUNT, Histogram } from "../../profiler/index.ts";
+import { bucketsOf } from "../../profiler/buckets.ts";
+import { DurationHistogram, HIGHEST_AMOUNT, Histogram, type HistogramData } from "../../profiler/index.ts";
 
 /** Amounts over all magnitudes up to 2^53, small ones as likely as large ones, with the edges of buckets among them. */
 const amounts = fc.array(
@@ -46,6 +48,15 @@ function said(histogram: Histogram) {
 function exactPercentile(values: readonly number[], percent: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.max(Math.ceil((percent * sorted.length) / 100) - 1, 0)] ?? 0;
+}
+
+function thrownBy(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    return String(error);
+  }
+  return "nothing";
 }
 
 describe("a histogram", () => {
@@ -177,6 +188,62 @@ describe("a histogram", () => {
     const data = recorded([1, 2, 3]).toJSON();
     expect(() => Histogram.fromJSON({ ...data, encoded: "AAAA" })).toThrow(/encoded/);
     expect(() => Histogram.fromJSON({ ...data, count: 4 })).toThrow(/count says 4 but the buckets hold 3/);
+  });
+
+  test("refuses, before it takes time or memory, whatever asks for more than a histogram has", () => {
+    const data = recorded([1, 2, 3]).toJSON();
+    const unpacked = inflateSync(Buffer.from(data.encoded, "base64").subarray(8));
+    /** As the format has it, with the header's words changed. */
+    const packed = (change: (header: Buffer) => void, payload: readonly number[] | Buffer = unpacked.subarray(40)) => {
+      const header = Buffer.from(unpacked.subarray(0, 40));
+      header.writeInt32BE(payload.length, 4);
+      change(header);
+      const body = deflateSync(Buffer.concat([header, Buffer.from(payload)]));
+      const start = Buffer.alloc(8);
+      start.writeInt32BE(0x1c849314, 0);
+      start.writeInt32BE(body.length, 4);
+      return Buffer.concat([start, body]).toString("base64");
+    };
+    const same = (): void => {};
+    expect(said(Histogram.fromJSON({ ...data, encoded: packed(same) }))).toEqual(said(recorded([1, 2, 3])));
+    expect(bucketsOf({ ...data, encoded: packed(same) })).toEqual(bucketsOf(data));
+    const cut = Buffer.from(data.encoded, "base64");
+    cut.writeInt32BE(0x7fffffff, 4);
+    const hostile = {
+      "the payload's length of 2^31 - 1": "HISTBAAAAB94nJNpmcxc////fwYIYIbSjBDq/3/7DxAWEwDKEgfm",
+      "a length of 2^31 - 1": packed((header) => header.writeInt32BE(0x7fffffff, 4)),
+      "a length of -1": packed((header) => header.writeInt32BE(-1, 4)),
+      "a packed length of 2^31 - 1": cut.toString("base64"),
+      "2^31 empty buckets": packed(same, [0xff, 0xff, 0xff, 0xff, 0x0f, 2]),
+      "2^31 empty buckets many times": packed(same, Buffer.alloc(300_000, Buffer.from([0xff, 0xff, 0xff, 0xff, 0x0f]))),
+      "20 MB": packed(same, Buffer.alloc(20_000_000)),
+      "a text of 8 MB": "A".repeat(8_000_000),
+      "a count that never ends": packed(same, Buffer.alloc(1000, 0xff)),
+      "a count that is cut off": packed(same, [0xff]),
+      "another format": packed((header) => header.writeInt32BE(1, 0)),
+      "5 digits": packed((header) => header.writeInt32BE(5, 12)),
+      "a lowest amount of 0": packed((header) => header.writeBigInt64BE(0n, 16)),
+      "a highest amount of 2^62": packed((header) => header.writeBigInt64BE(2n ** 62n, 24)),
+      "a highest amount of -1": packed((header) => header.writeBigInt64BE(-1n, 24)),
+      "buckets beyond the maximum": packed(same, [0, 2, 2, 0, 2]),
+      nothing: "",
+    };
+    for (const [what, encoded] of Object.entries(hostile)) {
+      for (const read of [Histogram.fromJSON, bucketsOf]) {
+        expect({ what, thrown: thrownBy(() => read({ ...data, encoded })) }).toEqual({
+          what,
+          thrown: expect.stringMatching(/^RangeError: histogram: the field encoded is not /),
+        });
+      }
+    }
+    for (const field of ["count", "total", "totalRest", "min", "max"] as const) {
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, "3", null]) {
+        const damaged = { ...data, [field]: value } as HistogramData;
+        for (const read of [Histogram.fromJSON, bucketsOf]) {
+          expect(thrownBy(() => read(damaged))).toMatch(new RegExp(`^RangeError: histogram: the field ${field} `));
+        }
+      }
+    }
   });
 
   test("forgets everything on reset", () => {
