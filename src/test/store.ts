@@ -68,24 +68,22 @@ export function readEntries<T>(path: string, isEntry: (value: unknown) => value 
   return whole;
 }
 
-/** Empty: there is no such file. */
-function textOf(path: string): string {
+/** Undefined: there is no such file. */
+function textOf(path: string): string | undefined {
   try {
-    const text = readFileSync(path, "utf8");
-    // A file that is empty is damaged as well.
-    return text === "" ? " " : text;
+    return readFileSync(path, "utf8");
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return "";
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new BaselineFileError(path, `cannot be read: ${(cause as Error).message}`, { cause });
   }
 }
 
 /** The entries of a file's text that are whole, and what is wrong with the others. */
 function entriesOf<T>(
-  text: string,
+  text: string | undefined,
   isEntry: (value: unknown) => value is T,
 ): { readonly whole: Entries<T>; readonly problem?: string } {
-  if (text === "") return { whole: {} };
+  if (text === undefined) return { whole: {} };
   if (text.length > bytesMax) return { whole: {}, problem: "is damaged: it is far too large" };
   let read: unknown;
   try {
