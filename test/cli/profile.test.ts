@@ -27,7 +27,7 @@ test("the report goes to stdout and nothing else does, with --json as one docume
   const shown = await profile("--max-length", "12");
   expect(shown.status).toBe(0);
   expect(shown.stdout).toContain("Findings");
-  expect(shown.stdout).toContain("all steps: 12 steps, 21 tokens");
+  expect(shown.stdout).toContain("all steps: 12 steps, 21 rows");
   expect(shown.stderr).toContain("profiling a run of up to 12 tokens");
 
   const { status, stdout } = await profile("--max-length", "12", "--json", "--deterministic");
