@@ -46,11 +46,11 @@ function roofOf(report: Report, index: number): RooflineRow | undefined {
   return rows.find((row) => row.phase === "generation") ?? rows.find((row) => row.phase === "all");
 }
 
-/** Generated tokens, and the mean sequences in a step of generation. */
-function generation(report: Report): { tokens: number; sequences: number; share: number } {
+/** Rows that went through steps of generation, and the mean sequences in one. */
+function generation(report: Report): { rows: number; sequences: number; share: number } {
   const row = report.phases.find(({ phase }) => phase === "generation");
   return {
-    tokens: row?.rows ?? 0,
+    rows: row?.rows ?? 0,
     sequences: row && row.count > 0 ? row.sequences / row.count : 0,
     share: row?.share ?? 0,
   };
@@ -62,8 +62,8 @@ const SCREENED_SEQUENCES_MAX = 3;
 const headScreening: Rule = (report) => {
   const { options } = report.run;
   const head = headOf(report);
-  const { tokens, sequences } = generation(report);
-  if (options.screening || options.screeningProblem !== null || head === undefined || tokens < STEPS_MIN) return;
+  const { rows, sequences } = generation(report);
+  if (options.screening || options.screeningProblem !== null || head === undefined || rows < STEPS_MIN) return;
   if (head.share < HEAD_SHARE_MIN || sequences > SCREENED_SEQUENCES_MAX) return;
   const roof = roofOf(report, head.index);
   // An op that is held by arithmetic does not gain from fewer bytes.
@@ -352,8 +352,8 @@ const ATTENTION_MIN = 0.2;
 
 const attention: Rule = (report) => {
   const row = report.byKind.find(({ kind }) => kind === "attention");
-  const { tokens, share } = generation(report);
-  if (row === undefined || row.share < ATTENTION_MIN || tokens < STEPS_MIN || share < 0.5) return;
+  const { rows, share } = generation(report);
+  if (row === undefined || row.share < ATTENTION_MIN || rows < STEPS_MIN || share < 0.5) return;
   if (report.run.options.kvCache !== "f16") return;
   const roof = report.roofline?.byKind.find(({ kind }) => kind === "attention");
   if (roof !== undefined && roof.bound !== "memory" && !roof.bound.startsWith("L")) return;
