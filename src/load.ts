@@ -453,6 +453,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins to record where time and bytes go.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
    * @throws {EngineError} if recording has begun already, also by a performance analysis. @throws {OptionError} if an option is out of its bounds.
    */
   startProfiling(options: ProfileOptions = {}): void {
@@ -498,6 +499,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Profiles what happens while `work` runs.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
    * @throws {OptionError} if `work` is no function, or an option is out of its bounds.
    * @throws {EngineError} if the model is being profiled already.
    * @throws whatever `work` throws; nothing is recorded any more then.
