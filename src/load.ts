@@ -462,6 +462,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins to record where time and bytes go.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
    * @throws {EngineError} if recording has begun already, or an analysis records the model.
    * @throws {OptionError} if an option is out of its bounds.
    */
@@ -507,6 +508,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Profiles what happens while `work` runs.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
    * @throws {OptionError} if `work` is no function, or an option is out of its bounds.
    * @throws {EngineError} if the model is being profiled already, or `work` ended the recording.
    * @throws whatever `work` throws; nothing is recorded any more then.

@@ -32,20 +32,26 @@ import type { Library } from "../engine/library.ts";
 import { fixedTuning } from "../engine/tuning.ts";
 import { machineInfo } from "./machine.ts";
 
-/** What is recorded beside the system, which always is. */
+/** Options of `model.profile` and `model.startProfiling`: what is recorded beside the system, which always is. */
 export interface ProfileOptions {
-  /** Whether steps, requests and JavaScript's share are, and with them all that is made of them. Default true. */
+  /**
+   * Whether steps, requests and JavaScript's share are recorded, and with them all that is made of them. Default true; false: only
+   * the system is watched (memory, CPU, page faults).
+   */
   readonly time?: boolean | undefined;
-  /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. */
+  /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. Default true. */
   readonly cache?: boolean | undefined;
-  /** Whether ops are placed on the machine's roofline, which is measured for 1 to 3 s if it was not before. */
+  /**
+   * Whether ops are placed on the machine's roofline. Default true. `model.profile` measures it for 1 to 3 s if that was not done
+   * before; after `startProfiling` it is only used where it was.
+   */
   readonly roofline?: boolean | undefined;
   /**
    * Whether counts are to be the same on every run and machine: those of one thread, on caches of a machine that does not exist
-   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone.
+   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone. Default false.
    */
   readonly deterministic?: boolean | undefined;
-  /** Between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
+  /** Time between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
   readonly sampleIntervalMs?: number | undefined;
 }
 
