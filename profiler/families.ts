@@ -108,8 +108,13 @@ export function familiesOf(models: readonly Metrics[]): Family[] {
   );
   counter(
     "tokens",
-    "Tokens that went through steps; in generation, those generated.",
+    "Rows that went through steps, one a token: of prompts, of tokens fed back to continue, and of guesses, true or not.",
     samples(phases, ({ tokens }) => tokens, ofPhase),
+  );
+  counter(
+    "generated_tokens",
+    "Tokens generated: a request's first is counted when it ends, the others as they are drawn.",
+    samples(self, ({ firstTokens, betweenTokens }) => firstTokens.count + betweenTokens.count),
   );
   counter(
     "requests",

@@ -46,11 +46,11 @@ function roofOf(report: Report, index: number): RooflineRow | undefined {
   return rows.find((row) => row.phase === "generation") ?? rows.find((row) => row.phase === "all");
 }
 
-/** Generated tokens, and the mean sequences in a step of generation. */
-function generation(report: Report): { tokens: number; sequences: number; share: number } {
+/** Rows that went through steps of generation, and the mean sequences in one. */
+function generation(report: Report): { rows: number; sequences: number; share: number } {
   const row = report.phases.find(({ phase }) => phase === "generation");
   return {
-    tokens: row?.rows ?? 0,
+    rows: row?.rows ?? 0,
     sequences: row && row.count > 0 ? row.sequences / row.count : 0,
     share: row?.share ?? 0,
   };
@@ -62,8 +62,8 @@ const SCREENED_SEQUENCES_MAX = 3;
 const headScreening: Rule = (report) => {
   const { options } = report.run;
   const head = headOf(report);
-  const { tokens, sequences } = generation(report);
-  if (options.screening || options.screeningProblem !== null || head === undefined || tokens < STEPS_MIN) return;
+  const { rows, sequences } = generation(report);
+  if (options.screening || options.screeningProblem !== null || head === undefined || rows < STEPS_MIN) return;
   if (head.share < HEAD_SHARE_MIN || sequences > SCREENED_SEQUENCES_MAX) return;
   const roof = roofOf(report, head.index);
   // An op that is held by arithmetic does not gain from fewer bytes.
@@ -91,7 +91,7 @@ const waiting: Rule = (report) => {
   const { waiting: row, run, system } = report;
   if (report.steps.count < STEPS_MIN || run.threads < 2 || row.share < WAITING_MIN) return;
   const perSecond = system === null || run.wallMs === 0 ? null : (system.involuntarySwitches / run.wallMs) * 1e3;
-  const busy = perSecond !== null && perSecond >= SWITCHES_MIN;
+  const busy = (perSecond !== null && perSecond >= SWITCHES_MIN) || starvation(report) !== undefined;
   const why = busy
     ? "the CPUs are busy with other programs, which take threads away"
     : "the work does not divide well among so many, or other programs hold the CPUs";
@@ -101,10 +101,43 @@ const waiting: Rule = (report) => {
     evidence: [
       { label: "waiting at barriers", value: row.share, unit: "share" },
       { label: "threads", value: run.threads, unit: "" },
-      ...(busy ? [{ label: "involuntary switches a second", value: perSecond, unit: "" }] : []),
+      ...(busy && perSecond !== null ? [{ label: "involuntary switches a second", value: perSecond, unit: "" }] : []),
     ],
     knob: { option: "threads.count", flag: "--threads" },
     worth: row.share,
+  };
+};
+
+/** Of the threads' work, what the process had no CPU for. Its CPU time has other threads' too: there is no scatter to allow for. */
+const STARVED_MIN = 0.15;
+/** Less work than this says nothing: the system counts CPU time to a few milliseconds. */
+const STARVED_WORK_NS_MIN = 100e6;
+
+/** How much CPU time is missing from the threads' work, if that is clearly some. Where they waited for the disk, nobody knows. */
+function starvation(report: Report): { workNs: number; cpuNs: number; share: number } | undefined {
+  const { system, threads } = report;
+  const workNs = threads.reduce((sum, { busyNs }) => sum + busyNs, 0);
+  if (system === null || workNs < STARVED_WORK_NS_MIN || majorFaultsPerSecond(report) >= MAJOR_FAULTS_MIN) return;
+  const share = 1 - system.cpuNs / workNs;
+  return share < STARVED_MIN ? undefined : { workNs, cpuNs: system.cpuNs, share };
+}
+
+const starved: Rule = (report) => {
+  const found = starvation(report);
+  if (found === undefined || report.system === null) return;
+  const { workNs, cpuNs, share } = found;
+  return {
+    severity: "warning",
+    text: `The threads were at work for ${duration(workNs)} by the clock, all together, but the process had ${duration(cpuNs)} of CPU time: other programs had the CPUs, or the system allows it no more. Every time in this report is longer for it. Measure on a quiet machine, or try fewer threads.`,
+    evidence: [
+      { label: "work without a CPU", value: share, unit: "share" },
+      { label: "threads' work, by the clock", value: workNs, unit: "ns" },
+      { label: "CPU time of the process", value: cpuNs, unit: "ns" },
+      { label: "involuntary switches", value: report.system.involuntarySwitches, unit: "" },
+    ],
+    knob: { option: "threads.count", flag: "--threads" },
+    // Before all that rests on these times, behind a report with holes.
+    worth: 1 + share,
   };
 };
 
@@ -245,29 +278,38 @@ const queue: Rule = (report) => {
   };
 };
 
-/** A consumer that takes longer for a token than the model does holds the text up. */
+/**
+ * A consumer that takes longer for a token than the model does holds the text up. The model's time is the mean one: guesses that
+ * came true are there together with the token before them, and half of all times between tokens may be 0.
+ */
 const consumer: Rule = (report) => {
   const row = report.javascript?.rows.find(({ name }) => name === "consumer");
   const between = report.betweenTokens;
-  if (row === undefined || row.count < STEPS_MIN || between.count < STEPS_MIN || row.p50Ns <= between.p50Ns) return;
+  if (row === undefined || row.count < STEPS_MIN || between.count < STEPS_MIN) return;
+  const meanNs = between.totalNs / between.count;
+  if (row.p50Ns <= meanNs) return;
   return {
     severity: "warning",
-    text: `The code that takes the tokens needs ${duration(row.p50Ns)} for one, the model ${duration(between.p50Ns)}: the text comes at the consumer's pace.`,
+    text: `The code that takes the tokens needs ${duration(row.p50Ns)} for one, the model ${duration(Math.round(meanNs))}: the text comes at the consumer's pace.`,
     evidence: [
       { label: "the consumer, p50", value: row.p50Ns, unit: "ns" },
-      { label: "between tokens, p50", value: between.p50Ns, unit: "ns" },
+      { label: "between tokens, mean", value: meanNs, unit: "ns" },
     ],
     knob: null,
-    worth: 1 - between.p50Ns / row.p50Ns,
+    worth: 1 - meanNs / row.p50Ns,
   };
 };
 
 /** A page from the disk takes 0.1 ms and more; so many a second of wall time are a hundredth of it. */
 const MAJOR_FAULTS_MIN = 100;
 
+function majorFaultsPerSecond({ system, run }: Report): number {
+  return system === null || run.wallMs === 0 ? 0 : (system.majorFaults / run.wallMs) * 1e3;
+}
+
 const majorFaults: Rule = (report) => {
   const faults = report.system?.majorFaults ?? 0;
-  const perSecond = report.run.wallMs === 0 ? 0 : (faults / report.run.wallMs) * 1e3;
+  const perSecond = majorFaultsPerSecond(report);
   if (perSecond < MAJOR_FAULTS_MIN) return;
   return {
     severity: "warning",
@@ -310,8 +352,8 @@ const ATTENTION_MIN = 0.2;
 
 const attention: Rule = (report) => {
   const row = report.byKind.find(({ kind }) => kind === "attention");
-  const { tokens, share } = generation(report);
-  if (row === undefined || row.share < ATTENTION_MIN || tokens < STEPS_MIN || share < 0.5) return;
+  const { rows, share } = generation(report);
+  if (row === undefined || row.share < ATTENTION_MIN || rows < STEPS_MIN || share < 0.5) return;
   if (report.run.options.kvCache !== "f16") return;
   const roof = report.roofline?.byKind.find(({ kind }) => kind === "attention");
   if (roof !== undefined && roof.bound !== "memory" && !roof.bound.startsWith("L")) return;
@@ -365,6 +407,7 @@ const garbageCollection: Rule = (report) => {
 
 const rules: readonly Rule[] = [
   lost,
+  starved,
   unattributed,
   headScreening,
   wideWeights,

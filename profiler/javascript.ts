@@ -183,8 +183,8 @@ export class JavaScriptRecorder {
   /** What was recorded so far; work that is under way is not in it. */
   result(): JavaScriptShare {
     const nowNs = this.#account();
-    this.#takeIn();
     const cpuNs = this.#cpuNs?.() ?? 0;
+    this.#takeIn();
     const known = this.#collections ? names : names.filter((name) => name !== "garbageCollection");
     return {
       wallNs: nowNs - this.#startNs,
@@ -274,7 +274,8 @@ export class JavaScriptRecorder {
     if (!this.#collections) return "Collections were not watched: too many threads of the process ask for them.";
     const elsewhere = this.#noticed - this.#timed;
     return (
-      `${this.#noticed} noticed, by memory that JavaScript gives back at the end of one. ${this.#timed} fell into work that is ` +
+      `${this.#noticed} ${this.#noticed === 1 ? "collection was" : "collections were"} noticed, by memory that JavaScript gives ` +
+      `back at the end of one. ${this.#timed} fell into work that is ` +
       `known from ${usualMin} pieces or more; a pause is what such a piece took beyond its kind's median, an estimate. ` +
       `${elsewhere} fell elsewhere (idle, the program's own code, work seen too rarely) and are not timed.`
     );

@@ -9,7 +9,7 @@ import { KIND_ROWS, type Phase, type Totals } from "./totals.ts";
 
 /** Which model it is. */
 export interface MetricsModel {
-  /** The file's name. */
+  /** The file's name, or what its monitor was told to call it. */
   readonly model: string;
   readonly architecture: string;
   /** The instruction-set level of the kernels. */

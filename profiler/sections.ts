@@ -2,7 +2,7 @@
 // the terminal takes their words. A section whose part of the report is missing says what is missing and why.
 
 import type { CostRow, TimeRow } from "./profile.ts";
-import type { AmountRow, CacheCounts, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
+import type { AmountRow, CacheCounts, CacheStatistics, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
 import { remarks } from "./table.ts";
 import { amount, bytes, count, duration, grouped, percent, plain } from "./words.ts";
 
@@ -43,6 +43,19 @@ export function sectionsOf(report: Report, options: SectionOptions = {}): Sectio
     javascriptSection(report),
     systemSection(report),
   ];
+}
+
+/** Why there are no steps in it; undefined: there are. */
+export function noSteps({ steps, javascript }: Report): string | undefined {
+  if (steps.count > 0) return undefined;
+  // JavaScript's thread is watched whenever steps are.
+  return javascript === null ? "Steps were not recorded, with { time: false }." : "No step ran while it was watched.";
+}
+
+/** What was not done, and why: that there are no steps, or else `why`. */
+function notDone(report: Report, what: string, why: string): string {
+  const reason = noSteps(report);
+  return reason === undefined ? `${what}: ${why}.` : `${what}. ${reason}`;
 }
 
 /** A finding's evidence, in one line. */
@@ -125,16 +138,18 @@ function runSection(report: Report): Section {
 function timeSection(report: Report, limit: number): Section {
   const { steps } = report;
   if (steps.count === 0) {
-    return section("time", "Time", { words: remarks(report), missing: "No step ran while it was watched." });
+    return section("time", "Time", { words: remarks(report), missing: noSteps(report) ?? null });
   }
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
-    "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end.",
+    "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end. GB/s are of the bytes that an op has to move by its shape, once each; the roofline has those that came out of the level that holds it.",
+    `A row is a token that goes through a step: of a prompt, fed back to continue, or guessed. ${count(generatedTokens(report), "token")} came of all of them; the first one of each request comes of its prompt.`,
+    "Threads work by the clock: where another program has its CPU, a thread's work takes longer. The process's CPU time is in the section on the system.",
     ...remarks(report),
   ];
   const phases: SectionTable = {
     title: "Phases",
-    columns: ["phase", "steps", "tokens", "total", "share", "tokens/s", "step p50", "p99", "max"],
+    columns: ["phase", "steps", "rows", "total", "share", "rows/s", "step p50", "p99", "max"],
     rows: report.phases.map((row) => [
       row.phase,
       grouped(row.count, 0),
@@ -154,7 +169,7 @@ function timeSection(report: Report, limit: number): Section {
   };
   const threads: SectionTable = {
     title: "Threads",
-    columns: ["thread", "working", "waiting", "idle or not recorded", "recorded idle"],
+    columns: ["thread", "working, by the clock", "waiting", "idle or not recorded", "recorded idle"],
     rows: report.threads.map((row) => [
       `thread ${row.thread}`,
       percent(row.busyShare),
@@ -173,6 +188,11 @@ function timeSection(report: Report, limit: number): Section {
       threads,
     ],
   });
+}
+
+/** Each request's first token, and those that came after another. */
+export function generatedTokens({ firstTokens, betweenTokens }: Report): number {
+  return firstTokens.count + betweenTokens.count;
 }
 
 /** Time of the steps that belongs to no op, by name; what never was is left out. */
@@ -233,7 +253,7 @@ function latencySection(report: Report): Section {
   const rows = named.filter(([, row]) => row.count > 0);
   const missing = named.filter(([, row]) => row.count === 0).map(([name]) => name);
   const words = missing.length > 0 ? [`Not seen in this run: ${missing.join(", ")}.`] : [];
-  if (rows.length === 0) return section("latency", "Latency", { missing: "No token and no step was watched." });
+  if (rows.length === 0) return section("latency", "Latency", { missing: noSteps(report) ?? null });
   const columns = ["", "count", "p50", "p90", "p99", "max"];
   const cells = rows.map(([name, row]) => [
     name,
@@ -245,7 +265,11 @@ function latencySection(report: Report): Section {
 
 function requestsSection(report: Report, limit: number): Section {
   if (report.requests.length === 0) {
-    return section("requests", "Requests", { missing: "No request ended while it was watched." });
+    const missing =
+      report.javascript === null && report.steps.count === 0
+        ? "Requests were not recorded, with { time: false }."
+        : "No request ended while it was watched.";
+    return section("requests", "Requests", { missing });
   }
   const words = [
     `${count(report.requestCount, "request")} ended${report.requests.length < report.requestCount ? `; the last ${grouped(report.requests.length, 0)} are shown` : ""}. A request's time is the sum of its parts: tokenizing, queue, steps, between, delivery, JavaScript, unattributed.`,
@@ -275,7 +299,11 @@ function memorySection(report: Report, limit: number): Section {
   const title = "Memory operations";
   if (memory === null) {
     return section("memory", title, {
-      missing: "Loads and stores were not counted: the profile did not ask for them.",
+      missing: notDone(
+        report,
+        "Loads and stores were not counted",
+        "that runs steps once more, and the model was closed",
+      ),
     });
   }
   const words = [
@@ -339,12 +367,12 @@ function cacheSection(report: Report, limit: number): Section {
   const { cache } = report;
   if (cache === null) {
     return section("cache", "Caches", {
-      missing: "Cache accesses were not followed: the profile did not ask for them.",
+      missing: notDone(report, "Cache accesses were not followed", "the profile did not ask for them"),
     });
   }
   const words = [
     `From ${cache.source === "simulator" ? "a simulator" : "hardware counters"}: ${plain(cache.description)}`,
-    `${bytes(cache.memoryBytes)} came from memory${cache.prefetcher ? ", what a prefetcher brought included" : "; no prefetcher was modelled"}.`,
+    `${fromMemory(cache)}.`,
   ];
   if (cache.cycles !== null && cache.instructions !== null) {
     const perCycle = cache.cycles === 0 ? 0 : cache.instructions / cache.cycles;
@@ -402,6 +430,14 @@ function cacheSection(report: Report, limit: number): Section {
   });
 }
 
+/** What came from memory, which the last level's misses do not tell where a prefetcher is at work. */
+export function fromMemory({ memoryBytes, prefetcher }: CacheStatistics): string {
+  const brought = prefetcher
+    ? ", what a prefetcher brought before it was missed included"
+    : "; no prefetcher was modelled";
+  return `${bytes(memoryBytes)} came from memory${brought}`;
+}
+
 /** Sizes of caches, which are whole powers of two more often than not. */
 export function kibibytes(size: number): string {
   return size >= 2 ** 20
@@ -420,7 +456,11 @@ function rooflineSection(report: Report, limit: number): Section {
   const { roofline } = report;
   if (roofline === null) {
     return section("roofline", "Roofline", {
-      missing: "What this machine does at most was not measured: the profile did not ask for it.",
+      missing: notDone(
+        report,
+        "What this machine does at most was not measured",
+        "the profile did not ask for it, or did not wait for it",
+      ),
     });
   }
   const { machine } = roofline;
@@ -440,7 +480,8 @@ function rooflineSection(report: Report, limit: number): Section {
   const peak = (value: number): string => (value === 0 ? "–" : grouped(value, 0));
   return section("roofline", "Roofline", {
     words: [
-      `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${bytes(machine.lastLevelBytes)} in effect.`,
+      `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${kibibytes(machine.lastLevelBytes)} in effect.`,
+      `What was reached of a bandwidth is of the bytes that came out of that level, ${report.cache === null ? "by the sizes of what the ops read" : "as the caches were counted"}: these GB/s may differ from those of the time's tables, which are of the bytes that an op has to move.`,
     ],
     tables: [
       { title: "Kinds of op", columns, rows: roofline.byKind.map(cells) },
@@ -493,7 +534,7 @@ function javascriptSection(report: Report): Section {
   const title = "JavaScript's share";
   if (javascript === null) {
     return section("javascript", title, {
-      missing: "JavaScript's thread was not watched: the profile did not ask for it.",
+      missing: "JavaScript's thread was not watched, with { time: false }.",
     });
   }
   const sum = javascript.rows.reduce((total, row) => total + row.totalNs, 0);
@@ -540,7 +581,7 @@ function systemSection(report: Report): Section {
     ["major page faults", grouped(system.majorFaults, 0)],
     ["voluntary switches", grouped(system.voluntarySwitches, 0)],
     ["involuntary switches", grouped(system.involuntarySwitches, 0)],
-    ["CPU time", duration(system.cpuNs)],
+    ["CPU time, all threads", duration(system.cpuNs)],
     ["native allocations", `${grouped(allocations.count, 0)}, ${bytes(allocations.allocatedBytes)}`],
     ["native frees", `${grouped(allocations.frees, 0)}, ${bytes(allocations.freedBytes)}`],
     ["native memory at the end", bytes(allocations.liveBytes)],

@@ -36,7 +36,7 @@ const LIMIT = 24;
 const GAP = "  ";
 const UNKNOWN = "–";
 const LEGEND =
-  "total, share, wait: time of the engine thread, which adds up; p50 to max, GB/s, GFLOP/s of ops: from the first thread's start to the last one's end.";
+  "total, share, wait: time of the engine thread, which adds up; p50 to max, GB/s, GFLOP/s of ops: from the first thread's start to the last one's end. GB/s: bytes that an op has to move, once each.";
 
 /** One line of a table before it is laid out. */
 interface Line {
@@ -83,8 +83,7 @@ function summary(profile: Profile): string[] {
   const { steps } = profile;
   const parts = profile.phases.map((phase) => {
     const rate = grouped(phase.rowsPerSecond, phase.rowsPerSecond < 100 ? 1 : 0);
-    const what = phase.phase === "prompt" ? "prompt" : "generated";
-    return `${count(phase.rows, "token")} ${what} in ${count(phase.count, "step")}, ${duration(phase.totalNs)}, ${rate} a second`;
+    return `${count(phase.rows, "row")} in ${count(phase.count, `${phase.phase} step`)}, ${duration(phase.totalNs)}, ${rate} a second`;
   });
   return [
     `${count(steps.count, "step")}, ${duration(steps.totalNs)}: ${parts.join("; ")}.`,

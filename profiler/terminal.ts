@@ -3,7 +3,7 @@
 
 import { groupParts, type PhaseParts, phaseParts, roleOf } from "./parts.ts";
 import type { Report } from "./report.ts";
-import { boundName, evidenceOf, knobOf, regionName, runLine, sectionsOf } from "./sections.ts";
+import { boundName, evidenceOf, fromMemory, knobOf, noSteps, regionName, runLine, sectionsOf } from "./sections.ts";
 import { formatProfile, remarks, type TableOptions } from "./table.ts";
 import {
   bar,
@@ -86,7 +86,7 @@ interface FlameLine {
 /** Flame bars: for each phase its kinds of op and, inside the large ones, layers and ops, by their share of the phase. */
 export function flameLines(report: Report, width: number, color: boolean): string[] {
   const phases = phaseParts(report);
-  if (phases.length === 0) return wrap("No step ran while it was watched.", width);
+  if (phases.length === 0) return wrap(noSteps(report) ?? "", width);
   const flames = phases.map((phase) => ({ phase, flame: flameOf(phase) }));
   // All phases share their columns, so that bars can be compared.
   const all = flames.flatMap(({ flame }) => flame);
@@ -106,7 +106,7 @@ export function flameLines(report: Report, width: number, color: boolean): strin
   const text: string[] = [];
   for (const { phase, flame } of flames) {
     if (text.length > 0) text.push("");
-    const title = `${phase.phase}: ${count(phase.steps, "step")}, ${count(phase.rows, "token")}, ${duration(Math.round(phase.totalNs))}`;
+    const title = `${phase.phase}: ${count(phase.steps, "step")}, ${count(phase.rows, "row")}, ${duration(Math.round(phase.totalNs))}`;
     text.push(...wrap(title, width), ...flame.map(drawn));
   }
   const estimated = phases.some((phase) => phase.estimated);
@@ -170,9 +170,12 @@ function shortSections(report: Report): [string, string[]][] {
       const parts = regions.map((row) => `${regionName(row.region)} ${percent(row.bytesRead / all)}`);
       return parts.length > 0 ? [`Read from: ${parts.join(", ")}.`] : [];
     }),
-    short("cache", () => [
-      `Hits: ${(report.cache?.levels ?? []).map((level) => `${level.name} ${percent(level.hitRate)}`).join(", ")}; ${bytes(report.cache?.memoryBytes ?? 0)} came from memory.`,
-    ]),
+    short("cache", () => {
+      const { cache } = report;
+      if (cache === null) return [];
+      const rates = cache.levels.map((level) => `${level.name} ${percent(level.hitRate)}`);
+      return [`Hits: ${rates.join(", ")}; ${fromMemory(cache)}.`];
+    }),
     short("roofline", () =>
       [...(report.roofline?.byKind ?? [])]
         .sort((a, b) => b.wallNs - a.wallNs)

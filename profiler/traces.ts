@@ -100,10 +100,10 @@ function* chromeEvents(report: Report, decoded: DecodedTrace): Generator<object>
     args,
   });
   for (const { rows, startNs, endNs } of decoded.steps) {
-    if (endNs > startNs) yield counter("tokens/s", startNs, { "tokens/s": (rows * 1e9) / (endNs - startNs) });
+    if (endNs > startNs) yield counter("rows/s", startNs, { "rows/s": (rows * 1e9) / (endNs - startNs) });
   }
   const last = decoded.steps.at(-1);
-  if (last) yield counter("tokens/s", last.endNs, { "tokens/s": 0 });
+  if (last) yield counter("rows/s", last.endNs, { "rows/s": 0 });
   for (const sample of decoded.samples) {
     yield counter("resident memory, bytes", sample.atNs, { bytes: sample.residentBytes });
     yield counter("JavaScript's heap, bytes", sample.atNs, { bytes: sample.heapBytes });

@@ -25,9 +25,12 @@ export interface PerformanceAnalysis extends AsyncDisposable {
   /**
    * Writes what happened since the analysis, or its last report, began, in the format that the ending names, as a profiled run's
    * `write`. Of several models that worked in that time each has a file of its own, named before the ending:
-   * `report.gemma.txt` and `report.qwen.txt` for `report.txt`. Ops are placed on the machine's roofline if that was measured before.
+   * `report.gemma.txt` and `report.qwen.txt` for `report.txt`; a model whose name is taken has a number behind it. Ops are placed on
+   * the machine's roofline if that was measured before. What could not be written is in the next report.
    * @returns the paths of the files.
-   * @throws {OptionError} if the ending names no format. @throws {EngineError} if no model was open, or after `close`.
+   * @throws {OptionError} if the ending names no format, or there can be no file of that path; nothing is lost then.
+   * @throws {TinyAIError} with the code `file` if a file cannot be written.
+   * @throws {EngineError} if no model was open, or after `close`.
    */
   readonly generateReport: (path: string) => Promise<readonly string[]>;
   /** Ends watching. Without a report, what was recorded is gone. */

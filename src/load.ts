@@ -55,7 +55,7 @@ import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Re
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer/index.ts";
 import { chooseTuning, findTuning, mayTune, type TuningChoice, tuneWhenIdle } from "./tuning.ts";
-import { modelClosing, modelOpened } from "./watched.ts";
+import { modelClosing, modelOpened, type WatchedModel } from "./watched.ts";
 
 /** Options of `loadModel`. */
 export interface LoadOptions {
@@ -329,12 +329,22 @@ interface ModelParts {
 export class Model implements AsyncDisposable {
   readonly #parts: ModelParts;
   #recording: Recording | undefined;
+  /** Whether it is an analysis of all models that records. */
+  #analysed = false;
+  readonly #watched: WatchedModel = {
+    start: (options) => {
+      this.#startRecording(options);
+      this.#analysed = true;
+    },
+    finish: () => this.#report(this.#stopRecording()),
+    cancel: () => this.#stopRecording(),
+  };
   readonly #monitors = new Set<Monitor>();
   #sourceHash: Promise<string> | undefined;
 
   constructor(parts: ModelParts) {
     this.#parts = parts;
-    modelOpened(this);
+    modelOpened(this.#watched);
   }
 
   /** The file it was loaded from. */
@@ -452,9 +462,16 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins to record where time and bytes go.
-   * @throws {EngineError} if recording has begun already. @throws {OptionError} if an option is out of its bounds.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
+   * @throws {EngineError} if recording has begun already, or an analysis records the model.
+   * @throws {OptionError} if an option is out of its bounds.
    */
   startProfiling(options: ProfileOptions = {}): void {
+    this.#checkNotAnalysed();
+    this.#startRecording(options);
+  }
+
+  #startRecording(options: ProfileOptions): void {
     if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
     checkProfileOptions(options);
     const { engine, library, plan, level, path, run } = this.#parts;
@@ -468,37 +485,50 @@ export class Model implements AsyncDisposable {
    * Ends recording and gives what was recorded. Steps are run once more to count their loads and stores, a few to simulate caches,
    * which takes a moment; `profile` does it in turns with the event loop. The machine's roofs are in it if they were measured
    * before.
-   * @throws {EngineError} if recording has not begun.
+   * @throws {EngineError} if recording has not begun, or an analysis records the model.
    */
   stopProfiling(): ProfiledRun {
+    this.#checkNotAnalysed();
     const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
     const recorded = this.#stopRecording();
     return profiledRun(recorded.report(this.#knownRoofs(recorded)), recorded.trace);
   }
 
-  /** The same in turns with the event loop. @throws {EngineError} if recording has not begun. */
+  /** The same in turns with the event loop. @throws {EngineError} as `stopProfiling`. */
   async finishProfiling(): Promise<ProfiledRun> {
-    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
-    const recorded = this.#stopRecording();
-    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+    this.#checkNotAnalysed();
+    return this.#report(this.#stopRecording());
   }
 
-  /** Ends recording without a report. @throws {EngineError} if it has not begun. */
+  /** Ends recording without a report. @throws {EngineError} as `stopProfiling`. */
   cancelProfiling(): void {
+    this.#checkNotAnalysed();
     this.#stopRecording();
   }
 
   /**
    * Profiles what happens while `work` runs.
+   * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
+   * @throws {OptionError} if `work` is no function, or an option is out of its bounds.
+   * @throws {EngineError} if the model is being profiled already, or `work` ended the recording.
    * @throws whatever `work` throws; nothing is recorded any more then.
    */
   async profile(work: () => Promise<unknown> | unknown, options: ProfileOptions = {}): Promise<ProfiledRun> {
+    if (typeof work !== "function") {
+      const what = (work as unknown) instanceof Promise ? "a promise, whose work has begun" : describe(work);
+      throw new OptionError("work", `is ${what}; give a function that does the work: model.profile(() => …)`);
+    }
     this.startProfiling(options);
+    const recording = this.#recording;
     try {
       await work();
     } catch (error) {
-      this.cancelProfiling();
+      // Work that ended it itself fails with its own error too.
+      if (this.#recording === recording) this.#stopRecording();
       throw error;
+    }
+    if (this.#recording !== recording) {
+      throw new EngineError("the work ended the recording that `profile` had begun; let `profile` end it");
     }
     const { library, engine, level } = this.#parts;
     const { machineRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
@@ -526,7 +556,7 @@ export class Model implements AsyncDisposable {
     const watched = {
       engine,
       ops: describeOps(this.#parts.plan, this.#parts.level.name),
-      model: { model: basename(path), architecture, level, version, threads },
+      model: { model: options.name ?? basename(path), architecture, level, version, threads },
       memory: () => ({
         residentBytes: process.memoryUsage.rss(),
         nativeBytes: nativeMemory(library).liveBytes,
@@ -535,6 +565,11 @@ export class Model implements AsyncDisposable {
     const monitor: Monitor = new Monitor(watched, options, () => this.#monitors.delete(monitor));
     this.#monitors.add(monitor);
     return monitor;
+  }
+
+  async #report(recorded: Recorded): Promise<ProfiledRun> {
+    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
   }
 
   #knownRoofs({ options }: Recorded) {
@@ -548,13 +583,21 @@ export class Model implements AsyncDisposable {
     const recording = this.#recording;
     if (!recording) throw new EngineError("profiling has not been started");
     this.#recording = undefined;
+    this.#analysed = false;
     return recording.stop();
+  }
+
+  #checkNotAnalysed(): void {
+    if (!this.#analysed) return;
+    throw new EngineError(
+      "an analysis (createPerformanceAnalysis) records this model until it is closed; use its generateReport, or close it first",
+    );
   }
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
   async close(): Promise<void> {
     try {
-      await modelClosing(this);
+      await modelClosing(this.#watched);
     } finally {
       await this.#parts.settle();
       for (const monitor of this.#monitors) monitor.close();
@@ -650,10 +693,13 @@ function checkProfileOptions(options: ProfileOptions): void {
 }
 
 function checkMonitorOptions(options: MonitorOptions): void {
-  checkKeys("options", options, ["windowMs", "windows"]);
-  const { windowMs, windows } = options;
+  checkKeys("options", options, ["windowMs", "windows", "name"]);
+  const { windowMs, windows, name } = options;
   if (windowMs !== undefined) checkInteger("windowMs", windowMs, 100, 86_400_000);
   if (windows !== undefined) checkInteger("windows", windows, 1, 10_000);
+  if (name !== undefined && (typeof name !== "string" || name === "")) {
+    throw new OptionError("name", `is ${describe(name)}; a text of at least one character is expected`);
+  }
 }
 
 const loadKeys = [

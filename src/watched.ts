@@ -1,23 +1,33 @@
 // Which models this process has open, and who wants to hear of them: what watches all models at once (profiling/analysis.ts) is loaded
-// only when it is used, and models know nothing of it.
+// only when it is used, and models know no more of it than that it records them.
 
-import type { Model } from "./load.ts";
+import type { ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 
-export interface ModelWatcher {
-  readonly opened: (model: Model) => void;
-  /** Called before the model's memory is freed, which waits for it. */
-  readonly closing: (model: Model) => Promise<void>;
+/** A model to who watches all of them. What it records here, only it ends: the model's own methods refuse to. */
+export interface WatchedModel {
+  /** @throws {EngineError} if the model is being recorded. */
+  readonly start: (options: ProfileOptions) => void;
+  /** Ends recording now, and gives what was recorded. */
+  readonly finish: () => Promise<ProfiledRun>;
+  /** Ends recording without a report. */
+  readonly cancel: () => void;
 }
 
-const open = new Set<Model>();
+export interface ModelWatcher {
+  readonly opened: (model: WatchedModel) => void;
+  /** Called before the model's memory is freed, which waits for it. */
+  readonly closing: (model: WatchedModel) => Promise<void>;
+}
+
+const open = new Set<WatchedModel>();
 const watchers = new Set<ModelWatcher>();
 
-export function modelOpened(model: Model): void {
+export function modelOpened(model: WatchedModel): void {
   open.add(model);
   for (const watcher of watchers) watcher.opened(model);
 }
 
-export async function modelClosing(model: Model): Promise<void> {
+export async function modelClosing(model: WatchedModel): Promise<void> {
   if (!open.delete(model)) return;
   for (const watcher of watchers) await watcher.closing(model);
 }

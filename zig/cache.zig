@@ -305,6 +305,13 @@ pub const Hierarchy = struct {
         }
     }
 
+    /// A line that is in use all the time, nobody knows how often: it counts as an access where it misses.
+    pub inline fn keep(hierarchy: *Hierarchy, thread: u32, address: u64) void {
+        const before = hierarchy.counters.levels[0].misses;
+        hierarchy.access(thread, address, 1, .load);
+        hierarchy.counters.levels[0].accesses -= @intFromBool(hierarchy.counters.levels[0].misses == before);
+    }
+
     const Cause = enum { demand, prefetch, streamer };
 
     /// Asks level `from` for a line, and those behind it until one has it; it is then in all of them.
@@ -625,6 +632,22 @@ test "a prefetch of the program's fills the level that it names and those behind
     counted = hierarchy.snapshot();
     for (counted.levels, [_]u64{ 1, 0, 0 }) |level, misses| try testing.expectEqual(misses, level.misses);
     try testing.expectEqual(2, counted.memory_lines);
+}
+
+test "a line that is kept in use stays while others go by, and counts where it misses" {
+    const hierarchy = try Hierarchy.create(alone(&small, false));
+    defer hierarchy.destroy();
+    // Fewer lines in between than a set has.
+    for (0..1000) |line| {
+        hierarchy.access(0, 1 << 20 | line * 64, 64, .load);
+        if (line % 16 == 0) hierarchy.keep(0, 0x40);
+    }
+    const counted = hierarchy.snapshot();
+    try testing.expectEqual(LevelCounters{ .accesses = 1001, .misses = 1001 }, counted.levels[0]);
+    try testing.expectEqual(LevelCounters{ .accesses = 1001, .misses = 1001 }, counted.levels[1]);
+    for (1000..1000 + 64) |line| hierarchy.access(0, 1 << 20 | line * 64, 64, .load);
+    hierarchy.keep(0, 0x40);
+    try testing.expectEqual(LevelCounters{ .accesses = 1066, .misses = 1066 }, hierarchy.snapshot().levels[0]);
 }
 
 test "the prefetcher leaves of a stream the first two lines of each page, upwards and downwards, in several streams at once" {

@@ -1,23 +1,40 @@
 //! One kernel, once, over operands at fixed addresses: what a tool that watches the machine's own accesses is to watch, beside what
 //! the traced kernel tells of them (`zig build memory-check`; test/kernels/memory-operations.test.ts compares the two).
 //!
-//!   memory_check LEVEL KERNEL FORMAT TOKENS (ordinary|traced|none) [flush] [list]
+//!   memory_check LEVEL KERNEL FORMAT TOKENS (ordinary|traced|none) [large] [flush] [list]
+//!   memory_check LEVEL KERNEL FORMAT TOKENS (forked|simulated) [large] D1=BYTES,WAYS,LINE LL=BYTES,WAYS,LINE
 //!   memory_check LEVEL all - - MODE ...
+//!   memory_check LEVEL plan PROGRAM WEIGHTS (forked|simulated) D1=BYTES,WAYS,LINE LL=BYTES,WAYS,LINE
 //!
 //! FORMAT is of the weights (matmul, embed), of keys and values (rope_store, attention), or of what is written (norm, glu, quantize:
-//! f32, q8_0 for int8, f16 for wide); others do not look at it. `all` runs every case in turn. `flush` goes through a large
-//! buffer before, so that no cache holds an operand. `list` prints each access of a traced kernel.
+//! f32, q8_0 for int8, f16 for wide); others do not look at it. `all` runs every case in turn. `large` gives operands that
+//! caches of some hundred KiB do not hold. `flush` goes through a large buffer before, so that no cache holds an operand. `list`
+//! prints each access of a traced kernel.
 //!
-//! Prints a line `case KERNEL FORMAT TOKENS`, a line `range NAME ADDRESS BYTES` for each operand (hexadecimal addresses), and for
+//! For a tool that counts what a whole process does, such as valgrind's cachegrind (test/kernels/cache-simulator.test.ts),
+//! `forked` runs a case in a process of its own, and beside it another that does the same but for the kernel: the difference is
+//! the kernel's part, exactly. Both begin and end with caches that hold no operand. `simulated` gives what the simulator counts of
+//! the traced kernel, without prefetches, which valgrind does not know. Either runs the kernel twice, so that what it left in the
+//! caches counts. They print a line `process WHICH ID` for each of the two processes (kernel, rest), and `misses D1 LL`. `plan` does
+//! the same with two steps of a program, as the tracer runs them: a prompt, then a token. PROGRAM and WEIGHTS are files, the second
+//! one of as many bytes as the program's weights have, which may all be zero.
+//!
+//! Otherwise prints a line `case KERNEL FORMAT TOKENS`, a line `range NAME ADDRESS BYTES` for each operand (hexadecimal addresses), and for
 //! a traced kernel `access KIND ADDRESS BYTES` where asked for, then `sum NAME LOADED STORED LOADS STORES` for each range and for
 //! what lies outside all of them. In every mode it writes to the first word of the range `marker`, always the first one, before the
 //! kernel and to the second word after it.
 
 const std = @import("std");
+const cache = @import("cache.zig");
 const cpu = @import("cpu.zig");
+const engine_ = @import("engine.zig");
 const formats = @import("kernels/format.zig");
+const mapping_ = @import("mapping.zig");
+const p = @import("program.zig");
+const stack_ = @import("stack.zig");
 const table = @import("kernels/table.zig");
 const trace = @import("trace.zig");
+const tracer_ = @import("tracer.zig");
 const linux = std.os.linux;
 const Format = table.Format;
 
@@ -82,22 +99,66 @@ const all_cases = cases: {
     break :cases list;
 };
 
-/// Operands' sizes: a part of everything, and some ends that are not whole.
-/// Two groups and a part, of which tiles over float weights take two and one.
-const weight_rows = 40;
-/// Codes' tiles take one.
-const code_rows = 24;
-const weight_columns = 256;
-const width = 96;
-const head_count = 4;
-const kv_head_count = 2;
-const head_width = 32;
-const first_position = 258;
-const window = 100;
-const pair_count = 21;
-const logit_count = 2100;
-const screen_rows = 72;
-const pick_rows = 630;
+/// Operands' sizes.
+const Sizes = struct {
+    weight_rows: u32,
+    code_rows: u32,
+    weight_columns: u32,
+    width: u32,
+    head_count: u32,
+    kv_head_count: u32,
+    head_width: u32,
+    first_position: u32,
+    window: u32,
+    pair_count: u32,
+    logit_count: u32,
+    screen_rows: u32,
+    pick_rows: u32,
+    /// Rows of kernels that take them one by one, for each token of the case; as many of those that merge attention.
+    rows: u32,
+    merged_rows: u32,
+
+    /// A part of everything, and some ends that are not whole. Of rows of weights two groups and a part, of which tiles over
+    /// float weights take two and one; codes' tiles take one.
+    const small: Sizes = .{
+        .weight_rows = 40,
+        .code_rows = 24,
+        .weight_columns = 256,
+        .width = 96,
+        .head_count = 4,
+        .kv_head_count = 2,
+        .head_width = 32,
+        .first_position = 258,
+        .window = 100,
+        .pair_count = 21,
+        .logit_count = 2100,
+        .screen_rows = 72,
+        .pick_rows = 630,
+        .rows = 1,
+        .merged_rows = 1,
+    };
+
+    /// More than caches of some ten and some hundred KiB hold, of most operands that are gone through twice.
+    const large: Sizes = .{
+        .weight_rows = 200,
+        .code_rows = 200,
+        .weight_columns = 768,
+        .width = 1024,
+        .head_count = 8,
+        .kv_head_count = 2,
+        .head_width = 64,
+        .first_position = 1500,
+        .window = 700,
+        .pair_count = 32,
+        .logit_count = 30_000,
+        .screen_rows = 400,
+        .pick_rows = 262_144,
+        .rows = 128,
+        .merged_rows = 8,
+    };
+};
+
+var sizes: Sizes = .small;
 const screen_keep = 5;
 
 const first_address = 0x20_0000_0000;
@@ -161,8 +222,8 @@ const Operands = struct {
 
     /// As many, each another.
     fn logits(operands: *Operands) [*]f32 {
-        const values = operands.zeros("logits", logit_count);
-        for (values[0..logit_count]) |*value| value.* = @as(f32, @floatFromInt(operands.word() >> 8)) * 0x1p-22;
+        const values = operands.zeros("logits", sizes.logit_count);
+        for (values[0..sizes.logit_count]) |*value| value.* = @as(f32, @floatFromInt(operands.word() >> 8)) * 0x1p-22;
         return values;
     }
 
@@ -181,13 +242,13 @@ const Operands = struct {
 
     fn rows(operands: *Operands, tokens: u32) [*]table.Row {
         const list: []table.Row = @ptrCast(operands.bytes("rows", tokens * @sizeOf(table.Row)));
-        for (list, 0..) |*row, index| row.* = .{ .sequence = 0, .position = first_position + @as(u32, @intCast(index)) };
+        for (list, 0..) |*row, index| row.* = .{ .sequence = 0, .position = sizes.first_position + @as(u32, @intCast(index)) };
         return list.ptr;
     }
 
     fn keysAndValues(operands: *Operands, format: Format, tokens: u32) table.KvView {
-        const half = kv_head_count * table.kvHeadBytes(format, head_width);
-        const pages = (first_position + tokens - 1) / table.page_positions + 1;
+        const half = sizes.kv_head_count * table.kvHeadBytes(format, sizes.head_width);
+        const pages = (sizes.first_position + tokens - 1) / table.page_positions + 1;
         const page_table = operands.words("page_table", pages);
         for (page_table, 0..) |*page, index| page.* = @intCast(pages - 1 - index);
         return .{
@@ -203,30 +264,76 @@ const Operands = struct {
     }
 };
 
-const Mode = enum { ordinary, traced, none };
+const Mode = enum { ordinary, traced, none, forked, simulated };
 
 /// What is done with a case.
 const Run = struct {
     level: usize,
     mode: Mode,
-    list: bool,
-    flushed: []const u8,
+    list: bool = false,
+    flushed: []const u8 = &.{},
+    /// Of `forked` and `simulated`: D1 and LL.
+    caches: [2]cache.LevelGeometry = undefined,
     operands: Operands = .{},
     /// [range, or what is outside them][kind]
     byte_sums: [25][4]u64 = undefined,
     operation_sums: [25][4]u64 = undefined,
 
-    fn kernels(run: *const Run) *const table.Table {
-        return if (run.mode == .traced) cpu.levels[run.level].traced else cpu.levels[run.level].kernels;
+    /// Calls the kernel of this name.
+    fn call(run: *Run, comptime name: []const u8, arguments: anytype) void {
+        const ordinary = @field(cpu.levels[run.level].kernels, name);
+        const traced = @field(cpu.levels[run.level].traced, name);
+        switch (run.mode) {
+            .ordinary, .none => run.mark(ordinary, arguments),
+            .traced => run.mark(traced, arguments),
+            .forked => run.fork(Call(@TypeOf(ordinary), @TypeOf(arguments)){ .kernel = ordinary, .arguments = arguments }, passes),
+            .simulated => run.simulate(ordinary, traced, arguments),
+        }
+    }
+
+    /// How often `forked` and `simulated` call a kernel.
+    const passes = 2;
+
+    fn fork(run: *Run, what: anytype, count: u32) void {
+        const stack = fixedStack();
+        flushOutput();
+        if (forked()) return awaitForked();
+        run.flush();
+        const which: enum { rest, kernel } = if (forked()) .kernel else .rest;
+        if (which == .kernel) for (0..count) |_| stack.call(what);
+        run.flush();
+        print("process {t} {d}\n", .{ which, linux.getpid() });
+        flushOutput();
+        awaitForked();
+        linux.exit_group(0);
+    }
+
+    fn simulate(run: *Run, ordinary: anytype, traced: anytype, arguments: anytype) void {
+        const geometry: cache.Geometry = .{ .levels = run.caches ++ .{undefined}, .level_count = 2, .thread_count = 1, .prefetcher = 0 };
+        var simulated: Simulated = .{
+            .hierarchy = cache.Hierarchy.create(geometry) catch fail("there can be no such caches", .{}),
+            .stack = fixedStack(),
+        };
+        defer simulated.hierarchy.destroy();
+        simulated.stack.watch(Call(@TypeOf(ordinary), @TypeOf(arguments)){ .kernel = ordinary, .arguments = arguments });
+        trace.sink = &.{ .context = &simulated, .access = Simulated.access };
+        for (0..passes) |_| _ = @call(.never_inline, traced, arguments);
+        trace.sink = null;
+        const counted = simulated.hierarchy.snapshot();
+        print("misses {d} {d}\n", .{ counted.levels[0].misses, counted.levels[1].misses });
+    }
+
+    fn flush(run: *const Run) void {
+        var at: usize = 0;
+        while (at < run.flushed.len) : (at += 64) std.mem.doNotOptimizeAway(run.flushed[at]);
     }
 
     /// Calls a kernel between the marks.
-    fn call(run: *Run, kernel: anytype, arguments: anytype) void {
+    fn mark(run: *Run, kernel: anytype, arguments: anytype) void {
         const operands = &run.operands;
         const marker: [*]volatile u64 = @ptrCast(operands.ranges[0].memory.ptr);
         for (operands.ranges[0..operands.count]) |range| print("range {s} {x} {d}\n", .{ range.name, @intFromPtr(range.memory.ptr), range.memory.len });
-        var at: usize = 0;
-        while (at < run.flushed.len) : (at += 64) std.mem.doNotOptimizeAway(run.flushed[at]);
+        run.flush();
         run.byte_sums = @splat(@splat(0));
         run.operation_sums = @splat(@splat(0));
         const sink: trace.Sink = .{ .context = run, .access = access };
@@ -262,19 +369,22 @@ const Run = struct {
         defer run.operands.free();
         const operands = &run.operands;
         _ = operands.bytes("marker", 16);
-        const k = run.kernels();
-        const tokens = which.tokens;
+        const tokens = switch (which.kernel) {
+            .embed, .norm, .norm_residual, .glu, .quantize, .add, .rope_table, .rope_store, .rope_store_neighbours => which.tokens * sizes.rows,
+            .attention_merge => which.tokens * sizes.merged_rows,
+            else => which.tokens,
+        };
         switch (which.kernel) {
             .matmul, .matmul_finish => {
-                const rows: u32 = if (which.format.quantized()) code_rows else weight_rows;
-                const size = formats.packedBytes(which.format, rows, weight_columns);
+                const rows: u32 = if (which.format.quantized()) sizes.code_rows else sizes.weight_rows;
+                const size = formats.packedBytes(which.format, rows, sizes.weight_columns);
                 const finished = which.kernel == .matmul_finish;
                 const x = run.activations(which.format, tokens);
                 const y_stride = formats.groupCount(rows) * table.group_rows;
                 const args: table.MatMul = .{
                     .format = which.format,
                     .rows = rows,
-                    .columns = weight_columns,
+                    .columns = sizes.weight_columns,
                     .tokens = tokens,
                     .weight = operands.halves("weight", size.weight).ptr,
                     .scales = operands.halves("scales", size.scales).ptr,
@@ -286,129 +396,129 @@ const Run = struct {
                     .accumulate = @intFromBool(finished),
                     .soft_cap = if (finished) 30 else 0,
                 };
-                const scratch = operands.bytes("scratch", table.scratchBytes(weight_columns, 0, 0));
-                run.call(k.matmul, .{ &args, 0, formats.groupCount(rows), scratch.ptr });
+                const scratch = operands.bytes("scratch", table.scratchBytes(sizes.weight_columns, 0, 0));
+                run.call("matmul", .{ &args, 0, formats.groupCount(rows), scratch.ptr });
             },
             .embed => {
-                const size = formats.packedBytes(which.format, weight_rows, weight_columns);
+                const size = formats.packedBytes(which.format, sizes.weight_rows, sizes.weight_columns);
                 const ids = operands.words("tokens", tokens);
-                for (ids, 0..) |*id, index| id.* = @intCast(index * 13 + 5);
+                for (ids, 0..) |*id, index| id.* = @intCast((index * 13 + 5) % sizes.weight_rows);
                 const args: table.Embed = .{
                     .format = which.format,
-                    .rows = weight_rows,
-                    .columns = weight_columns,
+                    .rows = sizes.weight_rows,
+                    .columns = sizes.weight_columns,
                     .token_count = tokens,
                     .weight = operands.halves("weight", size.weight).ptr,
                     .scales = operands.halves("scales", size.scales).ptr,
                     .tokens = ids.ptr,
-                    .out = operands.zeros("out", tokens * weight_columns),
-                    .out_stride = weight_columns,
+                    .out = operands.zeros("out", tokens * sizes.weight_columns),
+                    .out_stride = sizes.weight_columns,
                     .scale = 2,
                 };
-                run.call(k.embed, .{ &args, 0, tokens });
+                run.call("embed", .{ &args, 0, tokens });
             },
             .norm, .norm_residual => {
                 // Int8 is of whole blocks.
-                const columns: u32 = if (which.format == .q8_0) width else width - 5;
+                const columns: u32 = if (which.format == .q8_0) sizes.width else sizes.width - 5;
                 const args: table.Norm = .{
                     .width = columns,
                     .row_count = tokens,
                     .epsilon = 1e-6,
                     .out_form = form(which.format),
-                    .x = operands.floats("x", tokens * width),
-                    .x_stride = width,
-                    .weight = operands.floats("weight", width),
-                    .residual = if (which.kernel == .norm_residual) operands.floats("residual", tokens * width) else null,
-                    .residual_stride = width,
-                    .out = if (which.format == .f32) operands.zeros("out", tokens * width) else null,
-                    .out_stride = width,
-                    .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * width).ptr,
-                    .out_quantized_stride = 4 * width,
+                    .x = operands.floats("x", tokens * sizes.width),
+                    .x_stride = sizes.width,
+                    .weight = operands.floats("weight", sizes.width),
+                    .residual = if (which.kernel == .norm_residual) operands.floats("residual", tokens * sizes.width) else null,
+                    .residual_stride = sizes.width,
+                    .out = if (which.format == .f32) operands.zeros("out", tokens * sizes.width) else null,
+                    .out_stride = sizes.width,
+                    .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * sizes.width).ptr,
+                    .out_quantized_stride = 4 * sizes.width,
                 };
-                run.call(k.norm, .{ &args, 0, tokens });
+                run.call("norm", .{ &args, 0, tokens });
             },
             .glu => {
-                const columns: u32 = if (which.format == .q8_0) width else width - 5;
+                const columns: u32 = if (which.format == .q8_0) sizes.width else sizes.width - 5;
                 const args: table.Glu = .{
                     .activation = .gelu_tanh,
                     .width = columns,
                     .row_count = tokens,
                     .out_form = form(which.format),
-                    .gate = operands.floats("gate", tokens * width),
-                    .gate_stride = width,
-                    .up = operands.floats("up", tokens * width),
-                    .up_stride = width,
-                    .out = if (which.format == .f32) operands.zeros("out", tokens * width) else null,
-                    .out_stride = width,
-                    .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * width).ptr,
-                    .out_quantized_stride = 4 * width,
+                    .gate = operands.floats("gate", tokens * sizes.width),
+                    .gate_stride = sizes.width,
+                    .up = operands.floats("up", tokens * sizes.width),
+                    .up_stride = sizes.width,
+                    .out = if (which.format == .f32) operands.zeros("out", tokens * sizes.width) else null,
+                    .out_stride = sizes.width,
+                    .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * sizes.width).ptr,
+                    .out_quantized_stride = 4 * sizes.width,
                 };
-                run.call(k.glu, .{ &args, 0, tokens });
+                run.call("glu", .{ &args, 0, tokens });
             },
             .quantize => {
                 const args: table.Quantize = .{
                     .form = form(which.format),
-                    .columns = if (which.format == .q8_0) width else width - 5,
+                    .columns = if (which.format == .q8_0) sizes.width else sizes.width - 5,
                     .row_count = tokens,
-                    .x = operands.floats("x", tokens * width),
-                    .x_stride = width,
-                    .out = operands.bytes("out", tokens * 4 * width).ptr,
-                    .out_stride = 4 * width,
+                    .x = operands.floats("x", tokens * sizes.width),
+                    .x_stride = sizes.width,
+                    .out = operands.bytes("out", tokens * 4 * sizes.width).ptr,
+                    .out_stride = 4 * sizes.width,
                 };
-                run.call(k.quantize, .{ &args, 0, tokens });
+                run.call("quantize", .{ &args, 0, tokens });
             },
             .add => {
                 const args: table.Add = .{
-                    .width = width - 5,
+                    .width = sizes.width - 5,
                     .row_count = tokens,
-                    .x = operands.floats("x", tokens * width),
-                    .x_stride = width,
-                    .y = operands.floats("y", tokens * width),
-                    .y_stride = width,
+                    .x = operands.floats("x", tokens * sizes.width),
+                    .x_stride = sizes.width,
+                    .y = operands.floats("y", tokens * sizes.width),
+                    .y_stride = sizes.width,
                 };
-                run.call(k.add, .{ &args, 0, tokens });
+                run.call("add", .{ &args, 0, tokens });
             },
             .rope_table => {
                 const args: table.RopeTable = .{
-                    .pair_count = pair_count,
+                    .pair_count = sizes.pair_count,
                     .row_count = tokens,
                     .scale = 1,
                     .rows = operands.rows(tokens),
-                    .frequencies = operands.floats("frequencies", pair_count),
-                    .out = operands.zeros("out", tokens * 2 * pair_count),
-                    .out_stride = 2 * pair_count,
+                    .frequencies = operands.floats("frequencies", sizes.pair_count),
+                    .out = operands.zeros("out", tokens * 2 * sizes.pair_count),
+                    .out_stride = 2 * sizes.pair_count,
                 };
-                run.call(k.rope_table, .{ &args, 0, tokens });
+                run.call("rope_table", .{ &args, 0, tokens });
             },
             .rope_store, .rope_store_neighbours => {
                 const args: table.RopeStore = .{
-                    .head_count = head_count,
-                    .kv_head_count = kv_head_count,
-                    .head_width = head_width,
+                    .head_count = sizes.head_count,
+                    .kv_head_count = sizes.kv_head_count,
+                    .head_width = sizes.head_width,
                     .row_count = tokens,
                     .style = if (which.kernel == .rope_store) .halves else .neighbours,
-                    .pair_count = pair_count,
+                    .pair_count = sizes.pair_count,
                     .epsilon = 1e-6,
-                    .q = operands.floats("q", tokens * head_count * head_width),
-                    .q_stride = head_count * head_width,
-                    .k = operands.floats("k", tokens * kv_head_count * head_width),
-                    .k_stride = kv_head_count * head_width,
-                    .v = operands.floats("v", tokens * kv_head_count * head_width),
-                    .v_stride = kv_head_count * head_width,
-                    .q_norm = operands.floats("q_norm", head_width),
-                    .k_norm = operands.floats("k_norm", head_width),
-                    .table = operands.floats("table", tokens * 2 * pair_count),
-                    .table_stride = 2 * pair_count,
+                    .q = operands.floats("q", tokens * sizes.head_count * sizes.head_width),
+                    .q_stride = sizes.head_count * sizes.head_width,
+                    .k = operands.floats("k", tokens * sizes.kv_head_count * sizes.head_width),
+                    .k_stride = sizes.kv_head_count * sizes.head_width,
+                    .v = operands.floats("v", tokens * sizes.kv_head_count * sizes.head_width),
+                    .v_stride = sizes.kv_head_count * sizes.head_width,
+                    .q_norm = operands.floats("q_norm", sizes.head_width),
+                    .k_norm = operands.floats("k_norm", sizes.head_width),
+                    .table = operands.floats("table", tokens * 2 * sizes.pair_count),
+                    .table_stride = 2 * sizes.pair_count,
                     .rows = operands.rows(tokens),
                     .kv = operands.keysAndValues(which.format, tokens),
                 };
-                run.call(k.rope_store, .{ &args, 0, tokens });
+                run.call("rope_store", .{ &args, 0, tokens });
             },
-            .attention, .attention_split, .attention_window, .attention_merge => run.attention(which),
+            .attention, .attention_split, .attention_window, .attention_merge => run.attention(which, tokens),
             .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty => {
                 const greedy = which.kernel == .sample_greedy;
                 const recent = operands.words("recent", 40);
-                for (recent) |*token| token.* = operands.word() % logit_count;
+                for (recent) |*token| token.* = operands.word() % sizes.logit_count;
                 var args: table.Sample = .{
                     .params = .{
                         .temperature = if (greedy) 0 else 1,
@@ -418,36 +528,36 @@ const Run = struct {
                         .top_k = if (which.kernel == .sample_top_k) 40 else 0,
                         .uniform = 0.6,
                     },
-                    .count = logit_count,
+                    .count = sizes.logit_count,
                     .recent_count = 40,
                     .logits = operands.logits(),
                     .recent = recent.ptr,
-                    .scratch = @ptrCast(operands.bytes("scratch", logit_count * @sizeOf(table.Candidate)).ptr),
+                    .scratch = @ptrCast(operands.bytes("scratch", sizes.logit_count * @sizeOf(table.Candidate)).ptr),
                     .result = undefined,
                 };
-                run.call(k.sample, .{&args});
+                run.call("sample", .{&args});
             },
             .score => {
                 var args: table.Score = .{
-                    .count = logit_count,
+                    .count = sizes.logit_count,
                     .target = 17,
                     .top_count = 20,
                     .logits = operands.logits(),
                     .top = @ptrCast(operands.bytes("top", 20 * @sizeOf(table.Candidate)).ptr),
-                    .scratch = @ptrCast(operands.bytes("scratch", logit_count * @sizeOf(table.Candidate)).ptr),
+                    .scratch = @ptrCast(operands.bytes("scratch", sizes.logit_count * @sizeOf(table.Candidate)).ptr),
                     .target_logprob = undefined,
                 };
-                run.call(k.score, .{&args});
+                run.call("score", .{&args});
             },
             .screen => {
-                const group_count = formats.groupCount(screen_rows);
+                const group_count = formats.groupCount(sizes.screen_rows);
                 const x = run.activations(.q8_0, tokens);
-                const copy = operands.halves("copy", table.screen_head_bytes + group_count * table.screenGroupBytes(weight_columns));
+                const copy = operands.halves("copy", table.screen_head_bytes + group_count * table.screenGroupBytes(sizes.weight_columns));
                 const fine: [*]u32 = @ptrCast(copy.ptr);
                 for (0..table.screen_fine_columns) |index| fine[index] = @intCast(index * 7);
                 const args: table.Screen = .{
-                    .rows = screen_rows,
-                    .columns = weight_columns,
+                    .rows = sizes.screen_rows,
+                    .columns = sizes.weight_columns,
                     .tokens = tokens,
                     .copy = copy.ptr,
                     .x = x.ptr,
@@ -457,16 +567,16 @@ const Run = struct {
                     .groups = operands.zeros("groups", tokens * 2 * group_count),
                     .groups_stride = 2 * group_count,
                 };
-                const scratch = operands.bytes("scratch", table.scratchBytes(weight_columns, 0, 0));
-                run.call(k.screen, .{ &args, 0, group_count, scratch.ptr });
+                const scratch = operands.bytes("scratch", table.scratchBytes(sizes.weight_columns, 0, 0));
+                run.call("screen", .{ &args, 0, group_count, scratch.ptr });
             },
             .screen_pick, .screen_pick_rest => {
-                const group_count = formats.groupCount(pick_rows);
+                const group_count = formats.groupCount(sizes.pick_rows);
                 const recent = operands.words("recent", 7);
-                for (recent) |*token| token.* = operands.word() % pick_rows;
+                for (recent) |*token| token.* = operands.word() % sizes.pick_rows;
                 var args: table.ScreenPick = .{
                     .stage = 0,
-                    .rows = pick_rows,
+                    .rows = sizes.pick_rows,
                     .keep = screen_keep,
                     .recent_count = 7,
                     .recent = recent.ptr,
@@ -479,23 +589,23 @@ const Run = struct {
                     cpu.levels[run.level].kernels.screen_pick(&args);
                     args.stage = 1;
                 }
-                run.call(k.screen_pick, .{&args});
+                run.call("screen_pick", .{&args});
             },
         }
     }
 
     /// Rows of activations in the form that products with weights of a format take.
     fn activations(run: *Run, format: Format, tokens: u32) []align(64) u8 {
-        const x = run.operands.floats("source", tokens * weight_columns);
-        if (format == .f32) return @ptrCast(@alignCast(x[0 .. tokens * weight_columns]));
-        const stride: u32 = if (format.quantized()) table.quantizedRowBytes(weight_columns) else table.wideRowBytes(weight_columns);
+        const x = run.operands.floats("source", tokens * sizes.weight_columns);
+        if (format == .f32) return @ptrCast(@alignCast(x[0 .. tokens * sizes.weight_columns]));
+        const stride: u32 = if (format.quantized()) table.quantizedRowBytes(sizes.weight_columns) else table.wideRowBytes(sizes.weight_columns);
         const rows = run.operands.bytes("x", tokens * stride);
         const args: table.Quantize = .{
             .form = form(if (format.quantized()) .q8_0 else .f16),
-            .columns = weight_columns,
+            .columns = sizes.weight_columns,
             .row_count = tokens,
             .x = x,
-            .x_stride = weight_columns,
+            .x_stride = sizes.weight_columns,
             .out = rows.ptr,
             .out_stride = stride,
         };
@@ -503,20 +613,19 @@ const Run = struct {
         return rows;
     }
 
-    fn attention(run: *Run, which: Case) void {
+    fn attention(run: *Run, which: Case, tokens: u32) void {
         const operands = &run.operands;
-        const tokens = which.tokens;
-        const columns = head_count * head_width;
+        const columns = sizes.head_count * sizes.head_width;
         const merged = which.kernel == .attention_merge;
         const split = merged or which.kernel == .attention_split;
-        const chunk_count = (first_position + tokens - 1) / table.attention_chunk_positions + 1;
+        const chunk_count = (sizes.first_position + tokens - 1) / table.attention_chunk_positions + 1;
         const kv = operands.keysAndValues(if (merged) .f16 else which.format, tokens);
         const args: table.Attention = .{
-            .head_count = head_count,
-            .kv_head_count = kv_head_count,
-            .head_width = head_width,
+            .head_count = sizes.head_count,
+            .kv_head_count = sizes.kv_head_count,
+            .head_width = sizes.head_width,
             .row_count = tokens,
-            .window = if (which.kernel == .attention_window) window else 0,
+            .window = if (which.kernel == .attention_window) sizes.window else 0,
             .scale = 0.125,
             .soft_cap = if (which.kernel == .attention_window) 50 else 0,
             .split = @intFromBool(split),
@@ -525,21 +634,147 @@ const Run = struct {
             .q_stride = columns,
             .rows = operands.rows(tokens),
             .kv = kv,
-            .partial = if (split) operands.zeros("partial", tokens * head_count * chunk_count * (head_width + 2)) else null,
+            .partial = if (split) operands.zeros("partial", tokens * sizes.head_count * chunk_count * (sizes.head_width + 2)) else null,
             .out = null,
             .out_stride = 0,
             .out_quantized = operands.bytes("out_quantized", tokens * table.quantizedRowBytes(columns)).ptr,
             .out_quantized_stride = table.quantizedRowBytes(columns),
         };
-        const scratch = operands.bytes("scratch", table.scratchBytes(0, head_width, head_count / kv_head_count)).ptr;
+        const scratch = operands.bytes("scratch", table.scratchBytes(0, sizes.head_width, sizes.head_count / sizes.kv_head_count)).ptr;
         const units = if (split)
-            tokens * kv_head_count * chunk_count
+            tokens * sizes.kv_head_count * chunk_count
         else
-            (std.math.divCeil(u32, tokens, table.attention_row_block) catch unreachable) * kv_head_count;
+            (std.math.divCeil(u32, tokens, table.attention_row_block) catch unreachable) * sizes.kv_head_count;
         if (merged) {
             cpu.levels[run.level].kernels.attention(&args, 0, units, scratch);
-            run.call(run.kernels().attention_merge, .{ &args, 0, tokens, scratch });
-        } else run.call(run.kernels().attention, .{ &args, 0, units, scratch });
+            run.call("attention_merge", .{ &args, 0, tokens, scratch });
+        } else run.call("attention", .{ &args, 0, units, scratch });
+    }
+};
+
+/// False in the process that is new.
+fn forked() bool {
+    const child = std.c.fork();
+    if (child < 0) fail("cannot fork", .{});
+    return child > 0;
+}
+
+fn awaitForked() void {
+    var status: c_int = 0;
+    if (std.c.waitpid(-1, &status, 0) > 0 and status != 0) fail("a process ended with status {d}", .{status});
+}
+
+/// The kernels' stack lies at a fixed address as well, before the operands: which sets of a cache it has part of is then known.
+fn fixedStack() stack_.Stack {
+    const address = first_address - page_bytes - stack_.stack_bytes;
+    const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .FIXED = true };
+    const result = linux.mmap(@ptrFromInt(address), stack_.stack_bytes, .{ .READ = true, .WRITE = true }, flags, -1, 0);
+    if (result != address) fail("cannot map {x}", .{address});
+    return .{ .memory = @as([*]align(page_bytes) u8, @ptrFromInt(address))[0..stack_.stack_bytes] };
+}
+
+fn readFile(path: [*:0]const u8) []align(page_bytes) const u8 {
+    const file = std.c.open(path, .{});
+    const bytes = std.c.lseek(file, 0, std.c.SEEK.END);
+    if (file < 0 or bytes <= 0) fail("cannot read {s}", .{path});
+    const memory = std.c.mmap(null, @intCast(bytes), .{ .READ = true }, .{ .TYPE = .PRIVATE }, file, 0);
+    return @as([*]align(page_bytes) const u8, @ptrCast(@alignCast(memory)))[0..@intCast(bytes)];
+}
+
+/// Steps of a whole program, on one thread.
+fn plan(run: *Run, program_path: [*:0]const u8, weights_path: [*:0]const u8) !void {
+    const program = readFile(program_path);
+    const mapping: *mapping_.Mapping = try .open(weights_path, 0, (try p.View.init(program)).header.weights_bytes);
+    const config: p.Config = .{
+        .thread_count = 1,
+        .level = @intCast(run.level),
+        .pinned = 0,
+        .spin_us = 0,
+        .event_capacity = 2,
+        .events_enabled = 0,
+        .notify_fd = -1,
+        .affinity = @splat(0),
+        .tuning = .fixed,
+    };
+    const engine: *engine_.Engine = try .create(program, config, null, mapping);
+    const caches = run.caches;
+    const tracer: *tracer_.Tracer = try .create(&engine.executor, config.level, engine.weights, engine.constants, engine.copies, .{
+        .thread_count = 1,
+        .cache_count = if (run.mode == .simulated) 2 else 0,
+        .prefetcher = 0,
+        .cache_bytes = .{ caches[0].bytes, caches[1].bytes, 0 },
+        .cache_ways = .{ caches[0].ways, caches[1].ways, 0 },
+        .cache_line_bytes = .{ caches[0].line_bytes, caches[1].line_bytes, 0 },
+        .cache_shared_by = .{ 1, 1, 1 },
+        .tuning = config.tuning,
+    });
+    if (run.mode == .forked) tracer.executor.kernels = tracer.ordinary;
+    const prompt = 100;
+    for ([_]p.TracedShare{
+        .{ .sequence = 0, .position = 0, .rows = prompt, .logits_rows = 1 },
+        .{ .sequence = 0, .position = prompt, .rows = 1, .logits_rows = 1 },
+    }) |share| {
+        print("case plan rows {d}\n", .{share.rows});
+        if (!tracer.begin(&.{share}, .{ .temperature = 1, .top_p = 1, .min_p = 0, .repeat_penalty = 1, .top_k = 40, .top_count = 0, .scores = 0 })) fail("the program has no such step", .{});
+        tracer.forget();
+        const step: Step = .{ .tracer = tracer };
+        if (run.mode == .forked) {
+            run.fork(step, 1);
+        } else {
+            const misses = step.misses();
+            print("misses {d} {d}\n", .{ misses[0], misses[1] });
+        }
+    }
+}
+
+const Step = struct {
+    tracer: *tracer_.Tracer,
+
+    pub fn run(step: Step) void {
+        _ = step.misses();
+    }
+
+    /// Of all ops and the draws. In the last level, what a prefetch brings is what would be missed without.
+    fn misses(step: Step) [2]u64 {
+        var sums: [2]u64 = .{ 0, 0 };
+        for (0..step.tracer.executor.view.ops.len + 1) |index| {
+            const traced = step.tracer.run(@intCast(index), .simulate);
+            sums[0] += traced.misses[0];
+            sums[1] += traced.memory_lines;
+        }
+        return sums;
+    }
+};
+
+fn Call(comptime Kernel_: type, comptime Arguments: type) type {
+    return struct {
+        kernel: Kernel_,
+        arguments: Arguments,
+
+        /// The arguments lie on the same stack, as they do when the executor calls.
+        pub fn run(call: @This()) void {
+            var first = call.arguments[0].*;
+            var arguments = call.arguments;
+            arguments[0] = &first;
+            _ = @call(.never_inline, call.kernel, arguments);
+        }
+    };
+}
+
+/// Simulated caches, and the stack that a kernel uses.
+const Simulated = struct {
+    hierarchy: *cache.Hierarchy,
+    stack: stack_.Stack,
+
+    fn access(context: *anyopaque, address: usize, bytes: u32, _: u32, kind: trace.Access) void {
+        const simulated: *Simulated = @ptrCast(@alignCast(context));
+        const hierarchy = simulated.hierarchy;
+        switch (kind) {
+            .load => hierarchy.access(0, address, bytes, .load),
+            .store => hierarchy.access(0, address, bytes, .store),
+            .prefetch, .prefetch_far => return,
+        }
+        if (simulated.stack.next()) |line| hierarchy.keep(0, @intFromPtr(simulated.stack.top()) - stack_.Stack.watched_bytes + line);
     }
 };
 
@@ -578,25 +813,54 @@ fn parse(comptime T: type, text: []const u8) T {
 
 const flush_bytes = 256 << 20;
 
+fn readOnlyZeros(bytes: usize) []const u8 {
+    const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .POPULATE = true };
+    const address = linux.mmap(null, bytes, .{ .READ = true }, flags, -1, 0);
+    if (@as(isize, @bitCast(address)) < 0) fail("cannot map {d} bytes", .{bytes});
+    return @as([*]const u8, @ptrFromInt(address))[0..bytes];
+}
+
+/// As valgrind takes it: BYTES,WAYS,LINE.
+fn parseCache(text: []const u8) cache.LevelGeometry {
+    var numbers: [3]u32 = undefined;
+    var words = std.mem.splitScalar(u8, text, ',');
+    for (&numbers) |*number| number.* = std.fmt.parseInt(u32, words.next() orelse "", 10) catch fail("a cache is BYTES,WAYS,LINE, not '{s}'", .{text});
+    return .{ .bytes = numbers[0], .ways = numbers[1], .line_bytes = numbers[2], .shared_by = 1 };
+}
+
 pub fn main(init: std.process.Init.Minimal) u8 {
     var argument_buffer: [8192]u8 = undefined;
     var fixed: std.heap.FixedBufferAllocator = .init(&argument_buffer);
     const arguments = init.args.toSlice(fixed.allocator()) catch fail("too many arguments", .{});
-    if (arguments.len < 6) fail("LEVEL KERNEL FORMAT TOKENS (ordinary|traced|none) [flush] [list]", .{});
+    if (arguments.len < 6) fail("LEVEL KERNEL FORMAT TOKENS MODE ...: see the head of zig/memory_check.zig", .{});
     const level = for (cpu.levels, 0..) |level, index| {
         if (std.mem.eql(u8, level.name, arguments[1])) break index;
     } else fail("there is no level '{s}'", .{arguments[1]});
-    var run: Run = .{ .level = level, .mode = parse(Mode, arguments[5]), .list = false, .flushed = &.{} };
+    var run: Run = .{ .level = level, .mode = parse(Mode, arguments[5]) };
+    var cache_count: u32 = 0;
     for (arguments[6..]) |word| {
         if (std.mem.eql(u8, word, "list")) {
             run.list = true;
+        } else if (std.mem.eql(u8, word, "large")) {
+            sizes = .large;
         } else if (std.mem.eql(u8, word, "flush")) {
-            const flags: linux.MAP = .{ .TYPE = .PRIVATE, .ANONYMOUS = true, .POPULATE = true };
-            const address = linux.mmap(null, flush_bytes, .{ .READ = true }, flags, -1, 0);
-            run.flushed = @as([*]const u8, @ptrFromInt(address))[0..flush_bytes];
+            run.flushed = readOnlyZeros(flush_bytes);
+        } else if (std.mem.startsWith(u8, word, "D1=") or std.mem.startsWith(u8, word, "LL=")) {
+            run.caches[@intFromBool(word[0] == 'L')] = parseCache(word[3..]);
+            cache_count += 1;
         } else fail("what is '{s}'?", .{word});
     }
+    if (run.mode == .forked or run.mode == .simulated) {
+        if (cache_count != 2) fail("{t} needs D1 and LL", .{run.mode});
+        // As much as the last level holds is enough where the line used longest ago goes first.
+        run.flushed = readOnlyZeros(2 * @as(usize, @intCast(run.caches[1].bytes)));
+    }
     defer flushOutput();
+    if (std.mem.eql(u8, arguments[2], "plan")) {
+        if (run.mode != .forked and run.mode != .simulated) fail("a plan is forked or simulated", .{});
+        plan(&run, arguments[3], arguments[4]) catch |problem| fail("{s}: {t}", .{ arguments[3], problem });
+        return 0;
+    }
     if (std.mem.eql(u8, arguments[2], "all")) {
         for (all_cases) |which| run.case(which);
         return 0;

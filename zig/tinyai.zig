@@ -391,6 +391,7 @@ test {
     _ = @import("memory.zig");
     _ = pool;
     _ = @import("prefix.zig");
+    _ = @import("stack.zig");
     _ = @import("program.zig");
     _ = trace;
     _ = stand_;

@@ -34,7 +34,9 @@ comptime {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
+const cache = @import("cache.zig");
 const cpu = @import("cpu.zig");
+const formats = @import("kernels/format.zig");
 const p = @import("program.zig");
 const table = @import("kernels/table.zig");
 const Stand = @import("stand.zig").Stand;
@@ -187,5 +189,108 @@ test "add, norm, quantize and the rope table load and store what can be counted 
         const turned: Totals = .of(level.traced.rope_table, .{ &rope, 0, row_count });
         try turned.expect(.load, row_bytes + row_count * 4, row_operations + row_count);
         try turned.expect(.store, 2 * row_bytes, 2 * row_operations);
+    }
+}
+
+/// Feeds simulated caches with what a kernel does, but for prefetches.
+const Feeder = struct {
+    hierarchy: *cache.Hierarchy,
+
+    fn access(context: *anyopaque, address: usize, bytes: u32, _: u32, kind: Access) void {
+        const feeder: *Feeder = @ptrCast(@alignCast(context));
+        switch (kind) {
+            .load => feeder.hierarchy.access(0, address, bytes, .load),
+            .store => feeder.hierarchy.access(0, address, bytes, .store),
+            .prefetch, .prefetch_far => {},
+        }
+    }
+
+    /// Misses of the first and of the last level.
+    fn misses(feeder: *Feeder, kernel: anytype, arguments: anytype) [2]u64 {
+        const told: Sink = .{ .context = feeder, .access = access };
+        sink = &told;
+        defer sink = null;
+        const before = feeder.hierarchy.snapshot();
+        _ = @call(.auto, kernel, arguments);
+        const counted = feeder.hierarchy.snapshot().since(before);
+        return .{ counted.levels[0].misses, counted.levels[1].misses };
+    }
+};
+
+test "caches fed by a kernel miss as often as its operands have lines, at every level" {
+    const lines = 64;
+    const hierarchy = try cache.Hierarchy.create(.{
+        .levels = .{
+            .{ .bytes = 16 << 10, .ways = 8, .line_bytes = lines, .shared_by = 1 },
+            .{ .bytes = 1 << 20, .ways = 16, .line_bytes = lines, .shared_by = 1 },
+            undefined,
+        },
+        .level_count = 2,
+        .thread_count = 1,
+        .prefetcher = 0,
+    });
+    defer hierarchy.destroy();
+    var feeder: Feeder = .{ .hierarchy = hierarchy };
+    const allocator = std.testing.allocator;
+    // Operands lie behind each other, so that they are spread over all sets evenly.
+    const memory = try allocator.alignedAlloc(u8, .fromByteUnits(4096), 256 << 10);
+    defer allocator.free(memory);
+    @memset(memory, 0);
+    for (cpu.levels, 0..) |level, index| {
+        if (!cpu.supported(index)) continue;
+        level.traced.thread_begin();
+        defer level.traced.thread_end();
+
+        // A row of twice what the first level holds is gone through twice, beside the weight and what is written.
+        hierarchy.reset();
+        const width = 8192;
+        const row_lines = width * 4 / lines;
+        const floats: [*]f32 = @ptrCast(memory.ptr);
+        const norm: table.Norm = .{
+            .width = width,
+            .row_count = 1,
+            .epsilon = 1e-6,
+            .x = floats,
+            .x_stride = width,
+            .weight = floats + width,
+            .residual = null,
+            .residual_stride = 0,
+            .out = floats + 2 * width,
+            .out_stride = width,
+            .out_quantized = null,
+            .out_quantized_stride = 0,
+        };
+        try std.testing.expectEqual([2]u64{ 4 * row_lines, 3 * row_lines }, feeder.misses(level.traced.norm, .{ &norm, 0, 1 }));
+        try std.testing.expectEqual([2]u64{ 4 * row_lines, 0 }, feeder.misses(level.traced.norm, .{ &norm, 0, 1 }));
+
+        // Weights go by, and are gone when they come again; the activations, which each group needs, stay.
+        hierarchy.reset();
+        const rows = 128;
+        const columns = 512;
+        const size = formats.packedBytes(.q4_0, rows, columns);
+        const x_bytes = table.quantizedRowBytes(columns);
+        const weight = memory.ptr + x_bytes;
+        const scales = weight + size.weight;
+        const y = scales + size.scales;
+        const product: table.MatMul = .{
+            .format = .q4_0,
+            .rows = rows,
+            .columns = columns,
+            .tokens = 1,
+            .weight = weight,
+            .scales = scales,
+            .x = memory.ptr,
+            .x_stride = x_bytes,
+            .y = @ptrCast(@alignCast(y)),
+            .y_stride = rows,
+            .bias = null,
+            .accumulate = 0,
+            .soft_cap = 0,
+        };
+        const scratch: [*]align(64) u8 = @alignCast(y + rows * 4);
+        const passing = (size.weight + size.scales + rows * 4) / lines;
+        const arguments = .{ &product, 0, rows / table.group_rows, scratch };
+        try std.testing.expectEqual([2]u64{ passing + x_bytes / lines, passing + x_bytes / lines }, feeder.misses(level.traced.matmul, arguments));
+        try std.testing.expectEqual([2]u64{ passing, 0 }, feeder.misses(level.traced.matmul, arguments));
     }
 }

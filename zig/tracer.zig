@@ -15,6 +15,7 @@ const executor_ = @import("executor.zig");
 const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
+const stack_ = @import("stack.zig");
 const trace = @import("trace.zig");
 const table = @import("kernels/table.zig");
 
@@ -48,6 +49,9 @@ pub const Tracer = struct {
     /// The range of the last access: most are followed by one to the same.
     recent: usize,
     hierarchy: ?*cache.Hierarchy,
+    /// The kernels that the engine runs, and the lines of their stack that those of the op being simulated use.
+    ordinary: *const table.Table,
+    stack: ?stack_.Stack,
     /// Whether accesses go to the simulator.
     simulates: bool,
     /// The thread being played.
@@ -90,6 +94,8 @@ pub const Tracer = struct {
             .range_count = 0,
             .recent = 0,
             .hierarchy = null,
+            .ordinary = cpu.levels[level].kernels,
+            .stack = null,
             .simulates = false,
             .thread = 0,
             .traced = .{},
@@ -97,10 +103,13 @@ pub const Tracer = struct {
             .counters = .{},
         };
         errdefer tracer.free();
-        if (config.cache_count > 0) tracer.hierarchy = cache.Hierarchy.create(geometryOf(config)) catch |problem| switch (problem) {
-            error.OutOfMemory => return error.OutOfMemory,
-            error.Geometry => return error.Program,
-        };
+        if (config.cache_count > 0) {
+            tracer.hierarchy = cache.Hierarchy.create(geometryOf(config)) catch |problem| switch (problem) {
+                error.OutOfMemory => return error.OutOfMemory,
+                error.Geometry => return error.Program,
+            };
+            tracer.stack = try .create();
+        }
         tracer.arena = try allocations.reserve(@max(1, header.arena_bytes));
         const executor = &tracer.executor;
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), source.tensors.len);
@@ -168,11 +177,15 @@ pub const Tracer = struct {
     fn name(tracer: *Tracer, bytes: []const u8, region: Region) void {
         if (bytes.len == 0) return;
         const first = @intFromPtr(bytes.ptr);
-        // Terabytes apart, and pages apart within a cache's sets, as memory of the system is. Each begins on a line: where the small
-        // ones lie in theirs changes from one process to the next, and counts shall not.
-        const place = (@as(u64, tracer.range_count) + 1) << 40 | @as(u64, tracer.range_count) * 37 << 12;
+        // Each begins on a line: where the small ones lie in theirs changes from one process to the next, and counts shall not.
+        const place = placeOf(tracer.range_count);
         tracer.ranges[tracer.range_count] = .{ .begin = first, .bytes = bytes.len, .region = region, .place = place };
         tracer.range_count += 1;
+    }
+
+    /// Terabytes apart, and pages apart within a cache's sets, as memory of the system is.
+    fn placeOf(range: usize) u64 {
+        return (@as(u64, range) + 1) << 40 | @as(u64, range) * 37 << 12;
     }
 
     pub fn destroy(tracer: *Tracer) void {
@@ -194,6 +207,7 @@ pub const Tracer = struct {
         allocator.free(executor.tensors);
         if (tracer.arena.len > 0) allocations.unreserve(tracer.arena);
         if (tracer.hierarchy) |hierarchy| hierarchy.destroy();
+        if (tracer.stack) |*stack| stack.destroy();
     }
 
     /// Sets out a step. False: this program has no such step. What was in the caches stays there, what was in keys and values is
@@ -296,6 +310,7 @@ pub const Tracer = struct {
         tracer.simulates = mode != .count and tracer.hierarchy != null;
         executor.work[index].reset(tracer.pool.thread_count);
         executor.kernels.thread_begin();
+        if (tracer.simulates) tracer.watchStack(index);
         trace.sink = &told;
         if (index == ops.len) {
             tracer.thread = 0;
@@ -306,6 +321,34 @@ pub const Tracer = struct {
         executor.kernels.thread_end();
         return tracer.total;
     }
+
+    /// Runs a claim of op number `index` with the ordinary kernel, to know what it has on its stack. Left out is what goes on
+    /// from values that it has written itself, and would do something else the second time: a screen's lists, and draws.
+    fn watchStack(tracer: *Tracer, index: u32) void {
+        const executor = &tracer.executor;
+        const stack = &tracer.stack.?;
+        stack.forget();
+        if (index == executor.view.ops.len) return;
+        const op = &executor.view.ops[index];
+        if (op.kind == .screen_pick or op.kind == .screen_product or executor.unitCount(op) == 0) return;
+        const traced = executor.kernels;
+        executor.kernels = tracer.ordinary;
+        if (op.kind == .matmul) executor.one_range = .{ .begin = 0, .end = 1 };
+        stack.watch(Claim{ .executor = executor, .op = op, .index = index });
+        executor.one_range = null;
+        executor.kernels = traced;
+        executor.work[index].reset(tracer.pool.thread_count);
+    }
+
+    const Claim = struct {
+        executor: *executor_.Executor,
+        op: *const p.Op,
+        index: u32,
+
+        pub fn run(claim: Claim) void {
+            _ = claim.executor.runOp(claim.op, claim.index, 0, claim.executor.rowCount(claim.op));
+        }
+    };
 
     fn runOp(tracer: *Tracer, op: *const p.Op, index: u32, mode: Mode) void {
         const executor = &tracer.executor;
@@ -402,12 +445,14 @@ pub const Tracer = struct {
         if (!tracer.simulates) return;
         // Constants of the code: where in their page they lie does not change.
         const place = if (range) |known| known.place + (address - known.begin) else address & 4095;
-        tracer.hierarchy.?.access(tracer.thread, place, bytes, switch (kind) {
+        const hierarchy = tracer.hierarchy.?;
+        hierarchy.access(tracer.thread, place, bytes, switch (kind) {
             .load => .load,
             .store => .store,
             .prefetch => .prefetch,
             .prefetch_far => .prefetch_far,
         });
+        if (tracer.stack.?.next()) |line| hierarchy.keep(tracer.thread, placeOf(ranges_max + tracer.thread) + line);
     }
 
     fn rangeOf(tracer: *Tracer, address: usize) ?*const Range {

@@ -65,6 +65,7 @@ export function cacheBlocks(report: Report): Block[] {
     "million lines",
     "billion lines",
   ]);
+  const brought = cache.prefetcher ? "What a prefetcher brought from memory in time is no miss." : "";
   const misses = bars(
     "misses",
     `${lastName} misses by op`,
@@ -88,7 +89,7 @@ export function cacheBlocks(report: Report): Block[] {
       },
     ],
     unit,
-    { note: largest.length < roles.size ? "The largest; the table of ops has all." : "" },
+    { note: [largest.length < roles.size ? "The largest; the table of ops has all." : "", brought].join(" ").trim() },
   );
   return [rates, misses];
 }

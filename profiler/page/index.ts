@@ -35,7 +35,8 @@ ${packed("report-data", JSON.stringify(report))}
 ${packed("echarts-script", echarts)}
 </head>
 <body>
-<noscript><p class="missing">This page draws itself with the scripts that it holds: allow JavaScript for it.</p></noscript>
+<p class="missing" id="loading">This page is being drawn by the scripts that it holds. If it stays like this, they may not run where it is shown: save the file, and open it in a browser.</p>
+<noscript><style>#loading { display: none; }</style><p class="missing">This page draws itself with the scripts that it holds: allow JavaScript for it.</p></noscript>
 <script type="module">${script}</script>
 </body>
 </html>

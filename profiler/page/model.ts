@@ -96,6 +96,8 @@ export interface TableBlock extends Titled {
     readonly shareColumn: number;
     /** Rows shown until all are asked for. */
     readonly shown: number;
+    /** Said where no row has what is searched. */
+    readonly none: string;
   } | null;
   /** Whether it is closed at first. */
   readonly folded: boolean;

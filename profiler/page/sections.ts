@@ -2,8 +2,16 @@
 // recorded how to record it.
 
 import type { Report, TraceData } from "../report.ts";
-import { evidenceOf, knobOf, runLine, type Section, type SectionTable, sectionsOf } from "../sections.ts";
-import { amount, bytes, duration, grouped, percent, plain } from "../words.ts";
+import {
+  evidenceOf,
+  generatedTokens,
+  knobOf,
+  runLine,
+  type Section,
+  type SectionTable,
+  sectionsOf,
+} from "../sections.ts";
+import { amount, bytes, count, duration, grouped, percent, plain } from "../words.ts";
 import { cacheBlocks } from "./caches.ts";
 import { javascriptBlocks } from "./javascript.ts";
 import { latencyBlocks } from "./latency.ts";
@@ -51,17 +59,18 @@ export function pageOf(report: Report, trace?: TraceData): Page {
   };
 }
 
+const steps = "generate or score something inside model.profile(), without { time: false }.";
 const everyRun = "model.profile() and tinyai profile always do.";
 /** How to record what a report may lack. */
 const howTo: Readonly<Record<string, string>> = {
-  time: "Generate, embed or score something inside model.profile().",
-  latency: "Generate something inside model.profile().",
-  requests: "Generate, embed or score something inside model.profile().",
+  time: `To record it: ${steps}`,
+  latency: `To record it: ${steps}`,
+  requests: `To record them: ${steps}`,
   roofline: "To record it: model.profile() without { roofline: false }, tinyai profile without --no-roofline.",
-  memory: `To count them: ${everyRun}`,
+  memory: `To count them: ${steps}`,
   cache: "To follow them: model.profile() without { cache: false }, tinyai profile without --no-cache.",
   system: `To watch them: ${everyRun}`,
-  javascript: `To watch it: ${everyRun}`,
+  javascript: "To watch it: model.profile() without { time: false }.",
 };
 
 /** Tables that are shown as they are, by section and title; the others are closed at first. */
@@ -119,8 +128,9 @@ function factsOf(report: Report): Fact[] {
   const rates = (["prompt", "generation"] as const).map((phase) => {
     const row = report.phases.find((each) => each.phase === phase);
     if (row === undefined || row.count === 0) return fact(phase, "–", "no such step");
-    const steps = `${grouped(row.rows, 0)} tokens in ${grouped(row.count, 0)} ${row.count === 1 ? "step" : "steps"}`;
-    return fact(phase, grouped(row.rowsPerSecond, row.rowsPerSecond < 100 ? 1 : 0), steps, "tokens/s");
+    const steps = `${count(row.rows, "row")} in ${count(row.count, "step")}`;
+    const tokens = phase === "generation" ? `; ${count(generatedTokens(report), "token")} generated` : "";
+    return fact(phase, grouped(row.rowsPerSecond, row.rowsPerSecond < 100 ? 1 : 0), `${steps}${tokens}`, "rows/s");
   });
   return [
     steps.count === 0

@@ -45,7 +45,7 @@ function icicle(report: Report, trace: TraceData | undefined): IcicleBlock {
       ["kernel", plain(op.kernel)],
       ["p50 in a step", duration(op.p50Ns)],
       ["p99", duration(op.p99Ns)],
-      ["reached", op.gigabytesPerSecond === null ? "–" : `${grouped(op.gigabytesPerSecond, 1)} GB/s`],
+      ["bytes that it has to move", op.gigabytesPerSecond === null ? "–" : `${grouped(op.gigabytesPerSecond, 1)} GB/s`],
     ]),
   });
   const phasePiece = (phase: PhaseParts): Piece => {
@@ -76,7 +76,7 @@ function icicle(report: Report, trace: TraceData | undefined): IcicleBlock {
       parts: [...kinds, ...rest].sort((a, b) => b.ns - a.ns),
       tip: tipOf(phase.phase, phase.totalNs, phase, [
         ["steps", grouped(phase.steps, 0)],
-        ["tokens", grouped(phase.rows, 0)],
+        ["rows", grouped(phase.rows, 0)],
       ]),
     };
   };
@@ -161,7 +161,7 @@ function opTable(report: Report): TableBlock {
     ],
     textColumns: 2,
     rows: [...rows, ...others],
-    interactive: { sortedBy: 4, shareColumn: 3, shown: 25 },
+    interactive: { sortedBy: 4, shareColumn: 3, shown: 25, none: "no op has this name" },
     folded: false,
   };
 }
@@ -196,6 +196,8 @@ function heat(report: Report): HeatBlock[] {
       rows: roles.map(plain),
       measures: [
         measure("time", (op) => op.totalNs, duration),
+        // One step in which a thread's CPU was taken away outweighs all others in a sum.
+        measure("time in a step, p50", (op) => op.p50Ns, duration),
         ...(report.memory ? [measure("bytes read", (op) => reads.get(op.index), bytes)] : []),
         ...(report.cache ? [measure(`${lastLevel} misses`, (op) => misses.get(op.index), amount)] : []),
       ],
@@ -224,7 +226,7 @@ function threads(report: Report): Block {
       },
     })),
   }));
-  const note = `What ${count(report.threads.length, "thread")} did while steps ran.`;
+  const note = `What ${count(report.threads.length, "thread")} did while steps ran, by the clock: work takes longer where another program has the CPU.`;
   return bars(
     "threads",
     "Threads",

@@ -1,7 +1,8 @@
 // `tinyai profile`: generates after a prompt while everything is watched, shows where time and bytes went, and writes the
-// report in files. What would not be written for another reason than a full disk is refused before the model is loaded.
+// report in files. What would not be written for another reason than a full disk is refused before the model is loaded. Where it is
+// interrupted, the report is of what ran until then.
 
-import { accessSync, constants, rmSync, statSync } from "node:fs";
+import { rmSync, statSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
@@ -12,7 +13,7 @@ import { checkGenerateOptions } from "../generate/options.ts";
 import { resolveModel } from "../model/resolve.ts";
 import { sequencesMax } from "../plan/layout.ts";
 import { preparedPath } from "../prepared.ts";
-import { reportEndings } from "../profiling/file.ts";
+import { checkFilePath, type ReportEnding, reportEnding, reportEndings } from "../profiling/file.ts";
 import type { ProfiledRun } from "../profiling/index.ts";
 import { interruption } from "./interrupt.ts";
 import {
@@ -42,7 +43,7 @@ interface Flags extends ModelFlags, GenerationFlags {
   readonly json?: boolean;
 }
 
-/** Flags that stand for a format, whatever the file is called. */
+/** Flags that stand for a format, whatever the file is called; its ending may only not name another one. */
 const formatFlags = { trace: ".trace.json", text: ".txt", folded: ".folded", speedscope: ".speedscope.json" } as const;
 
 const runsMax = 10_000;
@@ -87,11 +88,17 @@ async function run(flags: Flags): Promise<void> {
   let profiled: ProfiledRun;
   try {
     const work = async () => {
-      for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+      try {
+        for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+      } catch (error) {
+        if (!signal.aborted) throw error;
+        process.stderr.write("interrupted; the report is of what ran until now (once more ends it at once)\n");
+      }
     };
     const { cache, roofline, deterministic } = flags;
     profiled = await model.profile(work, { cache, roofline, deterministic });
-    signal.throwIfAborted();
+    // Of nothing there is no report.
+    if (profiled.steps.count === 0) signal.throwIfAborted();
   } catch (error) {
     progress.failed();
     throw error;
@@ -101,7 +108,6 @@ async function run(flags: Flags): Promise<void> {
   if (flags.json) printJson(profiled);
   else process.stdout.write(formatReport(profiled));
   for (const output of outputs) {
-    signal.throwIfAborted();
     await writeOutput(profiled, output);
     process.stderr.write(`wrote ${output.path}\n`);
   }
@@ -110,7 +116,7 @@ async function run(flags: Flags): Promise<void> {
 /** A file to write, and the ending that names its format. */
 interface Output {
   readonly path: string;
-  readonly ending: (typeof reportEndings)[number];
+  readonly ending: ReportEnding;
 }
 
 /**
@@ -131,31 +137,23 @@ function checkOutputs(flags: Flags): Output[] {
     const path = flags[name];
     if (path === undefined) continue;
     const flag = `--${name}`;
-    if (path === "" || path.includes("\0")) throw new OptionError(flag, "is not the path of a file");
-    const ending = name === "report" ? endingOf(path) : formatFlags[name];
+    checkFilePath(flag, path);
+    const named = reportEnding(path);
+    const ending = name === "report" ? named : formatFlags[name];
     if (!ending) {
       throw new OptionError(flag, `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
     }
-    checkFolder(flag, path);
+    // `trace.json` is a good name for a trace.
+    if (named !== undefined && !ending.endsWith(named)) {
+      const problem = `${path} would be no ${named} file, but one in the format ${ending}; name it so, or say --report`;
+      throw new OptionError(flag, problem);
+    }
     const other = taken.get(identity(path));
     if (other !== undefined) throw new OptionError(flag, `${path} is ${other}; name another file`);
     taken.set(identity(path), `what ${flag} names as well`);
     outputs.push({ path, ending });
   }
   return outputs;
-}
-
-function checkFolder(flag: string, path: string): void {
-  const folder = dirname(path);
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new OptionError(flag, `there is no folder ${folder} for ${path}; make it first`);
-  }
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new OptionError(flag, `${path} is a folder`);
-  try {
-    accessSync(folder, constants.W_OK);
-  } catch (cause) {
-    throw new OptionError(flag, `the folder ${folder} must not be written to; name a file elsewhere`, { cause });
-  }
 }
 
 /** What is the same for two paths of one file, links included, whether it is there or not. */
@@ -168,17 +166,13 @@ function identity(path: string): string {
 
 /** Writes the file; under a name whose ending says the format first, if its own does not. */
 async function writeOutput(run: ProfiledRun, { path, ending }: Output): Promise<void> {
-  const named = endingOf(path) === ending ? path : `${path}.${process.pid}${ending}`;
+  const named = reportEnding(path) === ending ? path : `${path}.${process.pid}${ending}`;
   try {
     await run.write(named);
     if (named !== path) await rename(named, path);
   } catch (cause) {
     if (named !== path) rmSync(named, { force: true });
-    if (cause instanceof TinyAIError) throw cause;
+    if (cause instanceof TinyAIError && named === path) throw cause;
     throw new TinyAIError("file", `${path}: cannot be written: ${(cause as Error).message}`, { cause });
   }
-}
-
-function endingOf(path: string): Output["ending"] | undefined {
-  return reportEndings.find((ending) => path.endsWith(ending));
 }

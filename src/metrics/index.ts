@@ -25,10 +25,15 @@ export interface PrometheusOptions {
 
 /**
  * Metrics as text for Prometheus. Names and help texts say what they are.
- * @throws {OptionError} if an option is out of its bounds. @throws {RangeError} for a report whose rows have no histograms.
+ * @param sources a monitor or a report, or a list of them with different names.
+ * @throws {OptionError} if an option is out of its bounds, or two sources have the same name. @throws {RangeError} for a report whose rows have no histograms.
  * @example
  * using monitor = model.monitor();
  * console.log(prometheusText(monitor));
+ * @example
+ * using small = model.monitor();
+ * using tuned = other.monitor({ name: "tuned" });
+ * console.log(prometheusText([small, tuned]));
  */
 export function prometheusText(sources: MetricsSources, options: PrometheusOptions = {}): string {
   checkKeys("options", options, ["histograms"]);
@@ -41,6 +46,8 @@ export function prometheusText(sources: MetricsSources, options: PrometheusOptio
 
 /**
  * Answers a scrape in the form that it asks for: OpenMetrics 2.0 where its Accept header names it, else text format 0.0.4.
+ * @param sources a monitor or a report, or a list of them with different names.
+ * @throws {OptionError} if two sources have the same name.
  * @example
  * Bun.serve({ routes: { "/metrics": (request) => prometheusResponse(request, monitor) } });
  */

@@ -13,6 +13,7 @@ const observed: Readonly<Record<string, readonly [name: string, unit: string]>> 
   tinyai_threads: ["tinyai.threads", "{thread}"],
   tinyai_steps_total: ["tinyai.steps", "{step}"],
   tinyai_tokens_total: ["tinyai.tokens", "{token}"],
+  tinyai_generated_tokens_total: ["tinyai.tokens.generated", "{token}"],
   tinyai_op_seconds_total: ["tinyai.op.time", "s"],
   tinyai_outside_ops_seconds_total: ["tinyai.outside_ops.time", "s"],
   tinyai_op_bytes_total: ["tinyai.op.io", "By"],
@@ -43,7 +44,9 @@ const attributeNames: Readonly<Record<string, string>> = {
 
 /**
  * Gives a model's metrics to a meter: what its readers collect has them from now on.
+ * @param sources a monitor or a report, or a list of them with different names.
  * @returns what ends that.
+ * @throws {OptionError} if two sources have the same name.
  * @example
  * observeMetrics(metrics.getMeter("tinyai"), monitor);
  */

@@ -27,7 +27,9 @@ const SNAPSHOT_MS = 100;
 
 /**
  * Registers a model's metrics, so that `registry.metrics()` has them.
+ * @param sources a monitor or a report, or a list of them with different names.
  * @returns what takes them out again.
+ * @throws {OptionError} if two sources have the same name.
  * @throws {Error} prom-client's, if metrics of these names are registered already: for several models, pass their monitors as a list.
  * @example
  * registerMetrics(register, monitor);

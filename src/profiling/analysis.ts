@@ -1,24 +1,29 @@
 // Watches all models of the process: each is profiled from when it is opened, or the last report was made, until the next report or
 // its closing. It records nothing itself (recording.ts does) and writes what profiled runs write.
 
+import { basename } from "node:path";
 import type { SystemSample } from "../../profiler/report.ts";
 import { SystemWatch } from "../../profiler/system.ts";
 import type { PerformanceAnalysis } from "../analysis.ts";
 import { EngineError } from "../errors.ts";
-import type { Model } from "../load.ts";
-import { watchModels } from "../watched.ts";
-import { endingOf } from "./file.ts";
+import { type WatchedModel, watchModels } from "../watched.ts";
+import { checkReportPath, reportEnding } from "./file.ts";
 import type { ProfiledRun, ProfileOptions } from "./index.ts";
 import { recordings } from "./recording.ts";
+
+/** Bytes that a file's name may have on all systems, less those of the name that it is written under first. */
+const NAME_BYTES_MAX = 255 - 40;
 
 /** Models are recorded once at a time. */
 let underWay: Analysis | undefined;
 
 export class Analysis implements PerformanceAnalysis {
   readonly #options: ProfileOptions;
-  readonly #watched = new Set<Model>();
-  /** Of models that were closed since the last report. */
-  #closed: ProfiledRun[] = [];
+  readonly #watched = new Set<WatchedModel>();
+  /** What ended and is in no report yet: of models that were closed, and of reports that could not be written. */
+  #kept: ProfiledRun[] = [];
+  /** Settles when what reports read of open models has been read. */
+  #making: Promise<unknown> = Promise.resolve();
   readonly #system = new SystemWatch({ nativeBytes: () => 0, every: () => () => {} });
   readonly #unwatch: () => void;
   #open = true;
@@ -32,12 +37,12 @@ export class Analysis implements PerformanceAnalysis {
         opened: (model) => this.#watch(model),
         closing: async (model) => {
           if (!this.#watched.delete(model)) return;
-          const run = await model.finishProfiling();
-          if (this.#open) this.#closed.push(run);
+          const [run] = await Promise.all([model.finish(), this.#making]);
+          if (this.#open) this.#kept.push(run);
         },
       });
     } catch (error) {
-      this.#cancel();
+      this.#cancel().catch(() => {});
       throw error;
     }
     underWay = this;
@@ -51,59 +56,93 @@ export class Analysis implements PerformanceAnalysis {
 
   async generateReport(path: string): Promise<readonly string[]> {
     this.#checkOpen();
-    const ending = endingOf(path);
-    const ended = [...this.#watched].map((model) => {
-      const run = model.finishProfiling();
+    const { length } = checkReportPath(path);
+    const ending = path.slice(-length);
+    const kept = this.#kept.splice(0);
+    const made = [...this.#watched].map((model) => {
+      const run = model.finish();
       // What it does from now on is in the next report.
-      model.startProfiling(this.#options);
+      model.start(this.#options);
       return run;
     });
-    const closed = this.#closed;
-    this.#closed = [];
-    const runs = [...closed, ...(await Promise.all(ended))];
-    if (runs.length === 0) throw new EngineError("no model was open while it was watched; load one before the report");
+    const making = Promise.allSettled(made);
+    this.#making = Promise.all([this.#making, making]).then(() => {});
+    const results = await making;
+    const runs = [...kept, ...results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []))];
     const working = runs.filter((run) => run.steps.count > 0);
     const reported = working.length > 0 ? working : runs.slice(-1);
-    const names = reported.map(({ run }) => run.model.replace(/\.[^.]+$/, ""));
-    const stem = path.slice(0, -ending.length);
-    const paths: string[] = [];
-    for (const [index, run] of reported.entries()) {
-      const name = names[index] ?? "";
-      // A model that was loaded twice has two files.
-      const copy = names.slice(0, index).filter((other) => other === name).length;
-      const own = copy === 0 ? `${stem}.${name}${ending}` : `${stem}.${name}-${copy + 1}${ending}`;
-      const to = reported.length === 1 ? path : own;
-      await run.write(to);
-      paths.push(to);
+    try {
+      for (const result of results) if (result.status === "rejected") throw result.reason;
+      if (runs.length === 0)
+        throw new EngineError("no model was open while it was watched; load one before the report");
+      const models = reported.map(({ run }) => run.model.replace(/\.[^.]+$/, ""));
+      const paths = reported.length === 1 ? [path] : pathsOf(path.slice(0, -ending.length), models, ending);
+      for (const [index, run] of reported.entries()) await run.write(paths[index] as string);
+      return paths;
+    } catch (error) {
+      this.#kept.unshift(...reported);
+      throw error;
     }
-    return paths;
   }
 
-  close(): Promise<void> {
-    if (this.#open) {
-      this.#open = false;
-      underWay = undefined;
-      this.#unwatch();
-      this.#cancel();
-    }
-    return Promise.resolve();
+  async close(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    underWay = undefined;
+    this.#unwatch();
+    this.#kept = [];
+    await Promise.all([this.#cancel(), this.#making]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  #watch(model: Model): void {
-    model.startProfiling(this.#options);
+  #watch(model: WatchedModel): void {
+    model.start(this.#options);
     this.#watched.add(model);
   }
 
-  #cancel(): void {
-    for (const model of this.#watched) model.cancelProfiling();
+  /** Ends all recordings at once, also if one of them fails to. */
+  #cancel(): Promise<unknown> {
+    const cancelled = [...this.#watched].map(async (model) => model.cancel());
     this.#watched.clear();
+    return Promise.all(cancelled);
   }
 
   #checkOpen(): void {
     if (!this.#open) throw new EngineError("the analysis is closed; create another");
   }
+}
+
+/**
+ * A path for each model, with its name between stem and ending; one that cannot have its own has a number behind it: there may be
+ * several of a name, and with `trace` before it an ending names another format. Long names are cut.
+ */
+function pathsOf(stem: string, models: readonly string[], ending: string): string[] {
+  const taken = new Set<string>();
+  const room = NAME_BYTES_MAX - Buffer.byteLength(`${basename(stem)}.${ending}`);
+  return models.map((model) => {
+    for (let copy = 1; ; copy++) {
+      const number = copy === 1 ? "" : `-${copy}`;
+      const path = `${stem}.${cut(model, room - number.length)}${number}${ending}`;
+      // Some file systems do not tell case, or ways to write an accent.
+      const key = path.normalize("NFC").toLowerCase();
+      if (taken.has(key) || reportEnding(path)?.length !== ending.length) continue;
+      taken.add(key);
+      return path;
+    }
+  });
+}
+
+/** As many of its first characters as have so many bytes. */
+function cut(name: string, bytesMax: number): string {
+  let bytes = 0;
+  let kept = "";
+  for (const character of name) {
+    bytes += Buffer.byteLength(character);
+    if (bytes > bytesMax) break;
+    kept += character;
+  }
+  return kept;
 }

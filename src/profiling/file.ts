@@ -1,40 +1,88 @@
 // Reports as files: the ending says which format. Formats are loaded when they are written.
 
+import { accessSync, constants, statSync } from "node:fs";
+import { dirname } from "node:path";
 import type { Report, TraceData } from "../../profiler/report.ts";
-import { OptionError } from "../errors.ts";
-import { replaceFile } from "../files.ts";
+import { describe } from "../check.ts";
+import { OptionError, TinyAIError } from "../errors.ts";
+import { isSystemError, replaceFile } from "../files.ts";
 
-/** Endings that name a format; of two that fit, the longer comes first. */
+/** Endings that name a format, in any case; of two that fit, the longer comes first. */
 export const reportEndings = [".trace.json", ".speedscope.json", ".html", ".txt", ".json", ".folded", ".prom"] as const;
 
-type Ending = (typeof reportEndings)[number];
+export type ReportEnding = (typeof reportEndings)[number];
 
 /**
  * Writes a report: a page for a browser (.html), plain text (.txt), data (.json), a trace for Perfetto (.trace.json), profiles for
  * speedscope (.speedscope.json), stacks for flame graphs (.folded), or metrics for Prometheus (.prom). The file is whole or not
  * there.
- * @throws {OptionError} if the ending names no format.
+ * @throws {OptionError} if the ending names no format, or there can be no file of that path.
+ * @throws {TinyAIError} with the code `file` if the system refuses to write it, as where the disk is full.
  */
 export async function writeReport(path: string, report: Report, trace: TraceData): Promise<void> {
-  const ending = endingOf(path);
+  const ending = checkReportPath(path);
   const pieces = await piecesOf(ending, report, trace);
   const encoder = new TextEncoder();
-  await replaceFile(path, async (append) => {
-    for (const piece of pieces) await append(encoder.encode(piece));
-  });
+  try {
+    await replaceFile(path, async (append) => {
+      for (const piece of pieces) await append(encoder.encode(piece));
+    });
+  } catch (cause) {
+    if (!isSystemError(cause)) throw cause;
+    // What follows the comma is of another name that the file has until it is whole.
+    const [problem] = cause.message.split(",");
+    throw new TinyAIError("file", `${path}: cannot be written: ${problem}; name another file`, { cause });
+  }
 }
 
-/** @throws {OptionError} if the path's ending names no format. */
-export function endingOf(path: string): Ending {
-  const ending = reportEndings.find((known) => path.endsWith(known));
+/**
+ * The ending of a report's path, which names its format.
+ * @throws {OptionError} if it names none, or there can be no file of that path.
+ */
+export function checkReportPath(path: string): ReportEnding {
+  checkFilePath("path", path);
+  const ending = reportEnding(path);
   if (ending !== undefined) return ending;
   throw new OptionError("path", `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
 }
 
-async function piecesOf(ending: Ending, report: Report, trace: TraceData): Promise<Iterable<string>> {
+/** The format that a path's ending names, if it does. */
+export function reportEnding(path: string): ReportEnding | undefined {
+  const lower = path.toLowerCase();
+  return reportEndings.find((known) => lower.endsWith(known));
+}
+
+/** @throws {OptionError} if there can be no file of that path: it is no text, its folder is not there or not to be written to. */
+export function checkFilePath(option: string, path: unknown): asserts path is string {
+  if (path instanceof URL) throw new OptionError(option, "is a URL; give a path: Bun.fileURLToPath(url)");
+  if (typeof path !== "string" || path === "" || path.includes("\0")) {
+    throw new OptionError(option, `is ${describe(path)}; the path of a file is expected`);
+  }
+  const folder = dirname(path);
+  if (!isFolder(folder)) {
+    throw new OptionError(option, `there is no folder ${folder} for ${path}; make it first`);
+  }
+  if (isFolder(path)) throw new OptionError(option, `${path} is a folder; name a file`);
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (cause) {
+    throw new OptionError(option, `the folder ${folder} must not be written to; name a file elsewhere`, { cause });
+  }
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    // What the system refuses to say is said when the file is written.
+    return false;
+  }
+}
+
+async function piecesOf(ending: ReportEnding, report: Report, trace: TraceData): Promise<Iterable<string>> {
   switch (ending) {
     case ".html":
-      return [(await import("../../profiler/page/index.ts")).reportPage(report, trace)];
+      return [(await import("../../profiler/page/entry.js")).reportPage(report, trace)];
     case ".txt":
       return [(await import("../../profiler/text.ts")).reportText(report)];
     case ".json":

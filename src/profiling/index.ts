@@ -14,7 +14,8 @@ export interface ProfiledRun extends Report {
    * Writes it in the format that the file's ending names: .html (one file with charts, which needs no network), .trace.json
    * (Perfetto), .speedscope.json, .txt, .json, .folded (stacks for flame graphs), .prom (metrics for Prometheus, in
    * text format 0.0.4).
-   * @throws {OptionError} if the ending names none.
+   * @throws {OptionError} if it names none, or there can be no file of that path.
+   * @throws {TinyAIError} with the code `file` if the system refuses to write it.
    */
   readonly write: (path: string) => Promise<void>;
 }

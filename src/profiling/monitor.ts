@@ -14,6 +14,8 @@ export interface MonitorOptions {
   readonly windowMs?: number | undefined;
   /** Windows kept once they have ended, 1 to 10,000; each takes about 1 KB for each op of the model. Default 60. */
   readonly windows?: number | undefined;
+  /** What metrics call the model, in their label `model`; at least one character. Default the file's name. */
+  readonly name?: string | undefined;
 }
 
 /**

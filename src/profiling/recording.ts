@@ -32,20 +32,26 @@ import type { Library } from "../engine/library.ts";
 import { fixedTuning } from "../engine/tuning.ts";
 import { machineInfo } from "./machine.ts";
 
-/** What is recorded beside the system, which always is. */
+/** Options of `model.profile` and `model.startProfiling`: what is recorded beside the system, which always is. */
 export interface ProfileOptions {
-  /** Whether steps, requests and JavaScript's share are, and with them all that is made of them. Default true. */
+  /**
+   * Whether steps, requests and JavaScript's share are recorded, and with them all that is made of them. Default true; false: only
+   * the system is watched (memory, CPU, page faults).
+   */
   readonly time?: boolean | undefined;
-  /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. */
+  /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. Default true. */
   readonly cache?: boolean | undefined;
-  /** Whether ops are placed on the machine's roofline, which is measured for 1 to 3 s if it was not before. */
+  /**
+   * Whether ops are placed on the machine's roofline. Default true. `model.profile` measures it for 1 to 3 s if that was not done
+   * before; after `startProfiling` it is only used where it was.
+   */
   readonly roofline?: boolean | undefined;
   /**
    * Whether counts are to be the same on every run and machine: those of one thread, on caches of a machine that does not exist
-   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone.
+   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone. Default false.
    */
   readonly deterministic?: boolean | undefined;
-  /** Between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
+  /** Time between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
   readonly sampleIntervalMs?: number | undefined;
 }
 
@@ -119,12 +125,7 @@ export class Recording {
     this.#counters = wantsCounters
       ? openHardwareCounters(library, engine.threadIds)
       : { reason: "Hardware counters were not asked for" };
-    this.#javascript = new JavaScriptRecorder({
-      nowNs: () => engine.nowNs,
-      cpuNs: () => library.symbols.tinyai_thread_cpu(),
-      collections: watchCollections(library),
-      spansMax: SPANS_MAX,
-    });
+    const collections = watchCollections(library);
     // What watching itself takes has been taken before.
     this.#allocations = new AllocationWatch(library);
     this.#system = new SystemWatch({
@@ -135,6 +136,12 @@ export class Recording {
       },
     });
     this.#lostBefore = engine.eventsLost;
+    this.#javascript = new JavaScriptRecorder({
+      nowNs: () => engine.nowNs,
+      cpuNs: () => library.symbols.tinyai_thread_cpu(),
+      collections,
+      spansMax: SPANS_MAX,
+    });
     this.#startNs = engine.nowNs;
     underWay.add(this);
     if (!time) return;
@@ -163,7 +170,9 @@ export class Recording {
     underWay.delete(this);
     this.#endWatching();
     const endNs = engine.nowNs;
-    const javascript = this.#javascript.result();
+    const javascript = { ...this.#javascript.result(), wallNs: endNs - this.#startNs };
+    // Before the events are looked at, which takes memory, page faults and CPU time of its own.
+    const system = this.#system.stop(this.#allocations.stop());
     engine.javascript = undefined;
     this.#takeIn();
     this.#profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
@@ -187,7 +196,7 @@ export class Recording {
       missingSteps: profile.steps.count - this.#shapedSteps,
       requests: this.#profiler.requests({ histograms: true }),
       javascript: this.#options.time === false ? null : javascript,
-      system: this.#system.stop(this.#allocations.stop()),
+      system,
       hardware,
       refusal: "reason" in this.#counters ? this.#counters.reason : "",
       startedAt: this.#startedAt,

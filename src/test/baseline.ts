@@ -21,7 +21,7 @@ import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
 import { checkRuns, durationsOf, type Outcome, partOf, type Run, role } from "./run.ts";
-import { isAdding, isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
+import { folderName, readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
 
 /** Options of `toMatchPerformanceBaseline`. */
 export interface BaselineOptions {
@@ -42,7 +42,7 @@ const layersPerOutlier = 8;
 /** Of slower ops that are told beside the one to blame. */
 const othersShown = 3;
 
-/** What is kept of the runs on one machine, with one model. */
+/** What is kept of the runs on one machine, with one model and its options. */
 interface KeptBaseline {
   /** For the reader; the key tells machines apart. */
   readonly cpu: string;
@@ -55,7 +55,7 @@ interface KeptBaseline {
   readonly durations: Readonly<Record<string, HistogramData>>;
 }
 
-/** By what tells machines and models apart. */
+/** By what tells machines, models and their options apart. */
 type KeptBaselines = Readonly<Record<string, KeptBaseline>>;
 
 /** An op of the run, in all layers. */
@@ -86,45 +86,55 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   const entries = readEntries(path, isKept);
   const kept = entries[name]?.[key];
 
+  const together = runs.length > 1 ? ` (this one of ${runs.length} profiles together)` : "";
   const record = (baseline: KeptBaseline | undefined): number => {
     const added = withRun(baseline, where, rows, measured);
     writeEntries(path, { ...entries, [name]: { ...entries[name], [key]: added } });
     return added.runs.length;
   };
-  const passed = (text: string): Outcome => ({ pass: true, message: () => `${JSON.stringify(name)}: ${text}` });
+  // Of what passed the message is shown under `.not` alone.
+  const passed = (text: string): Outcome => ({
+    pass: true,
+    message: () => `${JSON.stringify(name)}: expected not to match the baseline, but ${text}`,
+  });
+  const told = (text: string): Outcome => {
+    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
+    return passed(text);
+  };
+  const asked = updating();
+  const writes = asked !== undefined || writesUnasked();
   const id = `${path}\0${name}\0${key}`;
-  if (isUpdating() && !isAdding() && !begun.has(id)) {
+  const recordedText = (now: number): string => `${count(now, "run")} of ${runsMost} recorded${together}`;
+  if (asked === "anew" && !begun.has(id)) {
     begun.add(id);
-    record(undefined);
-    return passed("the baseline was begun anew");
+    return told(`it is begun anew, ${recordedText(record(undefined))}; it is judged from ${runsLeast} on`);
   }
   const problem = kept && differs(kept, rows, measured);
   if (problem !== undefined) {
-    const message = `the baseline ${JSON.stringify(name)} is of other work: ${problem}; let each run do the same (temperature 0 or a seed, ignoreEos), or begin anew with -u`;
+    const message = [
+      `the baseline ${JSON.stringify(name)} is of other work: ${problem}`,
+      "let each run do the same: temperature 0 or a seed, ignoreEos, and cachePrompt: false, since a prompt that was seen before is not computed again; or begin anew with -u",
+    ].join("\n");
     return { pass: false, message: () => message };
   }
-  if (isAdding()) return passed(`${count(record(kept), "run")} of ${runsMost} recorded, this one without a judgement`);
-  const grows = (isUpdating() || !isCi()) && (kept?.runs.length ?? 0) < runsMost;
+  if (asked === "add") return told(`${recordedText(record(kept))}, this one without a judgement`);
+  const grows = writes && (kept?.runs.length ?? 0) < runsMost;
   if (kept === undefined || kept.runs.length < runsLeast) {
     const has = count(kept?.runs.length ?? 0, "run");
     if (!grows) {
       throw new BaselineFileError(
         path,
-        `has ${has} of ${JSON.stringify(name)} on ${where}, which is judged from ${runsLeast} on; run the test outside of CI, or with TINYAI_UPDATE_BASELINES=add, and keep the file`,
+        `has ${has} of ${JSON.stringify(name)} with this model and its options on ${where}; it is judged from ${runsLeast} on, and CI records none unasked: commit the ${folderName} file with runs that were recorded on this kind of machine, record them here with TINYAI_UPDATE_BASELINES=add, or leave this matcher out in CI`,
       );
     }
-    const now = record(kept);
-    const text = `${count(now, "run")} of ${runsMost} recorded; it is judged from ${runsLeast} on`;
-    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
-    return passed(text);
+    return told(`${recordedText(record(kept))}; it is judged from ${runsLeast} on`);
   }
   const { ops, recorded, times } = alike(kept, measured);
   const verdicts = judgeTimes(recorded, times, tolerance);
   if (verdicts === undefined) {
-    const text = `the machine is in a state that none of ${count(kept.runs.length, "recorded run")} knew; nothing is judged`;
-    process.stderr.write(`the baseline ${JSON.stringify(name)}: ${text}\n`);
-    if (isUpdating() || !isCi()) record(kept);
-    return passed(text);
+    if (writes) record(kept);
+    const known = count(kept.runs.length, "recorded run");
+    return told(`the machine is in a state that none of ${known} knew; nothing is judged`);
   }
   const judged = verdicts.map((verdict, index) => ({ ...verdict, measured: ops[index] as Measured }));
   const slower = judged.filter(({ beyond }) => beyond > 1).sort((a, b) => b.beyond - a.beyond);
@@ -135,16 +145,25 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   return { pass: false, message: () => failure(name, kept, judged, slower, tolerance).join("\n") };
 }
 
-/** What tells where a run was made and with what. @throws {OptionError} if the runs differ in it, or do not say it. */
+/**
+ * What tells where a run was made and with what: all that changes how long its ops take.
+ * @throws {OptionError} if the runs differ in it, or do not say it.
+ */
 function machineOf(runs: readonly Run[]): { readonly key: string; readonly where: string } {
   const remedy = "profile with model.profile(…)";
   const machines = partOf(runs, "machine", remedy);
-  const keys = partOf(runs, "run", remedy).map(({ model, level, threads }, index) => {
-    return `${machines[index]?.fingerprint} ${level} ${threads} ${model}`;
-  });
+  const keys = partOf(runs, "run", remedy).map(
+    ({ model, level, threads, contextLength, batchSize, options }, index) => {
+      const switches = (["screening", "prepared"] as const).filter((name) => options[name]);
+      const shape = [`context ${contextLength}`, `batch ${batchSize}`, options.kvCache, `${options.tuning} tuning`];
+      return `${machines[index]?.fingerprint} ${level} ${threads} ${model}: ${[...shape, ...switches].join(", ")}`;
+    },
+  );
   const [key = ""] = keys;
   const other = keys.findIndex((another) => another !== key);
-  if (other >= 0) throw new OptionError(`run[${other}]`, `is of another machine or model: ${keys[other]}, not ${key}`);
+  if (other >= 0) {
+    throw new OptionError(`run[${other}]`, `is of another machine, model or options: ${keys[other]}, not ${key}`);
+  }
   return { key, where: machines[0]?.cpu ?? "" };
 }
 

@@ -7,8 +7,8 @@ import type { Report } from "../../profiler/report.ts";
 import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
-import { checkLimits, checkRuns, type Outcome, opName, partOf, type Run } from "./run.ts";
-import { isCi, isUpdating, readEntries, storePath, writeEntries } from "./store.ts";
+import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run, role } from "./run.ts";
+import { type Entries, readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
 export interface CostLimits {
@@ -46,6 +46,7 @@ interface OpCount {
 type KeptCounts = { readonly [K in Key]?: { readonly total: number; readonly byOp: Readonly<Record<string, number>> } };
 
 const remedy = "profile with model.profile(work, { deterministic: true })";
+const idle = "no step ran while it was profiled: await the work inside of model.profile(…)";
 
 export function costAtMost(received: unknown, limits: unknown, name: unknown): Outcome {
   const runs = checkRuns(received);
@@ -59,33 +60,42 @@ export function costAtMost(received: unknown, limits: unknown, name: unknown): O
   });
   const missed = judged.filter(({ counted, limit }) => counted.total > limit);
   const path = storePath("costs");
-  const before = name === undefined ? undefined : readEntries(path, isKept)[name];
-  if (name !== undefined && missed.length === 0) keep(path, name, before, judged);
-  const message = (): string =>
-    (missed.length > 0 ? missed : judged)
-      .flatMap(({ key, counted, limit }) => [
-        `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
-        ...blame(key, counted, before?.[key]),
-      ])
-      .join("\n");
+  const entries = name === undefined ? {} : readEntries(path, isKept);
+  const before = name === undefined ? undefined : entries[name];
+  if (name !== undefined && missed.length === 0) keep(path, entries, name, judged);
+  const message = (): string => {
+    const lines = (missed.length > 0 ? missed : judged).flatMap(({ key, counted, limit }) => [
+      `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
+      ...blame(key, counted, before?.[key]),
+    ]);
+    return (missed.length > 0 ? lines : [heldLine(judged.length), ...lines]).join("\n");
+  };
   return { pass: missed.length === 0, message };
 }
 
 const sentences: Record<Key, (total: number) => string> = {
   bytesRead: (total) => `the kernels read ${figure("bytesRead", total)}`,
   bytesWritten: (total) => `the kernels wrote ${figure("bytesWritten", total)}`,
-  memoryOps: (total) => `the kernels made ${figure("memoryOps", total)} loads and stores`,
-  operations: (total) => `the kernels made ${figure("operations", total)} arithmetic operations`,
-  cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} lines`,
-  allocations: (total) => `the library allocated ${figure("allocations", total)} pieces of memory`,
+  memoryOps: (total) =>
+    `the kernels made ${figure("memoryOps", total)} ${either(total, "load or store", "loads and stores")}`,
+  operations: (total) =>
+    `the kernels made ${figure("operations", total)} arithmetic ${either(total, "operation", "operations")}`,
+  cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} ${either(total, "line", "lines")}`,
+  allocations: (total) =>
+    `the library allocated ${figure("allocations", total)} ${either(total, "piece of memory", "pieces of memory")}`,
 };
 
 /** To the last digit, since counts are exact; large ones beside it in words. */
 function figure(key: Key, total: number): string {
   const exact = grouped(total, Number.isInteger(total) ? 0 : 1);
   const inBytes = key === "bytesRead" || key === "bytesWritten";
-  if (inBytes) return total < 10_000 ? `${exact} bytes` : `${exact} bytes (${bytes(total)})`;
-  return total < 1e7 ? exact : `${exact} (${amount(total)})`;
+  const unit = inBytes ? ` ${either(total, "byte", "bytes")}` : "";
+  if (total < (inBytes ? 1e4 : 1e7)) return `${exact}${unit}`;
+  return `${exact}${unit} (${inBytes ? bytes(total) : amount(total)})`;
+}
+
+function either(total: number, one: string, several: string): string {
+  return total === 1 ? one : several;
 }
 
 /** A count of a run. @throws {OptionError} if it was not counted, or not all of it, or is none that repeats. */
@@ -94,7 +104,8 @@ function countOf(run: Run, key: Key, runs: readonly Run[]): Counted {
   const names = new Map(run.byOp.map((op: OpRow) => [op.index, opName(op)]));
   const named = (index: number): string => names.get(index) ?? `op ${index}`;
   const part = <Part extends "memory" | "cache" | "system">(wanted: Part): NonNullable<Report[Part]> => {
-    const [found] = partOf([run], wanted, remedy);
+    const ran = wanted === "system" || run.steps.count > 0;
+    const [found] = partOf([run], wanted, ran ? remedy : idle);
     return found as NonNullable<Report[Part]>;
   };
   if (key === "allocations") return { total: part("system").allocations.count, byOp: null };
@@ -127,11 +138,14 @@ function incomplete(steps: number): string {
 /** Where a count came from: what changed since it passed, or else what has most of it. */
 function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): string[] {
   if (byOp === null) return [];
+  const counts: Change[] = byOp.map(({ op, count }) => ({ op, now: count, kept: before?.byOp[op] ?? 0 }));
   if (before && before.total !== total) {
-    const known = new Map(byOp.map(({ op, count }) => [op, count]));
-    const ops = [...new Set([...known.keys(), ...Object.keys(before.byOp)])];
-    const changed = ops
-      .map((op) => ({ op, now: known.get(op) ?? 0, kept: before.byOp[op] ?? 0 }))
+    const known = new Set(byOp.map(({ op }) => op));
+    const gone = Object.entries(before.byOp).filter(([op]) => !known.has(op));
+    const all = [...counts, ...gone.map(([op, kept]) => ({ op, now: 0, kept }))];
+    // A single layer is named where not every layer changed.
+    const changed = overLayers(all)
+      .flatMap((row) => (row.now !== row.kept && row.ops.every(({ now, kept }) => now !== kept) ? [row] : row.ops))
       .filter(({ now, kept }) => now !== kept)
       .sort((a, b) => Math.abs(b.now - b.kept) - Math.abs(a.now - a.kept));
     return listed("  since the last run that passed:", changed, ({ op, now, kept }) => {
@@ -139,31 +153,49 @@ function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): str
       return `${op}: ${figure(key, now)}, before ${figure(key, kept)} (${change})`;
     });
   }
-  const largest = byOp.filter((row) => row.count > 0).sort((a, b) => b.count - a.count);
-  return listed("  most of it:", largest, ({ op, count }) => `${op}: ${figure(key, count)}, ${percent(count / total)}`);
+  const largest = overLayers(counts)
+    .filter(({ now }) => now > 0)
+    .sort((a, b) => b.now - a.now);
+  return listed("  most of it:", largest, ({ op, now }) => `${op}: ${figure(key, now)}, ${percent(now / total)}`);
+}
+
+interface Change {
+  readonly op: string;
+  readonly now: number;
+  readonly kept: number;
+}
+
+/** Sums over ops that have one name and kernel in several layers; others stay as they are. */
+function overLayers(rows: readonly Change[]): (Change & { readonly ops: readonly Change[] })[] {
+  const groups = Map.groupBy(rows, ({ op }) => role(op).replace(/, layer \d+\)$/, ")"));
+  return [...groups].map(([name, ops]) => ({
+    op: ops.length === 1 ? (ops[0] as Change).op : `${name} in ${count(ops.length, "layer")}`,
+    now: ops.reduce((sum, { now }) => sum + now, 0),
+    kept: ops.reduce((sum, { kept }) => sum + kept, 0),
+    ops,
+  }));
 }
 
 function listed<T>(title: string, rows: readonly T[], line: (row: T) => string): string[] {
   if (rows.length === 0) return [];
   const more = rows.length - shownMax;
-  const rest = more > 0 ? [`    and ${count(more, "other op")}`] : [];
+  const rest = more > 0 ? [`    and ${count(more, "other")}`] : [];
   return [title, ...rows.slice(0, shownMax).map((row) => `    ${line(row)}`), ...rest];
 }
 
 /** Keeps the counts of a run that passed, where they are new or changed. */
 function keep(
   path: string,
+  entries: Entries<KeptCounts>,
   name: string,
-  before: KeptCounts | undefined,
   judged: readonly { readonly key: Key; readonly counted: Counted }[],
 ): void {
-  if (isCi() && !isUpdating()) return;
+  if (updating() === undefined && !writesUnasked()) return;
   const counts = judged.map(({ key, counted: { total, byOp } }) => {
     return [key, { total, byOp: Object.fromEntries((byOp ?? []).map(({ op, count }) => [op, count])) }] as const;
   });
-  const kept: KeptCounts = { ...before, ...Object.fromEntries(counts) };
-  if (Bun.deepEquals(kept, before)) return;
-  writeEntries(path, { ...readEntries(path, isKept), [name]: kept });
+  const kept: KeptCounts = { ...entries[name], ...Object.fromEntries(counts) };
+  if (!Bun.deepEquals(kept, entries[name])) writeEntries(path, { ...entries, [name]: kept });
 }
 
 function isKept(value: unknown): value is KeptCounts {

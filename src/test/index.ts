@@ -28,11 +28,12 @@ interface PerformanceMatchers {
    */
   toCostAtMost(limits: CostLimits, name?: string): void;
   /**
-   * That no op took longer, by more than the tolerance, than in runs recorded before on this machine: each is judged beside what the
-   * run's other ops say about the state that the machine is in. The first runs (8 at least, 48 at most, each of a process of its own)
-   * are recorded in `__performance__` beside the test file and judge the later ones; in CI only with `TINYAI_UPDATE_BASELINES=add`, which
-   * records a run without judging it. They should be of different hours, so that they know the states of the machine.
-   * `-u` begins anew. Where the machine is in a state that no recorded run knew, nothing is judged, which is said. That all ops became slower alike it does not see: hold that with `toGenerateAtLeast`.
+   * That no op took longer, by more than the tolerance, than in runs recorded before on this machine, with the same model and options:
+   * each is judged beside what the run's other ops say about the state that the machine is in. The first runs (8 at least, 48 at most,
+   * each of a process of its own) are recorded in `__performance__` beside the test file and judge the later ones; in CI only with
+   * `TINYAI_UPDATE_BASELINES=add`, which records a run without judging it. They should be of different hours, so that they know the
+   * states of the machine. `-u` begins anew. Where the machine is in a state that no recorded run knew, nothing is judged, which is
+   * said. That all ops became slower alike it does not see: hold that with `toGenerateAtLeast`.
    * @throws {BaselineFileError} in CI, if too few runs are recorded for this machine.
    */
   toMatchPerformanceBaseline(name: string, options?: BaselineOptions): void;

@@ -160,6 +160,11 @@ export interface Outcome {
   readonly message: () => string;
 }
 
+/** The first line of a message that is shown though the limits hold, which is under `.not` alone. */
+export function heldLine(limits: number): string {
+  return `expected not to be within ${limits === 1 ? "the limit" : "all limits"}, but it is:`;
+}
+
 /** The op's name with its kernel and the layer it belongs to. */
 export function opName({ name, kernel, layer }: Pick<OpRow, "name" | "kernel" | "layer">): string {
   return layer < 0 ? `${name} (${kernel})` : `${name} (${kernel}, layer ${layer})`;

@@ -6,7 +6,17 @@ import { bytes, count, duration, grouped, percent } from "../../profiler/words.t
 import { checkInteger } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import { drawDurations } from "./draw.ts";
-import { checkLimits, checkRuns, type Outcome, opName, partOf, percentile, type Run, timeByRole } from "./run.ts";
+import {
+  checkLimits,
+  checkRuns,
+  heldLine,
+  type Outcome,
+  opName,
+  partOf,
+  percentile,
+  type Run,
+  timeByRole,
+} from "./run.ts";
 
 /** Limits of `toRespondWithin`, in milliseconds; at least one. */
 export interface ResponseLimits {
@@ -45,14 +55,16 @@ export function respondWithin(received: unknown, limits: unknown): Outcome {
   });
   const missed = judged.filter(({ actualNs, limitNs }) => actualNs > limitNs);
   const message = (): string => {
+    const held = missed.length === 0 ? [heldLine(judged.length)] : [];
     const shown = missed.length > 0 ? missed : judged;
-    const sentences = shown.map(
-      ({ what, actualNs, limitNs }) => `${what} took ${duration(actualNs)}; the limit is ${duration(limitNs)}`,
-    );
-    const [worst] = [...shown].sort((a, b) => b.actualNs / b.limitNs - a.actualNs / a.limitNs);
-    const drawing = worst ? ["", ...drawDurations(worst.values, worst.limitNs)] : [];
+    const parts = shown.flatMap(({ what, actualNs, limitNs, values }) => [
+      `${what} took ${duration(actualNs)}; the limit is ${duration(limitNs)}`,
+      "",
+      ...drawDurations(values, limitNs),
+      "",
+    ]);
     const slowest = requests.reduce((slow, request) => (request.wallNs > slow.wallNs ? request : slow));
-    return [...sentences, ...drawing, "", requestSentence(slowest), blameSentence(runs)].join("\n");
+    return [...held, ...parts, requestSentence(slowest), blameSentence(runs)].join("\n");
   };
   return { pass: missed.length === 0, message };
 }
@@ -96,6 +108,7 @@ export function generateAtLeast(received: unknown, limits: unknown): Outcome {
   const rate = (tokens / totalNs) * 1e9;
   const message = (): string =>
     [
+      ...(rate >= least ? [heldLine(1)] : []),
       `${count(tokens, "token")} came at ${grouped(rate, 1)} a second; the limit is at least ${grouped(least, 1)}`,
       ...phases.map(
         ({ p50Ns, p99Ns, maxNs }) =>
@@ -117,7 +130,8 @@ export function allocateAtMost(received: unknown, limit: unknown): Outcome {
     const { sizes, allocatedBytes, freedBytes } = allocations;
     const taken = `the library allocated ${bytes(allocatedBytes)} in ${count(allocations.count, "piece")}, and freed ${bytes(freedBytes)}`;
     const largest = allocations.count > 0 ? [`the largest piece has ${bytes(sizes.max)}`] : [];
-    return [`${taken}; the limit is ${bytes(most)}`, ...largest].join("\n");
+    const held = allocatedBytes <= most ? [heldLine(1)] : [];
+    return [...held, `${taken}; the limit is ${bytes(most)}`, ...largest].join("\n");
   };
   return { pass: allocations.allocatedBytes <= most, message };
 }

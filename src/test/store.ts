@@ -3,11 +3,12 @@
 
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { BaselineFileError } from "../errors.ts";
+import { describe } from "../check.ts";
+import { BaselineFileError, OptionError } from "../errors.ts";
 import { isSystemError, replaceFileNow } from "../files.ts";
 
 /** As `bun test` has its snapshots in `__snapshots__`. */
-const folderName = "__performance__";
+export const folderName = "__performance__";
 
 /** A file that is larger is none of these. */
 const bytesMax = 64 << 20;
@@ -18,26 +19,28 @@ export function storePath(kind: string): string {
   return join(dirname(Bun.main), folderName, `${basename(Bun.main)}.${kind}.json`);
 }
 
-/** Whether what is there is to be replaced (`--update-snapshots`, as for snapshots, or `TINYAI_UPDATE_BASELINES`). */
-export function isUpdating(): boolean {
-  return isSet("TINYAI_UPDATE_BASELINES") || bunArguments().some((argument) => updateFlags.includes(argument));
+/**
+ * What is asked for: that what is there is replaced (`--update-snapshots`, as for snapshots, or `TINYAI_UPDATE_BASELINES=1`), or added
+ * to (`TINYAI_UPDATE_BASELINES=add`). Either is done in CI as well.
+ * @throws {OptionError} if the variable is something else.
+ */
+export function updating(): "anew" | "add" | undefined {
+  const value = process.env[variable] ?? "";
+  if (value === "add") return "add";
+  if (!["1", "true", "0", "false", ""].includes(value)) {
+    const choices = "1 or true (begin anew), add (record without a judgement), and 0, false or nothing";
+    throw new OptionError(variable, `is ${describe(value)}; there are ${choices}`);
+  }
+  const flagged = bunArguments().some((argument) => updateFlags.includes(argument));
+  return flagged || value === "1" || value === "true" ? "anew" : undefined;
 }
 
-/** Whether what was measured is to be added to what is there, in CI as well (`TINYAI_UPDATE_BASELINES=add`). */
-export function isAdding(): boolean {
-  return process.env["TINYAI_UPDATE_BASELINES"] === "add";
-}
-
+const variable = "TINYAI_UPDATE_BASELINES";
 const updateFlags: readonly string[] = ["-u", "--update-snapshots"];
 
-/** Where a machine that is asked to judge shall not write what it judges by, as with snapshots. */
-export function isCi(): boolean {
-  return isSet("CI");
-}
-
-function isSet(name: string): boolean {
-  const value = process.env[name];
-  return value !== undefined && !["", "0", "false"].includes(value);
+/** Whether files may be written without being asked: a machine in CI judges, and shall not write what it judges by, as with snapshots. */
+export function writesUnasked(): boolean {
+  return ["", "0", "false"].includes(process.env["CI"] ?? "");
 }
 
 /** What follows `bun`; empty where the system does not tell. `process.argv` has only what follows the test files. */
@@ -53,39 +56,53 @@ function bunArguments(): readonly string[] {
 export type Entries<T> = Record<string, T>;
 
 /**
- * @throws {BaselineFileError} if there is a file that cannot be read, or is damaged.
+ * Where the file is begun anew, what is damaged in it is left out, which is said.
+ * @throws {BaselineFileError} if there is a file that cannot be read, or else is damaged.
  */
 export function readEntries<T>(path: string, isEntry: (value: unknown) => value is T): Entries<T> {
-  let text: string;
+  const begunAnew = updating() === "anew";
+  const { whole, problem } = entriesOf(textOf(path), isEntry);
+  if (problem === undefined) return whole;
+  if (!begunAnew) throw new BaselineFileError(path, `${problem}; restore it, or begin anew with -u`);
+  process.stderr.write(`${path}: ${problem}; that is begun anew\n`);
+  return whole;
+}
+
+/** The text of a file, or what is wrong with it; neither: there is no such file. */
+function textOf(path: string): { readonly text?: string; readonly problem?: string } {
   try {
     const found = statSync(path, { throwIfNoEntry: false });
     if (found === undefined) return {};
     // Reading of what is no file, such as a pipe, might never end.
     if (!found.isFile()) throw new Error("it is no file");
-    if (found.size > bytesMax) throw new Error("it is far too large");
-    text = readFileSync(path, "utf8");
+    if (found.size > bytesMax) return { problem: "is damaged: it is far too large" };
+    return { text: readFileSync(path, "utf8") };
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return {};
     throw new BaselineFileError(path, `cannot be read: ${(cause as Error).message}`, { cause });
   }
-  const remedy = "restore it, or delete it and run the test again outside of CI";
+}
+
+/** The entries of a file's text that are whole, and what is wrong with the others. */
+function entriesOf<T>(
+  { text, ...unread }: ReturnType<typeof textOf>,
+  isEntry: (value: unknown) => value is T,
+): { readonly whole: Entries<T>; readonly problem?: string } {
+  if (text === undefined) return { whole: {}, ...unread };
   let read: unknown;
   try {
     read = JSON.parse(text);
   } catch (cause) {
-    throw new BaselineFileError(path, `is damaged: ${(cause as Error).message}; ${remedy}`, { cause });
+    return { whole: {}, problem: `is damaged: ${(cause as Error).message}` };
   }
   if (typeof read !== "object" || read === null || Array.isArray(read)) {
-    throw new BaselineFileError(path, `is damaged: it holds no entries; ${remedy}`);
+    return { whole: {}, problem: "is damaged: it holds no entries" };
   }
-  for (const [name, entry] of Object.entries(read)) {
-    if (isEntry(entry)) continue;
-    throw new BaselineFileError(
-      path,
-      `is damaged, or of another version: the entry ${JSON.stringify(name)}; ${remedy}`,
-    );
-  }
-  return read as Entries<T>;
+  const all = Object.entries(read);
+  const whole = Object.fromEntries(all.filter((entry): entry is [string, T] => isEntry(entry[1])));
+  const wrong = all.find(([name]) => !Object.hasOwn(whole, name));
+  if (wrong === undefined) return { whole };
+  return { whole, problem: `is damaged, or of another version: the entry ${JSON.stringify(wrong[0])}` };
 }
 
 /**

@@ -27,7 +27,7 @@ test("the report goes to stdout and nothing else does, with --json as one docume
   const shown = await profile("--max-length", "12");
   expect(shown.status).toBe(0);
   expect(shown.stdout).toContain("Findings");
-  expect(shown.stdout).toContain("all steps: 12 steps, 21 tokens");
+  expect(shown.stdout).toContain("all steps: 12 steps, 21 rows");
   expect(shown.stderr).toContain("profiling a run of up to 12 tokens");
 
   const { status, stdout } = await profile("--max-length", "12", "--json", "--deterministic");
@@ -75,8 +75,11 @@ test("what could not be written, or would cost the model, is refused before anyt
     [["--report", folder.file("none/r.json")], "there is no folder"],
     [["--report", folder.file("file/r.json")], "there is no folder"],
     [["--report", folder.file("folder.json")], "is a folder"],
+    [["--trace", folder.file("x.html")], "x.html would be no .html file, but one in the format .trace.json"],
+    [["--text", folder.file("x.JSON")], "would be no .json file"],
+    [["--speedscope", folder.file("x.trace.json")], "would be no .trace.json file"],
     [["--report", folder.file("r.pdf")], "no ending that names a format"],
-    [["--report", ""], "is not the path of a file"],
+    [["--report", ""], "the path of a file is expected"],
     [["--text", folder.file("x"), "--trace", `${folder.path}/./x`], "is what --trace names as well"],
     [["--runs", "0"], "--runs: is 0"],
     [["--runs", "many"], "a number is expected"],
@@ -91,8 +94,9 @@ test("what could not be written, or would cost the model, is refused before anyt
   expect(readFileSync(model)).toEqual(bytes);
 });
 
-test("Ctrl-C ends it, and leaves the file that was there", async () => {
-  const report = folder.write("old.json", "old");
+/** Profiles runs without end to a file, where one was before, and interrupts them when one is under way. */
+async function interrupted(name: string) {
+  const report = folder.write(name, "old");
   const flags = [...always, "--no-roofline", "--max-length", "400", "--runs", "10000", "--report", report];
   const running = Bun.spawn([process.execPath, main, "profile", ...flags], {
     env: process.env,
@@ -100,15 +104,35 @@ test("Ctrl-C ends it, and leaves the file that was there", async () => {
     stderr: "pipe",
   });
   const stderr = running.stderr.getReader();
-  let told = "";
-  while (!told.includes("profiling 10000 runs")) {
-    const { done, value } = await stderr.read();
-    if (done) break;
-    told += new TextDecoder().decode(value);
-  }
+  const until = async (words: string) => {
+    for (let told = ""; !told.includes(words); ) {
+      const { done, value } = await stderr.read();
+      if (done) throw new Error(`it ended without "${words}": ${told}`);
+      told += new TextDecoder().decode(value);
+    }
+  };
+  await until("profiling 10000 runs");
+  await Bun.sleep(100);
+  running.kill("SIGINT");
+  return { running, report, until };
+}
+
+test("Ctrl-C ends the runs, and the report is of what ran until then", async () => {
+  const { running, report, until } = await interrupted("cut.json");
+  await until(`wrote ${report}`);
+  expect(await running.exited).toBe(130);
+  expect(await new Response(running.stdout).text()).toContain("Findings");
+  const { steps, requests }: Report = JSON.parse(readFileSync(report, "utf8"));
+  expect(steps.count).toBeGreaterThan(0);
+  expect(requests.length).toBeLessThan(10_000);
+  expect(readdirSync(folder.path).filter((name) => name.startsWith("cut.json"))).toEqual(["cut.json"]);
+});
+
+test("a second Ctrl-C ends it at once: the file is the old one, or whole", async () => {
+  const { running, report, until } = await interrupted("old.json");
+  await until("interrupted");
   running.kill("SIGINT");
   expect(await running.exited).toBe(130);
-  expect(await new Response(running.stdout).text()).toBe("");
-  expect(readFileSync(report, "utf8")).toBe("old");
-  expect(readdirSync(folder.path).filter((name) => name.startsWith("old.json"))).toEqual(["old.json"]);
+  const left = readFileSync(report, "utf8");
+  if (left !== "old") expect(JSON.parse(left).schema).toBe(1);
 });

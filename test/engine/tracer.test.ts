@@ -271,7 +271,7 @@ describe("the tracer", () => {
     const before = process.memoryUsage.rss();
     rounds(20);
     expect(process.memoryUsage.rss() - before).toBeLessThan(24 << 20);
-  });
+  }, 30_000);
 });
 
 test("packed sizes are what the plan says that they are", () => {

@@ -10,7 +10,7 @@ import { drawBeside } from "../../src/test/draw.ts";
 import { deviations, knowsState } from "../../src/test/expected.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
-import { bareReport } from "../support/report.ts";
+import { bareReport, changed } from "../support/report.ts";
 import { runTest } from "./support.ts";
 
 setDefaultTimeout(120_000);
@@ -75,6 +75,7 @@ const recorded = Array.from({ length: 24 }, (_, seed) => madeUpRun(seed));
 const filePath = "__performance__/model.test.ts.baselines.json";
 /** What `bun test` allows a test by default is little for so many runs on a busy machine. */
 const patient = { flags: ["--timeout", "60000"] };
+const one = `expect(run).toMatchPerformanceBaseline("story");`;
 const record = `for (const one of run.slice(0, 24)) expect(one).toMatchPerformanceBaseline("story");`;
 
 describe("toMatchPerformanceBaseline", () => {
@@ -137,23 +138,43 @@ describe("toMatchPerformanceBaseline", () => {
   test("judges nothing until enough runs are recorded, and says how many there are", async () => {
     const folder = temporaryFolder();
     const runs = [...recorded.slice(0, 7), madeUpRun(50, { up: 3 })];
-    const { status, output } = await runTest(folder, runs, record);
-    expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded") });
+    const { status, output } = await runTest(folder, runs, record, patient);
+    expect({ status, output }).toEqual({ status: 0, output: expect.stringContaining("8 runs of 48 recorded; ") });
+    const listed = await runTest(temporaryFolder(), runs, one, patient);
+    expect(listed.output).toContain("1 run of 48 recorded (this one of 8 profiles together); ");
+  });
+
+  test("says under .not that a run matches and was expected not to", async () => {
+    const folder = temporaryFolder();
+    const { status, output } = await runTest(
+      folder,
+      [...recorded, madeUpRun(60)],
+      `${record}
+      expect(run[24]).not.toMatchPerformanceBaseline("story");`,
+      patient,
+    );
+    expect(status).toBe(1);
+    expect(output).toContain('"story": expected not to match the baseline, but no op took more than 5.0 % longer');
   });
 
   test("is not written in CI without being asked, and a baseline that is too small is an error there", async () => {
     const folder = temporaryFolder();
-    const one = `expect(run[0]).toMatchPerformanceBaseline("story");`;
-    const refused = await runTest(folder, recorded, one, { environment: { CI: "1" } });
+    const [first = madeUpRun(0)] = recorded;
+    const refused = await runTest(folder, first, one, { environment: { CI: "1" } });
     expect(refused.status).toBe(1);
-    expect(refused.output).toMatch(/has 0 runs of "story" on .*; run the test outside of CI/);
+    expect(refused.output).toMatch(
+      /has 0 runs of "story" .* on .*: commit the __performance__ file .*TINYAI_UPDATE_BASELINES=add, or leave this matcher out/,
+    );
     expect(existsSync(folder.file(filePath))).toBe(false);
-    const added = await runTest(folder, recorded, one, { environment: { CI: "1", TINYAI_UPDATE_BASELINES: "add" } });
-    expect(added.status).toBe(0);
+    const added = await runTest(folder, first, one, { environment: { CI: "1", TINYAI_UPDATE_BASELINES: "add" } });
+    expect(added).toEqual({
+      status: 0,
+      output: expect.stringContaining('the baseline "story": 1 run of 48 recorded, this one without a judgement\n'),
+    });
     expect(existsSync(folder.file(filePath))).toBe(true);
     expect((await runTest(folder, recorded, record, patient)).status).toBe(0);
     const before = readFileSync(folder.file(filePath), "utf8");
-    const judged = await runTest(folder, madeUpRun(60), `expect(run).toMatchPerformanceBaseline("story");`, {
+    const judged = await runTest(folder, madeUpRun(60), one, {
       environment: { CI: "1" },
     });
     expect(judged.status).toBe(0);
@@ -169,6 +190,10 @@ describe("toMatchPerformanceBaseline", () => {
     expect((await runTest(folder, runs, both, patient)).status).toBe(0);
     const anew = await runTest(folder, recorded.slice(0, 9), record, { flags: ["-u", ...patient.flags] });
     expect(anew.status).toBe(0);
+    expect(anew.output).toContain(
+      'the baseline "story": it is begun anew, 1 run of 48 recorded; it is judged from 8 on\n',
+    );
+    expect(anew.output).toContain('the baseline "story": 2 runs of 48 recorded; ');
     const kept: Record<string, Record<string, { runs: number[][] }>> = JSON.parse(
       readFileSync(folder.file(filePath), "utf8"),
     );
@@ -180,6 +205,29 @@ describe("toMatchPerformanceBaseline", () => {
       ["story", [9, 3]],
       ["tale", [1, 1]],
     ]);
+  });
+
+  test("keeps runs with other options apart, where they change how long an op takes", async () => {
+    const folder = temporaryFolder();
+    const run = madeUpRun(0);
+    const runs = [
+      run,
+      changed(run, { run: { options: { kvCache: "q8_0" } } }),
+      changed(run, { run: { options: { screening: true } } }),
+      changed(run, { run: { options: { tuning: "fixed" } } }),
+      changed(run, { run: { options: { prepared: !run.run.options.prepared } } }),
+      changed(run, { run: { batchSize: run.run.batchSize + 1 } }),
+      changed(run, { run: { contextLength: run.run.contextLength + 1 } }),
+      changed(run, {
+        run: { startedAt: "2031-01-01T00:00:00Z", options: { prefixCache: !run.run.options.prefixCache } },
+      }),
+    ];
+    expect((await runTest(folder, runs, `for (const one of run) ${one.replace("(run)", "(one)")}`)).status).toBe(0);
+    const kept: { story: Record<string, { runs: number[][] }> } = JSON.parse(
+      readFileSync(folder.file(filePath), "utf8"),
+    );
+    expect(Object.values(kept.story).map(({ runs }) => runs.length)).toEqual([2, 1, 1, 1, 1, 1, 1]);
+    expect((await runTest(folder, runs, one)).output).toContain("run[1]: is of another machine, model or options");
   });
 
   test("fails runs of other work, and refuses what is no name, option or file", async () => {
@@ -196,11 +244,46 @@ describe("toMatchPerformanceBaseline", () => {
       expect(run[24]).toMatchPerformanceBaseline("story");`,
     );
     expect(status).toBe(1);
-    expect(output).toContain('the baseline "story" is of other work: 31 tokens went through the steps, before 30');
+    expect(output).toContain('the baseline "story" is of other work: 31 tokens went through the steps, before 30\n');
+    expect(output).toContain("cachePrompt: false");
     writeFileSync(folder.file(filePath), `{"story": {"machine": {"runs": [[1]]}}}`);
     const damaged = await runTest(folder, recorded, record, patient);
     expect(damaged.status).toBe(1);
     expect(damaged.output).toContain('is damaged, or of another version: the entry "story"');
+  });
+
+  test("refuses a TINYAI_UPDATE_BASELINES that is none, and names the choices", async () => {
+    const folder = temporaryFolder();
+    for (const flags of [[], ["-u"]]) {
+      const { status, output } = await runTest(folder, madeUpRun(0), one, {
+        environment: { TINYAI_UPDATE_BASELINES: "foo" },
+        flags,
+      });
+      expect(status).toBe(1);
+      expect(output).toContain('OptionError: TINYAI_UPDATE_BASELINES: is "foo"; there are 1 or true');
+    }
+    for (const value of ["", "0", "false"]) {
+      const { output } = await runTest(folder, madeUpRun(0), one, { environment: { TINYAI_UPDATE_BASELINES: value } });
+      expect(output).toContain(" 0 fail");
+      expect(output).not.toContain("begun anew");
+    }
+  });
+
+  test("keeps what is whole of a damaged file that is begun anew, and says so", async () => {
+    const folder = temporaryFolder();
+    await runTest(folder, madeUpRun(0), one.replace("story", "tale"));
+    const whole = JSON.parse(readFileSync(folder.file(filePath), "utf8"));
+    for (const [text, names] of [
+      ["{", ["story"]],
+      ["", ["story"]],
+      [JSON.stringify({ ...whole, other: 7 }), ["story", "tale"]],
+    ] as const) {
+      writeFileSync(folder.file(filePath), text);
+      const { status, output } = await runTest(folder, madeUpRun(0), one, { flags: ["-u"] });
+      expect({ text, status }).toEqual({ text, status: 0 });
+      expect(output).toMatch(/baselines\.json: is damaged.*; that is begun anew\n/);
+      expect(Object.keys(JSON.parse(readFileSync(folder.file(filePath), "utf8")))).toEqual([...names]);
+    }
   });
 });
 

@@ -61,6 +61,19 @@ describe("toRespondWithin", () => {
     expect(output).toMatch(/the op to blame: token_embd \(matmul\.q8_0\.avx512_vnni\), \d+\.\d % of the steps' time/);
   });
 
+  test("draws the distribution of each limit that was missed", async () => {
+    const output = await fails(run, "expect(run).toRespondWithin({ maxMs: 50, firstTokenMs: 6 });");
+    for (const [most, limit] of [
+      ["80.0", "50.0"],
+      ["8.0", "6.0"],
+    ]) {
+      const drawn = new RegExp(
+        `took ${most} ms; the limit is ${limit} ms\\n\\n( .*\\n)* .* limit ${limit} ms\\n +${most} ms .* 1\\n`,
+      );
+      expect(output).toMatch(drawn);
+    }
+  });
+
   test("judges several runs as one", async () => {
     const runs = [answered(10, 10, 10), answered(30)];
     await passes(runs, "expect(run).toRespondWithin({ p50Ms: 10 }); expect(run).not.toRespondWithin({ maxMs: 29 });");
@@ -105,6 +118,7 @@ describe("toCostAtMost", () => {
     const output = await fails(report, `expect(run).toCostAtMost({ bytesRead: ${memory.bytesRead - 1} });`);
     expect(output).toContain(`${memory.bytesRead.toLocaleString("en-US")} bytes`);
     expect(output).toMatch(/most of it:\n +token_embd \(matmul\.q8_0\.avx512_vnni\): /);
+    expect(await fails(report, "expect(run).toCostAtMost({ bytesRead: 1 });")).toContain("the limit is 1 byte\n");
     expect(readdirSync(folder.path)).not.toContain("__performance__");
   });
 
@@ -122,6 +136,20 @@ describe("toCostAtMost", () => {
     const [, changes = ""] = output.split("since the last run that passed:\n");
     expect(changes.trim()).toMatch(/^blk\.7\.ffn_up \(matmul\.q5_0\.avx512_vnni, layer 7\): [^\n]* \(\+\d+\.\d %\)\n/);
     expect(changes).not.toContain("blk.6.");
+    // Where every layer changed, and of a run that is compared with none, they are one row.
+    const all = memory.byOp.map((row) =>
+      row.name.endsWith(".ffn_up") ? { ...row, bytesRead: row.bytesRead + 1_000 } : row,
+    );
+    const everywhere = changed(report, { memory: { byOp: all, bytesRead: memory.bytesRead + 18_000 } });
+    const ups = memory.byOp.filter(({ name }) => name.endsWith(".ffn_up"));
+    const before = ups.reduce((sum, { bytesRead }) => sum + bytesRead, 0);
+    const [, rows = ""] = (await runTest(kept, everywhere, body)).output.split("since the last run that passed:\n");
+    const [row = "", next = ""] = rows.split("\n").map((line) => line.replaceAll(/[,]/g, "").trim());
+    expect(row).toMatch(
+      new RegExp(`^ffn_up \\(matmul\\.q5_0\\.avx512_vnni\\) in 18 layers: ${before + 18_000} .* before ${before} `),
+    );
+    expect(next).not.toContain("before");
+    expect((await runTest(temporaryFolder(), everywhere, body)).output).not.toMatch(/blk\.|layer \d/);
     // What failed is not what later runs are compared with.
     expect((await runTest(kept, dearer, body)).output).toContain("since the last run that passed:\n");
   });
@@ -139,8 +167,24 @@ describe("toCostAtMost", () => {
       expect({ text, status }).toEqual({ text, status: 1 });
       expect(output).toContain("BaselineFileError");
       expect(output).toContain(`${path}: is damaged`);
+      expect(output).not.toContain("JSON.parse");
     }
   });
+});
+
+test("a .not that fails says that the limits hold and were expected not to", async () => {
+  for (const [call, held] of [
+    ["toRespondWithin({ p50Ms: 1e6 })", "the limit"],
+    ["toGenerateAtLeast({ tokensPerSecond: 0.1 })", "the limit"],
+    ["toAllocateAtMost(1e15)", "the limit"],
+    ["toCostAtMost({ bytesRead: 1e15 })", "the limit"],
+    ["toCostAtMost({ bytesRead: 1e15, memoryOps: 1e15 })", "all limits"],
+  ] as const) {
+    const words = `expected not to be within ${held}, but it is:`;
+    expect(await fails(report, `expect(run).not.${call};`)).toContain(words);
+    const exceeded = call.includes("Second") ? call.replace("0.1", "1e15") : call.replace(/1e\d+/g, "0");
+    expect(await fails(report, `expect(run).${exceeded};`)).not.toContain("expected not");
+  }
 });
 
 test("what cannot be judged is an error that says what to do, also under .not", async () => {
@@ -156,6 +200,11 @@ test("what cannot be judged is an error that says what to do, also under .not", 
     [bareReport(), "toRespondWithin({ p99Ms: 1 })", "run.requests: is empty"],
     [bareReport(), "toAllocateAtMost(1)", "run.system: is missing; profile with"],
     [bareReport(), "toCostAtMost({ bytesRead: 1 })", "run.memory: is missing; profile with model.profile("],
+    [
+      changed(bareReport(), { steps: { count: 0 } }),
+      "toCostAtMost({ bytesRead: 1 })",
+      "run.memory: is missing; no step ran while it was profiled: await",
+    ],
     [
       changed(report, { cache: { source: "hardware counters" } }),
       "toCostAtMost({ cacheMisses: 1 })",

@@ -71,11 +71,11 @@ describe("a file of entries", () => {
     folder.write("large", "{}");
     truncateSync(folder.file("large"), 2 ** 40);
     for (const [path, problem] of [
-      [folder.file("pipe"), "it is no file"],
-      [folder.path, "it is no file"],
-      [folder.file("large"), "it is far too large"],
+      [folder.file("pipe"), "cannot be read: it is no file"],
+      [folder.path, "cannot be read: it is no file"],
+      [folder.file("large"), "is damaged: it is far too large"],
     ] as const) {
-      expect(() => readEntries(path, isList)).toThrow(`${path}: cannot be read: ${problem}`);
+      expect(() => readEntries(path, isList)).toThrow(`${path}: ${problem}`);
     }
   });
 });

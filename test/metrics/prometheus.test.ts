@@ -1,11 +1,13 @@
 // Metrics as text for Prometheus: read back by a parser of the tests' own, they say what the report says.
 
 import { describe, expect, test } from "bun:test";
+import { createNoopMeter } from "@opentelemetry/api";
+import { Registry } from "prom-client";
 import { Histogram } from "../../profiler/index.ts";
 import { type Metrics, metricsOfReport } from "../../profiler/metrics.ts";
 import type { Report } from "../../profiler/report.ts";
 import { OptionError } from "../../src/errors.ts";
-import { prometheusResponse, prometheusText } from "../../src/metrics/index.ts";
+import { observeMetrics, prometheusResponse, prometheusText, registerMetrics } from "../../src/metrics/index.ts";
 import { Random } from "../support/random.ts";
 import { bareReport, changed, emptyReport, madeUpReport } from "../support/report.ts";
 import { decodeNative, pairsOf, type ReadFamily, readExposition } from "./exposition.ts";
@@ -35,6 +37,8 @@ describe("the text", () => {
         expect(sampleOf("tinyai_steps_total", { phase }, from)).toBe(count);
         expect(sampleOf("tinyai_tokens_total", { phase }, from)).toBe(rows);
       }
+      const generated = report.requests.reduce((sum, { generatedTokens }) => sum + generatedTokens, 0);
+      expect(sampleOf("tinyai_generated_tokens_total", {}, from)).toBe(generated);
       expect(sampleOf("tinyai_requests_total", {}, from)).toBe(report.requestCount);
       let seconds = 0;
       for (const { kind, totalNs, bytes, operations } of report.byKind) {
@@ -181,6 +185,15 @@ describe("the text", () => {
       expect(samples.length).toBe(/_memory_bytes$/.test(name) ? one : 2 * one);
     }
     expect(sampleOf("tinyai_requests_total", { model: "other.gguf" }, both)).toBe(report.requestCount);
+  });
+
+  test("is refused of sources with the same name, whose series would be the same", () => {
+    const other: Report = changed(report, { run: { model: "other.gguf" } });
+    const twice = [report, other, report];
+    expect(() => prometheusText(twice)).toThrow(OptionError);
+    expect(() => prometheusText(twice)).toThrow(/^sources\[2\]: is called "made-up-270m\.gguf" as sources\[0\] is/);
+    expect(() => registerMetrics(new Registry(), twice)).toThrow(OptionError);
+    expect(() => observeMetrics(createNoopMeter(), twice)).toThrow(OptionError);
   });
 
   test("is there for reports in which nothing but time was watched, or nothing ran", () => {

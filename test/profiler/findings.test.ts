@@ -23,6 +23,11 @@ function javascript(name: string, row: object): Report {
   return { ...quiet, javascript: quiet.javascript && { ...quiet.javascript, rows } };
 }
 
+/** Most tokens came together with the one before them: the median of the times between them is 0, their sum as before. */
+function guessed(name: string, row: object): Report {
+  return { ...javascript(name, row), betweenTokens: { ...quiet.betweenTokens, p50Ns: 0, p90Ns: 0 } };
+}
+
 function attention(share: number, kvCache: "f16" | "q8_0"): Report {
   const byKind = quiet.byKind.map((row) => (row.kind === "attention" ? { ...row, share } : row));
   return change({ byKind, run: { options: { kvCache } } });
@@ -44,6 +49,9 @@ function system(changes: Changes<NonNullable<Report["system"]>>): Report {
 
 const threads = (idleShare: number): Report =>
   change({ threads: quiet.threads.map((row) => (row.thread === 0 ? row : { ...row, idleShare })) });
+
+/** What the threads did, all together, by the clock. */
+const workNs = quiet.threads.reduce((sum, { busyNs }) => sum + busyNs, 0);
 
 /** Named by what is deserved: the report that deserves it, words of the finding, the knob, and the neighbour that does not. */
 const cases: Record<string, { fires: Report; words: RegExp; knob: string | null; silent: Report }> = {
@@ -94,6 +102,19 @@ const cases: Record<string, { fires: Report; words: RegExp; knob: string | null;
     words: /waited/,
     knob: "threads.count",
     silent: change({ waiting: { share: 0.09 } }),
+  },
+  "threads whose CPUs others had": {
+    fires: system({ cpuNs: 0.7 * workNs }),
+    words:
+      /^The threads were at work for 1\.01 s by the clock, all together, but the process had 707\.8 ms of CPU time/,
+    knob: "threads.count",
+    silent: system({ cpuNs: 0.9 * workNs }),
+  },
+  "other programs only where the disk is no reason for missing CPU time": {
+    fires: system({ cpuNs: 0.7 * workNs, majorFaults: 20 }),
+    words: /^The threads were at work/,
+    knob: "threads.count",
+    silent: system({ cpuNs: 0.7 * workNs, majorFaults: 400 }),
   },
   "an idle thread": {
     fires: threads(0.6),
@@ -146,6 +167,12 @@ const cases: Record<string, { fires: Report; words: RegExp; knob: string | null;
     words: /^The code that takes the tokens needs 20\.0 ms for one, the model 6\.\d ms/,
     knob: null,
     silent: javascript("consumer", { p50Ns: 2_000_000 }),
+  },
+  "a slow consumer where guesses came true": {
+    fires: guessed("consumer", { p50Ns: 8_000_000 }),
+    words: /^The code that takes the tokens needs/,
+    knob: null,
+    silent: guessed("consumer", { p50Ns: 3_000 }),
   },
   "pages from the disk": {
     fires: system({ majorFaults: 400 }),

@@ -199,7 +199,7 @@ test("a pause is what a piece of work took beyond its kind's median, and not in 
   const share = at.recorder.result();
   expect(row(share, "garbageCollection")).toMatchObject({ count: 1, totalNs: 2000, maxNs: 2000 });
   expect(row(share, "detokenizing")).toMatchObject({ count: 21, totalNs: 2100, maxNs: 100 });
-  expect(share.garbageCollection).toStartWith("1 noticed");
+  expect(share.garbageCollection).toStartWith("1 collection was noticed");
   expect(at.recorder.spans.filter(({ name }) => name === "garbageCollection")).toEqual([
     { name: "garbageCollection", startNs: at.nowNs - 2050, endNs: at.nowNs - 50 },
   ]);
@@ -219,7 +219,7 @@ test("a collection in idle time, or in work that is not known well, is noticed a
   const share = at.recorder.result();
   expect(row(share, "garbageCollection").count).toBe(0);
   expect(row(share, "tokenizing").totalNs).toBe(9300);
-  expect(share.garbageCollection).toContain("2 noticed");
+  expect(share.garbageCollection).toContain("2 collections were noticed");
   expect(share.garbageCollection).toContain("2 fell elsewhere");
 });
 

@@ -210,6 +210,64 @@ describe.skipIf(browserMissing !== undefined)("report.html in a browser", () => 
     await page.close();
   });
 
+  test("keeps the widths of the table of ops, all of which fit 1,280 px, and says where no op has a name", async () => {
+    const long = {
+      ...report,
+      byOp: report.byOp.map((op, place) => (place === 30 ? { ...op, name: "n".repeat(80) } : op)),
+    };
+    const page = await open(long, trace, { width: 1280 });
+    const widths = () =>
+      page.evaluate<number[]>(
+        `[...document.querySelectorAll("#ops thead th")].map((head) => head.getBoundingClientRect().width)`,
+      );
+    const cut = () =>
+      page.evaluate<string[]>(`[...document.querySelectorAll("#ops :is(td:not(.words), thead th, .scroll)")]
+        .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.textContent)`);
+    const first = await widths();
+    expect(first.length).toBe(15);
+    expect(Math.min(...first)).toBeGreaterThan(30);
+    expect(first[0]).toBeGreaterThan(100);
+    expect(await cut()).toEqual([]);
+    await page.click("#ops .controls button");
+    await page.click("#ops thead th:last-child button");
+    expect(await widths()).toEqual(first);
+    expect(await cut()).toEqual([]);
+    const titles = `[...document.querySelectorAll("#ops tbody th")].map((name) => name.title)`;
+    expect(await page.evaluate<string[]>(titles)).toContain("n".repeat(80));
+
+    const rows = (await cells(page, "ops")).length;
+    await page.click("#ops input");
+    await page.type("there is no such op");
+    expect(await cells(page, "ops")).toEqual([["no op has this name"]]);
+    const status = await page.evaluate<string>(`document.querySelector("#ops .controls .note").textContent`);
+    expect(status).toBe(`0 of ${rows} rows`);
+    expect(await widths()).toEqual(first);
+    expect(page.errors).toEqual([]);
+    await page.close();
+  });
+
+  test("says that it is being drawn until it is, and what to do where scripts may not run", async () => {
+    const drawn = await open(report);
+    expect(await drawn.evaluate<unknown>("document.getElementById('loading')")).toBeNull();
+    await drawn.close();
+    const html = reportPage(report);
+    const shown = (page: BrowserPage) => page.evaluate<string>("document.body.innerText.trim()");
+    // A policy from outside forbids all scripts, as that of a server that shows files of others.
+    const forbidden = html.replace(/script-src [^;]*;/, "script-src 'none';");
+    const page = await browser.open(pathToFileURL(folder.write("forbidden.html", forbidden)).href);
+    expect(await shown(page)).toStartWith(
+      "This page is being drawn by the scripts that it holds. If it stays like this",
+    );
+    await page.close();
+    const without = await browser.open("about:blank");
+    await without.send("Emulation.setScriptExecutionDisabled", { value: true });
+    await without.load(pathToFileURL(folder.write("without.html", html)).href, {});
+    expect(await shown(without)).toBe(
+      "This page draws itself with the scripts that it holds: allow JavaScript for it.",
+    );
+    await without.close();
+  });
+
   test("goes into a piece of the time and back, by pointer and by keyboard", async () => {
     const page = await open(report, trace);
     const way = () => page.evaluate<string>(`document.querySelector("#icicle .controls .note").textContent`);
@@ -248,8 +306,10 @@ describe.skipIf(browserMissing !== undefined)("report.html in a browser", () => 
     const op = report.byOp.find(({ name }) => name === "blk.3.ffn_down");
     expectSame(await cellOf(3), op?.totalNs ?? -1);
     await page.click("#heat label:nth-child(2) input");
-    expectSame(await cellOf(3), report.memory?.byOp.find(({ index }) => index === op?.index)?.bytesRead ?? -1);
+    expectSame(await cellOf(3), op?.p50Ns ?? -1);
     await page.click("#heat label:nth-child(3) input");
+    expectSame(await cellOf(3), report.memory?.byOp.find(({ index }) => index === op?.index)?.bytesRead ?? -1);
+    await page.click("#heat label:nth-child(4) input");
     const misses = report.cache?.byOp.find(({ index }) => index === op?.index)?.levels.at(-1)?.misses ?? -1;
     expectSame(await cellOf(3), misses);
     await page.hover("#heat tbody tr:nth-child(12) td:nth-child(5)");

@@ -75,8 +75,8 @@ describe("the table", () => {
       "–",
     ]);
     expect(text).toContain("total µs");
-    expect(text).toContain("10 steps, 700.0 µs: 32 tokens prompt in 1 step");
-    expect(text.replaceAll("\n", " ")).toContain("9 tokens generated in 9 steps");
+    expect(text).toContain("10 steps, 700.0 µs: 32 rows in 1 prompt step");
+    expect(text.replaceAll("\n", " ")).toContain("9 rows in 9 generation steps");
     expect(text).toMatch(/thread 1: 56\.9 % working/);
   });
 

@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { phaseParts } from "../../profiler/parts.ts";
+import type { Report } from "../../profiler/report.ts";
 import { formatReport } from "../../profiler/terminal.ts";
 import { reportText } from "../../profiler/text.ts";
 import { amount, bar, bytes } from "../../profiler/words.ts";
@@ -107,7 +108,33 @@ describe("the terminal's report", () => {
     expect(text).toContain("at most was not measured");
     expect(text).not.toMatch(/\b0 (loads|stores|B)\b/);
     expect(text).not.toContain("NaN");
-    expect(unwrapped(formatReport(emptyReport(), plainOptions))).toContain("No step ran while it was watched");
+  });
+
+  test("says that what a prefetcher brought came from memory without a miss, and sizes of caches in one unit", () => {
+    const { cache } = report;
+    if (!cache) throw new Error("there are no caches");
+    const words = "what a prefetcher brought before it was missed included";
+    const fetched = { ...report, cache: { ...cache, prefetcher: true } };
+    const alone = { ...report, cache: { ...cache, prefetcher: false } };
+    for (const form of [(of: Report) => formatReport(of, plainOptions), reportText]) {
+      expect(unwrapped(form(fetched))).toContain(`came from memory, ${words}.`);
+      expect(unwrapped(form(alone))).toContain("came from memory; no prefetcher was modelled.");
+      expect(unwrapped(form(report))).toContain("the last cache holds 30 MiB in effect");
+    }
+  });
+
+  test("tells apart that no step ran, and that steps were not recorded", () => {
+    const recorded = { ...emptyReport(), javascript: report.javascript };
+    const untimed = "Steps were not recorded, with { time: false }.";
+    for (const form of [(of: Report) => formatReport(of, plainOptions), reportText]) {
+      const idle = unwrapped(form(recorded));
+      expect(idle).toContain("Loads and stores were not counted. No step ran while it was watched.");
+      expect(idle).not.toContain(untimed);
+      const unrecorded = unwrapped(form(emptyReport()));
+      expect(unrecorded).toContain(`Loads and stores were not counted. ${untimed}`);
+      expect(unrecorded).not.toContain("No step ran");
+      for (const text of [idle, unrecorded]) expect(text).not.toContain("counted: the profile did not ask");
+    }
   });
 
   test("is short, and shows tables when asked to", () => {
@@ -173,7 +200,7 @@ describe("the plain text", () => {
 
   test("says what is missing in every part", () => {
     const bare = unwrapped(reportText(bareReport()));
-    expect(bare.match(/the profile did not ask for/g)).toHaveLength(5);
+    expect(bare.match(/the profile did not ask for/g)).toHaveLength(3);
     expect(bare).toContain("No request ended while it was watched.");
     expect(bare).toContain("Nothing stood out");
   });

@@ -110,7 +110,7 @@ describe("Chrome's trace format", () => {
     expect(head[0]?.args).toMatchObject({ kind: "matmul", layer: -1, kernel: "matmul.q8_0.avx512_vnni" });
   });
 
-  test("has counters for memory, faults, CPU and tokens a second", () => {
+  test("has counters for memory, faults, CPU and rows a second", () => {
     const counters = new Set(
       chrome()
         .filter((event) => event.ph === "C")
@@ -122,7 +122,7 @@ describe("Chrome's trace format", () => {
       "native memory, bytes",
       "page faults",
       "resident memory, bytes",
-      "tokens/s",
+      "rows/s",
     ]);
   });
 

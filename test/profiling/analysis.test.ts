@@ -1,7 +1,8 @@
 // `createPerformanceAnalysis` with real, tiny models: what each option changes, which models and moments reports are of, and errors.
 
 import { afterEach, describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { basename } from "node:path";
 import type { Report } from "../../profiler/report.ts";
 import { EngineError, OptionError } from "../../src/errors.ts";
 import { createPerformanceAnalysis, loadModel, type Model, type PerformanceAnalysis } from "../../src/index.ts";
@@ -116,6 +117,9 @@ describe("an analysis", () => {
     const model = await load();
     analysis = createPerformanceAnalysis();
     expect(() => model.startProfiling()).toThrow(EngineError);
+    expect(model.profile(() => {})).rejects.toThrow(
+      "an analysis (createPerformanceAnalysis) records this model until it is closed",
+    );
     expect(() => createPerformanceAnalysis()).toThrow(EngineError);
     await analysis.close();
     await analysis.close();
@@ -126,6 +130,95 @@ describe("an analysis", () => {
     model.cancelProfiling();
     analysis = createPerformanceAnalysis();
     await generate(model, 2);
+  });
+
+  test("loses nothing to a path that cannot be written to, nor to a write that fails", async () => {
+    const out = temporaryFolder();
+    analysis = createPerformanceAnalysis();
+    const closed = await load(otherPath);
+    await generate(closed, 5);
+    await closed.close();
+    const model = await load();
+    await generate(model, 3);
+    mkdirSync(out.file("folder.json"));
+    out.write("file", "");
+    for (const wrong of ["none/r.json", "folder.json", "file/r.json"]) {
+      await expect(analysis.generateReport(out.file(wrong))).rejects.toThrow(OptionError);
+    }
+    // Still one recording of the model.
+    await generate(model, 4);
+    // The first model's file is written, and the second's name is a folder's: that shows only when it is written.
+    mkdirSync(out.file("r.tiny.json"));
+    await expect(analysis.generateReport(out.file("r.json"))).rejects.toThrow("r.tiny.json");
+    await generate(model, 6);
+    rmSync(out.file("r.tiny.json"), { recursive: true });
+    const paths = await analysis.generateReport(out.file("r.json"));
+    expect(paths.map((file) => basename(file))).toEqual(["r.other.json", "r.tiny.json", "r.tiny-2.json"]);
+    expect(paths.map((file) => generatedTokens(read(file)))).toEqual([5, 7, 6]);
+    // And what was written is not written again.
+    await generate(model, 2);
+    expect(await analysis.generateReport(out.file("last.json"))).toEqual([out.file("last.json")]);
+    expect(generatedTokens(read(out.file("last.json")))).toBe(2);
+  });
+
+  test("gives every model a file of its own, of the format asked for, whatever models are called", async () => {
+    const sources = temporaryFolder();
+    mkdirSync(sources.file("d2"));
+    mkdirSync(sources.file("d3"));
+    const long = "é".repeat(124);
+    const names = ["x", "d2/x", "x-2", "d3/X", "trace", long, `d2/${long}`];
+    analysis = createPerformanceAnalysis({ sampleIntervalMs: 0 });
+    for (const [index, name] of names.entries()) {
+      const file = sources.file(`${name}.gguf`);
+      writeTinyModel(file, { architecture: "llama", layers: 1, dtype: "Q8_0" });
+      await generate(await load(file), index + 2);
+    }
+    const out = temporaryFolder();
+    const paths = await analysis.generateReport(out.file("r.json"));
+    const written = paths.map((file) => basename(file));
+    expect(written.slice(0, 5)).toEqual(["r.x.json", "r.x-2.json", "r.x-2-2.json", "r.X-3.json", "r.trace-2.json"]);
+    expect(readdirSync(out.path).sort()).toEqual([...written].sort());
+    expect(new Set(written.map((name) => name.toLowerCase())).size).toBe(names.length);
+    for (const name of written.slice(5)) expect(name).toMatch(/^r\.é{90,}(-2)?\.json$/);
+    expect(paths.map((file) => generatedTokens(read(file)))).toEqual(names.map((_, index) => index + 2));
+  });
+
+  test("alone ends what it records, and closing it ends all of it", async () => {
+    const first = await load();
+    const second = await load(otherPath);
+    analysis = createPerformanceAnalysis();
+    await generate(first, 3);
+    await generate(second, 4);
+    for (const use of [
+      () => first.stopProfiling(),
+      () => first.cancelProfiling(),
+      () => first.startProfiling(),
+      () => first.finishProfiling(),
+      () => first.profile(() => {}),
+    ]) {
+      const refused = new Promise((resolve) => resolve(use()));
+      await expect(refused).rejects.toThrow("an analysis (createPerformanceAnalysis) records this model");
+    }
+    await first.close();
+    const paths = await analysis.generateReport(folder.file("owned.json"));
+    expect(paths.map((file) => generatedTokens(read(file)))).toEqual([3, 4]);
+    await analysis.close();
+    second.startProfiling();
+    await generate(second, 2);
+    expect(second.stopProfiling().requestCount).toBe(1);
+  });
+
+  test("reports what a model did that is closed while the report is being made", async () => {
+    const model = await load();
+    analysis = createPerformanceAnalysis({ trackCacheUsage: true });
+    await generate(model, 9);
+    const out = temporaryFolder();
+    const report = analysis.generateReport(out.file("r.json"));
+    await model.close();
+    await report;
+    const { cache, steps, requests } = read(out.file("r.json"));
+    expect(requests[0]?.generatedTokens).toBe(9);
+    expect(cache?.steps).toBe(steps.count);
   });
 
   test("refuses options out of bounds, endings that name no format, and reports of nothing", async () => {
@@ -143,7 +236,9 @@ describe("an analysis", () => {
     expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("no model was open");
     const model = await load();
     await generate(model, 3);
-    expect(analysis.generateReport(folder.file("r.doc"))).rejects.toThrow(OptionError);
+    for (const wrong of [folder.file("r.doc"), folder.file("none/r.txt"), "", undefined as never]) {
+      expect(analysis.generateReport(wrong)).rejects.toThrow(OptionError);
+    }
     // Nothing of it was lost.
     await analysis.generateReport(folder.file("r.json"));
     expect(generatedTokens(read(folder.file("r.json")))).toBe(3);

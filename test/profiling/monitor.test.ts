@@ -3,10 +3,13 @@
 
 import { heapStats } from "bun:jsc";
 import { afterAll, describe, expect, test } from "bun:test";
+import { copyFileSync, mkdirSync } from "node:fs";
+import { dirname } from "node:path";
 import type { Profile } from "../../profiler/index.ts";
 import type { EngineWatcher } from "../../src/engine/watching.ts";
 import { OptionError } from "../../src/errors.ts";
 import { type GenerateOptions, loadModel, type WindowProfile } from "../../src/index.ts";
+import { prometheusText } from "../../src/metrics/index.ts";
 import { Monitor } from "../../src/profiling/monitor.ts";
 import { runScript } from "../engine/support.ts";
 import { encode, opList, randomStep } from "../profiler/stream.ts";
@@ -17,7 +20,7 @@ import { writeTinyModel } from "../support/tiny-model.ts";
 const folder = temporaryFolder();
 const path = folder.file("tiny.gguf");
 writeTinyModel(path, { architecture: "gemma3", layers: 6, context: 512, dtype: "Q8_0" });
-const load = () => loadModel(path, { threads: { count: 2 }, prepared: false });
+const load = (file = path) => loadModel(file, { threads: { count: 2 }, prepared: false });
 const model = await load();
 afterAll(() => model.close());
 
@@ -116,6 +119,22 @@ describe("a monitor", () => {
     expect(metrics.nativeBytes).toBeGreaterThan(1e5);
   });
 
+  test("calls its model by its file's name, or as it is told to", async () => {
+    const samePath = folder.file("again/tiny.gguf");
+    mkdirSync(dirname(samePath));
+    copyFileSync(path, samePath);
+    const other = await load(samePath);
+    using monitor = model.monitor();
+    using same = other.monitor();
+    using named = other.monitor({ name: "tiny, again" });
+    expect(() => prometheusText([monitor, same])).toThrow(OptionError);
+    const text = prometheusText([monitor, named]);
+    for (const name of ["tiny.gguf", "tiny, again"]) expect(text).toContain(`tinyai_requests_total{model="${name}"} 0`);
+    const series = text.split("\n").flatMap((line) => (line.startsWith("#") ? [] : [line.replace(/ \S+$/, "")]));
+    expect(new Set(series.slice(0, -1)).size).toBe(series.length - 1);
+    await other.close();
+  });
+
   test("ends with its model, and then says what it saw until then", async () => {
     const other = await load();
     const monitor = other.monitor();
@@ -127,7 +146,15 @@ describe("a monitor", () => {
   });
 
   test("refuses options and counts out of bounds", () => {
-    const wrong = [{ window: 1 }, { windowMs: 99 }, { windowMs: 1e9 }, { windows: 0 }, { windows: 1.5 }, 7];
+    const wrong = [
+      { window: 1 },
+      { windowMs: 99 },
+      { windowMs: 1e9 },
+      { windows: 0 },
+      { windows: 1.5 },
+      { name: "" },
+      7,
+    ];
     for (const options of wrong) expect(() => model.monitor(options as never)).toThrow(OptionError);
     using monitor = model.monitor({ windows: 4 });
     for (const count of [0, 5, 1.5]) expect(() => monitor.last(count)).toThrow(OptionError);

@@ -2,8 +2,9 @@
 // files in every format, and what happens around it: errors, options, a model that is closed.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
-import { EngineError, OptionError } from "../../src/errors.ts";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { EngineError, OptionError, type TinyAIError } from "../../src/errors.ts";
 import { type GenerateOptions, loadModel, type ProfiledRun } from "../../src/index.ts";
 import { runScript } from "../engine/support.ts";
 import { temporaryFolder } from "../support/folder.ts";
@@ -63,6 +64,7 @@ describe("a profiled run", () => {
   test("has JavaScript's share, the system's and where it ran", () => {
     expect(run.javascript?.rows.find(({ name }) => name === "tokenizing")?.count).toBe(3);
     expect(run.javascript?.rows.find(({ name }) => name === "detokenizing")?.count).toBe(150);
+    expect(run.javascript?.wallNs).toBe(Math.round(run.run.wallMs * 1e6));
     expect(run.system?.samples.length).toBeGreaterThan(0);
     expect(run.system?.allocations.count).toBe(0);
     expect(run.machine.cores).toBeGreaterThan(0);
@@ -83,9 +85,30 @@ describe("a profiled run", () => {
     expect(trace.traceEvents.length).toBeGreaterThan(run.steps.count * 10);
     expect(readFileSync(out.file("r.folded"), "utf8")).toContain(";");
     expect(readFileSync(out.file("r.prom"), "utf8")).toContain(`tinyai_steps_total{model="tiny.gguf",phase="prompt"} `);
-    await expect(run.write(out.file("r.docx"))).rejects.toThrow(OptionError);
-    await expect(run.write(out.file("none/r.txt"))).rejects.toThrow();
-    expect(readdirSync(out.path)).toHaveLength(names.length);
+    const capitals = out.file("R.HTML");
+    await run.write(capitals);
+    expect(readFileSync(capitals, "utf8")).toContain("<title>tiny.gguf");
+    mkdirSync(out.file("folder.txt"));
+    for (const [wrong, problem] of [
+      [out.file("r.docx"), "r.docx has no ending that names a format; there are .trace.json"],
+      [out.file("none/r.txt"), `path: there is no folder ${out.file("none")} for`],
+      [out.file("folder.txt"), "folder.txt is a folder; name a file"],
+      ["", 'path: is ""; the path of a file is expected'],
+      ["r\0.txt", "the path of a file is expected"],
+      [undefined, "path: is undefined; the path of a file is expected"],
+      [pathToFileURL(out.file("r.txt")), "path: is a URL; give a path"],
+    ] as const) {
+      const refused = await run.write(wrong as string).then(String, (error: unknown) => error);
+      expect(refused).toBeInstanceOf(OptionError);
+      expect((refused as Error).message).toContain(problem);
+    }
+    const long = out.file(`${"r".repeat(300)}.txt`);
+    const refused = await run.write(long).then(String, (error: unknown) => error);
+    expect((refused as TinyAIError).code).toBe("file");
+    expect((refused as TinyAIError).message).toBe(
+      `${long}: cannot be written: ENAMETOOLONG: name too long; name another file`,
+    );
+    expect(readdirSync(out.path)).toHaveLength(names.length + 2);
   });
 });
 
@@ -127,11 +150,35 @@ describe("profiling", () => {
     expect(scored.memory?.sampling.loads).toBeGreaterThan(0);
     const failing = model.profile(() => Promise.reject(new Error("mine")));
     await expect(failing).rejects.toThrow("mine");
+    const stopping = model.profile(() => {
+      model.stopProfiling();
+      throw new Error("mine too");
+    });
+    await expect(stopping).rejects.toThrow("mine too");
+    const restarting = model.profile(() => {
+      model.stopProfiling();
+      model.startProfiling();
+    });
+    await expect(restarting).rejects.toThrow("the work ended the recording");
+    model.cancelProfiling();
     // And it is over: the next one begins.
     model.startProfiling();
     expect(() => model.startProfiling()).toThrow(EngineError);
     model.stopProfiling();
     expect(() => model.stopProfiling()).toThrow(EngineError);
+  });
+
+  test("refuses work that is none", async () => {
+    for (const [work, problem] of [
+      [Promise.resolve(), "work: is a promise, whose work has begun; give a function that does the work"],
+      [undefined, "work: is undefined; give a function that does the work"],
+      ["hello", 'work: is "hello"; give a function'],
+    ] as const) {
+      const refused = await model.profile(work as never, { roofline: false }).then(String, (error: unknown) => error);
+      expect(refused).toBeInstanceOf(OptionError);
+      expect((refused as Error).message).toStartWith(problem);
+    }
+    await model.profile(() => {}, { roofline: false });
   });
 
   test("refuses options that are none", () => {

@@ -103,11 +103,15 @@ function searched(block, behaviour) {
     });
     found.sort((a, b) => compare(a[state.column] ?? "", b[state.column] ?? "", state.down));
     const shown = state.all ? found : found.slice(0, behaviour.shown);
-    body.replaceChildren(...shown.map((cells) => rowView(block, cells)));
+    const none = element("td", { class: "none", colspan: `${block.columns.length}` }, [behaviour.none]);
+    body.replaceChildren(
+      ...(shown.length > 0 ? shown.map((cells) => rowView(block, cells)) : [element("tr", {}, [none])]),
+    );
     for (const [column, head] of heads.entries()) {
       head.setAttribute("aria-sort", column !== state.column ? "none" : state.down ? "descending" : "ascending");
     }
-    status.textContent = `${shown.length} of ${found.length} ${found.length === 1 ? "row" : "rows"}`;
+    const of = found.length > 0 ? found.length : block.rows.length;
+    status.textContent = `${shown.length} of ${of} ${of === 1 ? "row" : "rows"}`;
     more.hidden = found.length <= behaviour.shown;
     more.textContent = state.all ? `show ${behaviour.shown}` : "show all";
   };
@@ -121,6 +125,7 @@ function searched(block, behaviour) {
   });
   update();
   const table = element("table", { class: "figures sortable" }, [
+    columnsView(block),
     element("thead", {}, [element("tr", {}, heads)]),
     body,
   ]);
@@ -128,6 +133,26 @@ function searched(block, behaviour) {
     element("div", { class: "controls" }, [filter, status, more]),
     element("div", { class: "scroll tall" }, [table]),
   ];
+}
+
+/**
+ * The columns' widths, which are of all rows, so that they stay as they are whichever are shown: of a column of figures that of the
+ * longest one, or of the longest word above it with the mark of what is sorted. Those on the left share what room is left.
+ * @param {TableBlock} block
+ */
+function columnsView({ columns, textColumns, rows }) {
+  const widths = columns.map((title, column) => {
+    if (column < textColumns) return 0;
+    const texts = rows.map((cells) => textOf(cells[column] ?? "").length);
+    return texts.reduce((a, b) => Math.max(a, b), Math.max(...title.split(" ").map((word) => word.length + 1.6)));
+  });
+  const group = element("colgroup", {}, []);
+  for (const width of widths) {
+    const column = element("col");
+    if (width > 0) column.style.width = `calc(${width}ch + 0.9em)`;
+    group.append(column);
+  }
+  return group;
 }
 
 /**

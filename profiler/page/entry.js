@@ -1,0 +1,3 @@
+// What the profiler's callers load to write a page.
+
+export { reportPage } from "./index.ts";
