@@ -11,8 +11,15 @@ import { OptionError } from "../errors.ts";
 /** A profiled run. Parts that were not recorded may be missing; a matcher that needs one says so. */
 export type Run = Profile & { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Report[Part] };
 
-/** What matchers read of a part: a text, a number (`amount`: not negative), lists and objects of them. */
-type Shape = "text" | "number" | "amount" | "amount or null" | ListShape | { readonly [field: string]: Shape };
+/** What matchers read of a part: a text, true or false (`switch`), a number (`amount`: not negative), lists and objects of them. */
+type Shape =
+  | "text"
+  | "switch"
+  | "number"
+  | "amount"
+  | "amount or null"
+  | ListShape
+  | { readonly [field: string]: Shape };
 type ListShape = readonly [each: Shape, least?: "not empty"];
 
 const moved = { loads: "amount", stores: "amount", bytesRead: "amount", bytesWritten: "amount" } as const;
@@ -20,7 +27,7 @@ const moved = { loads: "amount", stores: "amount", bytesRead: "amount", bytesWri
 const timeShape: Shape = {
   rows: "amount",
   incompleteSteps: "amount",
-  steps: { totalNs: "amount" },
+  steps: { count: "amount", totalNs: "amount" },
   phases: [{ phase: "text", rows: "amount", totalNs: "amount", p50Ns: "amount", p99Ns: "amount", maxNs: "amount" }],
   byOp: [
     {
@@ -37,7 +44,14 @@ const timeShape: Shape = {
 
 /** Parts that may be missing. */
 const partShapes: { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Shape } = {
-  run: { model: "text", level: "text", threads: "amount" },
+  run: {
+    model: "text",
+    level: "text",
+    threads: "amount",
+    contextLength: "amount",
+    batchSize: "amount",
+    options: { kvCache: "text", tuning: "text", screening: "switch", prepared: "switch" },
+  },
   machine: { cpu: "text", fingerprint: "text" },
   requests: [
     {
@@ -98,6 +112,8 @@ function checkShape(path: string, value: unknown, shape: Shape): void {
     new OptionError(path, `is ${describe(value)}; ${expected} is expected: profile again with model.profile(…)`);
   if (shape === "text") {
     if (typeof value !== "string") throw wrong("a text");
+  } else if (shape === "switch") {
+    if (typeof value !== "boolean") throw wrong("true or false");
   } else if (typeof shape === "string") {
     if (value === null && shape === "amount or null") return;
     if (!Number.isFinite(value)) throw wrong("a number");

@@ -236,10 +236,27 @@ test("a damaged run is an error that names the field, whatever is asked of it, a
   const kept = temporaryFolder();
   /** Every field that a matcher reads, on a way through lists and objects. */
   const paths = [
-    ...["rows", "incompleteSteps", "steps.totalNs", "phases.1.phase", "phases.1.rows", "phases.1.totalNs"],
+    ...[
+      "rows",
+      "incompleteSteps",
+      "steps.count",
+      "steps.totalNs",
+      "phases.1.phase",
+      "phases.1.rows",
+      "phases.1.totalNs",
+    ],
     ...["phases.0.p50Ns", "phases.0.p99Ns", "phases.0.maxNs"],
     ...["index", "name", "kernel", "layer", "count", "totalNs", "operations"].map((field) => `byOp.3.${field}`),
-    ...["run.model", "run.level", "run.threads", "machine.cpu", "machine.fingerprint"],
+    ...[
+      "run.model",
+      "run.level",
+      "run.threads",
+      "run.contextLength",
+      "run.batchSize",
+      "machine.cpu",
+      "machine.fingerprint",
+    ],
+    ...["kvCache", "tuning", "screening", "prepared"].map((field) => `run.options.${field}`),
     ...["wallNs", "stepsNs", "queueNs", "betweenNs", "tokenizingNs", "javascriptNs", "deliveryNs"].map(
       (field) => `requests.1.${field}`,
     ),
@@ -264,8 +281,8 @@ test("a damaged run is an error that names the field, whatever is asked of it, a
       for (const value of [undefined, null, NaN]) {
         part[last] = value;
         const thrown = (given) => { try { expect(given).toCostAtMost({ operations: 1e15 }, "the story"); } catch (error) { return String(error); } };
-        expect(thrown(damaged)).toStartWith("OptionError: run." + named + ": is " + value + "; a");
-        expect(thrown([JSON.parse(few), damaged])).toStartWith("OptionError: run[1]." + named + ": is " + value + "; a");
+        expect(thrown(damaged)).toStartWith("OptionError: run." + named + ": is " + value + "; ");
+        expect(thrown([JSON.parse(few), damaged])).toStartWith("OptionError: run[1]." + named + ": is " + value + "; ");
       }
     }
     const refused = (change) => expect(() => expect({ ...run, ...change }).toRespondWithin({ maxMs: 1e6 })).toThrow(/^run/);
