@@ -112,8 +112,9 @@ export interface PlaceCount {
 }
 
 /**
- * The buckets of a histogram's plain data that are not empty, in ascending order. Whatever the data are, it takes a few
- * milliseconds at most and less than a megabyte beside what it gives: all is checked before anything is made from it.
+ * The buckets of a histogram's plain data that are not empty, in ascending order. Whatever the data are, it takes
+ * 20 ms at most (timed with counts in all 45,056 buckets, on a shared Zen 4 core) and a few megabytes: all lengths are checked
+ * before anything is made from them.
  * @throws {RangeError} when a field is damaged, or the buckets hold another number of amounts than `count`.
  */
 export function decodeBuckets(data: HistogramData): PlaceCount[] {
