@@ -21,7 +21,7 @@ import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
 import { checkRuns, durationsOf, type Outcome, partOf, type Run, role } from "./run.ts";
-import { folderName, readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
+import { changeEntry, folderName, readEntries, storePath, updating, writesUnasked } from "./store.ts";
 
 /** Options of `toMatchPerformanceBaseline`. */
 export interface BaselineOptions {
@@ -87,10 +87,14 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   const kept = entries[name]?.[key];
 
   const together = runs.length > 1 ? ` (this one of ${runs.length} profiles together)` : "";
-  const record = (baseline: KeptBaseline | undefined): number => {
-    const added = withRun(baseline, where, rows, measured);
-    writeEntries(path, { ...entries, [name]: { ...entries[name], [key]: added } });
-    return added.runs.length;
+  /** To what is in the file by now, to which another process may have added. */
+  const record = (begin: "anew" | undefined = undefined): number => {
+    const changed = changeEntry(path, name, isKept, (now) => {
+      const known = begin === "anew" ? undefined : now?.[key];
+      const before = known && differs(known, rows, measured) === undefined ? known : undefined;
+      return { ...now, [key]: withRun(before, where, rows, measured) };
+    });
+    return changed[key]?.runs.length ?? 0;
   };
   // Of what passed the message is shown under `.not` alone.
   const passed = (text: string): Outcome => ({
@@ -107,7 +111,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   const recordedText = (now: number): string => `${count(now, "run")} of ${runsMost} recorded${together}`;
   if (asked === "anew" && !begun.has(id)) {
     begun.add(id);
-    return told(`it is begun anew, ${recordedText(record(undefined))}; it is judged from ${runsLeast} on`);
+    return told(`it is begun anew, ${recordedText(record("anew"))}; it is judged from ${runsLeast} on`);
   }
   const problem = kept && differs(kept, rows, measured);
   if (problem !== undefined) {
@@ -117,7 +121,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
     ].join("\n");
     return { pass: false, message: () => message };
   }
-  if (asked === "add") return told(`${recordedText(record(kept))}, this one without a judgement`);
+  if (asked === "add") return told(`${recordedText(record())}, this one without a judgement`);
   const grows = writes && (kept?.runs.length ?? 0) < runsMost;
   if (kept === undefined || kept.runs.length < runsLeast) {
     const has = count(kept?.runs.length ?? 0, "run");
@@ -127,13 +131,13 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
         `has ${has} of ${JSON.stringify(name)} with this model and its options on ${where}; it is judged from ${runsLeast} on, and CI records none unasked: commit the ${folderName} file with runs that were recorded on this kind of machine, record them here with TINYAI_UPDATE_BASELINES=add, or leave this matcher out in CI`,
       );
     }
-    return told(`${recordedText(record(kept))}; it is judged from ${runsLeast} on`);
+    return told(`${recordedText(record())}; it is judged from ${runsLeast} on`);
   }
   const { ops, recorded, times } = alike(kept, measured);
   const verdicts = judgeTimes(recorded, times, tolerance);
   if (verdicts === undefined) {
     // Several slower ops look like a slower machine. Once there are as many runs as may be, who asks for its recording says which it is.
-    if (asked !== undefined || grows) record(kept);
+    if (asked !== undefined || grows) record();
     const known = count(kept.runs.length, "recorded run");
     return told(
       `the machine is in a state that none of ${known} knew; nothing is judged (TINYAI_UPDATE_BASELINES=add records it, if it is the machine's and not the code's)`,
@@ -142,7 +146,7 @@ export function matchBaseline(received: unknown, name: unknown, options: unknown
   const judged = verdicts.map((verdict, index) => ({ ...verdict, measured: ops[index] as Measured }));
   const slower = judged.filter(({ beyond }) => beyond > 1).sort((a, b) => b.beyond - a.beyond);
   if (slower.length === 0) {
-    if (grows) record(kept);
+    if (grows) record();
     return passed(`no op took more than ${percent(tolerance)} longer than the others let expect`);
   }
   return { pass: false, message: () => failure(name, kept, judged, slower, tolerance).join("\n") };

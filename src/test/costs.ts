@@ -8,7 +8,7 @@ import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts"
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run, role } from "./run.ts";
-import { type Entries, readEntries, storePath, updating, writeEntries, writesUnasked } from "./store.ts";
+import { changeEntry, readEntries, storePath, updating, writesUnasked } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
 export interface CostLimits {
@@ -60,9 +60,8 @@ export function costAtMost(received: unknown, limits: unknown, name: unknown): O
   });
   const missed = judged.filter(({ counted, limit }) => counted.total > limit);
   const path = storePath("costs");
-  const entries = name === undefined ? {} : readEntries(path, isKept);
-  const before = name === undefined ? undefined : entries[name];
-  if (name !== undefined && missed.length === 0) keep(path, entries, name, judged);
+  const before = name === undefined ? undefined : readEntries(path, isKept)[name];
+  if (name !== undefined && missed.length === 0) keep(path, name, before, judged);
   const message = (): string => {
     const lines = (missed.length > 0 ? missed : judged).flatMap(({ key, counted, limit }) => [
       `${sentences[key](counted.total)}; the limit is ${figure(key, limit)}`,
@@ -186,16 +185,17 @@ function listed<T>(title: string, rows: readonly T[], line: (row: T) => string):
 /** Keeps the counts of a run that passed, where they are new or changed. */
 function keep(
   path: string,
-  entries: Entries<KeptCounts>,
   name: string,
+  before: KeptCounts | undefined,
   judged: readonly { readonly key: Key; readonly counted: Counted }[],
 ): void {
   if (updating() === undefined && !writesUnasked()) return;
   const counts = judged.map(({ key, counted: { total, byOp } }) => {
     return [key, { total, byOp: Object.fromEntries((byOp ?? []).map(({ op, count }) => [op, count])) }] as const;
   });
-  const kept: KeptCounts = { ...entries[name], ...Object.fromEntries(counts) };
-  if (!Bun.deepEquals(kept, entries[name])) writeEntries(path, { ...entries, [name]: kept });
+  const passed: KeptCounts = Object.fromEntries(counts);
+  if (Bun.deepEquals({ ...before, ...passed }, before)) return;
+  changeEntry(path, name, isKept, (now) => ({ ...now, ...passed }));
 }
 
 function isKept(value: unknown): value is KeptCounts {

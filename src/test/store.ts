@@ -55,6 +55,9 @@ function bunArguments(): readonly string[] {
 /** The entries of a file by name; none if there is no file. */
 export type Entries<T> = Record<string, T>;
 
+/** Files of which that was said: they are read again before they are written. */
+const told = new Set<string>();
+
 /**
  * Where the file is begun anew, what is damaged in it is left out, which is said.
  * @throws {BaselineFileError} if there is a file that cannot be read, or else is damaged.
@@ -64,7 +67,8 @@ export function readEntries<T>(path: string, isEntry: (value: unknown) => value 
   const { whole, problem } = entriesOf(textOf(path), isEntry);
   if (problem === undefined) return whole;
   if (!begunAnew) throw new BaselineFileError(path, `${problem}; restore it, or begin anew with -u`);
-  process.stderr.write(`${path}: ${problem}; that is begun anew\n`);
+  if (!told.has(path)) process.stderr.write(`${path}: ${problem}; that is begun anew\n`);
+  told.add(path);
   return whole;
 }
 
@@ -129,7 +133,7 @@ export function changeEntry<T>(
  * Writes all entries, each on lines of its own so that changes read well, in the order of their names.
  * @throws {BaselineFileError} if the system refuses it.
  */
-export function writeEntries<T>(path: string, entries: Entries<T>): void {
+function writeEntries<T>(path: string, entries: Entries<T>): void {
   const names = Object.keys(entries).sort();
   const lines = names.map((name) => `${JSON.stringify(name)}: ${JSON.stringify(entries[name])}`);
   try {
