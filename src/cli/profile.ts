@@ -2,13 +2,12 @@
 // report in files. What would not be written for another reason than a full disk is refused before the model is loaded. Where it is
 // interrupted, the report is of what ran until then.
 
-import { rmSync, statSync } from "node:fs";
-import { rename } from "node:fs/promises";
+import { statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { formatReport } from "../../profiler/terminal.ts";
 import { checkInteger } from "../check.ts";
-import { OptionError, TinyAIError } from "../errors.ts";
+import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
 import { resolveModel } from "../model/resolve.ts";
 import { sequencesMax } from "../plan/layout.ts";
@@ -107,9 +106,9 @@ async function run(flags: Flags): Promise<void> {
   // First what is seen: no file that cannot be written shall cost it.
   if (flags.json) printJson(profiled);
   else process.stdout.write(formatReport(profiled));
-  for (const output of outputs) {
-    await writeOutput(profiled, output);
-    process.stderr.write(`wrote ${output.path}\n`);
+  for (const { path, ending } of outputs) {
+    await profiled.write(path, ending);
+    process.stderr.write(`wrote ${path}\n`);
   }
 }
 
@@ -162,17 +161,4 @@ function identity(path: string): string {
   if (at) return `${at.dev}:${at.ino}`;
   const folder = statSync(dirname(path), { throwIfNoEntry: false });
   return `${folder?.dev}:${folder?.ino}/${basename(path)}`;
-}
-
-/** Writes the file; under a name whose ending says the format first, if its own does not. */
-async function writeOutput(run: ProfiledRun, { path, ending }: Output): Promise<void> {
-  const named = reportEnding(path) === ending ? path : `${path}.${process.pid}${ending}`;
-  try {
-    await run.write(named);
-    if (named !== path) await rename(named, path);
-  } catch (cause) {
-    if (named !== path) rmSync(named, { force: true });
-    if (cause instanceof TinyAIError && named === path) throw cause;
-    throw new TinyAIError("file", `${path}: cannot be written: ${(cause as Error).message}`, { cause });
-  }
 }

@@ -1,6 +1,6 @@
 // Reports as files: the ending says which format. Formats are loaded when they are written.
 
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Report, TraceData } from "../../profiler/report.ts";
 import { describe } from "../check.ts";
@@ -16,11 +16,17 @@ export type ReportEnding = (typeof reportEndings)[number];
  * Writes a report: a page for a browser (.html), plain text (.txt), data (.json), a trace for Perfetto (.trace.json), profiles for
  * speedscope (.speedscope.json), stacks for flame graphs (.folded), or metrics for Prometheus (.prom). The file is whole or not
  * there.
- * @throws {OptionError} if the ending names no format, or there can be no file of that path.
+ * @param format an ending that stands for the path's own.
+ * @throws {OptionError} if no ending names the format, or there can be no file of that path.
  * @throws {TinyAIError} with the code `file` if the system refuses to write it, as where the disk is full.
  */
-export async function writeReport(path: string, report: Report, trace: TraceData): Promise<void> {
-  const ending = checkReportPath(path);
+export async function writeReport(
+  path: string,
+  report: Report,
+  trace: TraceData,
+  format?: ReportEnding,
+): Promise<void> {
+  const ending = checkReportPath(path, format);
   const pieces = await piecesOf(ending, report, trace);
   const encoder = new TextEncoder();
   try {
@@ -36,12 +42,15 @@ export async function writeReport(path: string, report: Report, trace: TraceData
 }
 
 /**
- * The ending of a report's path, which names its format.
- * @throws {OptionError} if it names none, or there can be no file of that path.
+ * The ending of a report's path, which names its format, or the one that stands for it.
+ * @throws {OptionError} if there is none that names a format, or there can be no file of that path.
  */
-export function checkReportPath(path: string): ReportEnding {
+export function checkReportPath(path: string, format?: ReportEnding): ReportEnding {
   checkFilePath("path", path);
-  const ending = reportEnding(path);
+  if (format !== undefined && !reportEndings.includes(format)) {
+    throw new OptionError("format", `is ${describe(format)}; there are ${reportEndings.join(", ")}`);
+  }
+  const ending = format ?? reportEnding(path);
   if (ending !== undefined) return ending;
   throw new OptionError("path", `${path} has no ending that names a format; there are ${reportEndings.join(", ")}`);
 }
@@ -59,10 +68,13 @@ export function checkFilePath(option: string, path: unknown): asserts path is st
     throw new OptionError(option, `is ${describe(path)}; the path of a file is expected`);
   }
   const folder = dirname(path);
-  if (!isFolder(folder)) {
+  if (!statsOf(folder)?.isDirectory()) {
     throw new OptionError(option, `there is no folder ${folder} for ${path}; make it first`);
   }
-  if (isFolder(path)) throw new OptionError(option, `${path} is a folder; name a file`);
+  const there = statsOf(path);
+  if (there?.isDirectory()) throw new OptionError(option, `${path} is a folder; name a file`);
+  // A device or a FIFO is written straight into.
+  if (there && !there.isFile()) return;
   try {
     accessSync(folder, constants.W_OK);
   } catch (cause) {
@@ -70,12 +82,12 @@ export function checkFilePath(option: string, path: unknown): asserts path is st
   }
 }
 
-function isFolder(path: string): boolean {
+/** What the system refuses to say is said when the file is written. */
+function statsOf(path: string): Stats | undefined {
   try {
-    return statSync(path).isDirectory();
+    return statSync(path);
   } catch {
-    // What the system refuses to say is said when the file is written.
-    return false;
+    return undefined;
   }
 }
 

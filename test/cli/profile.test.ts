@@ -1,7 +1,7 @@
 // `tinyai profile`: what it prints and writes, what it refuses before it computes, and that Ctrl-C leaves nothing half-written.
 
 import { beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { linkSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Report } from "../../profiler/report.ts";
 import { runProgram } from "../../src/setup/python.ts";
@@ -62,6 +62,19 @@ test("files are written in the format of their flag, or of their ending", async 
   expect(readFileSync(folded, "utf8")).toMatch(/^generation;layer 0;blk\.0\.\w+ \d+$/m);
   expect(JSON.parse(readFileSync(scope, "utf8")).$schema).toContain("speedscope");
   expect(readdirSync(folder.path).filter((name) => name.includes("tmp") || /\.\d+\./.test(name))).toEqual([]);
+});
+
+test("what is no regular file is written into and stays what it is, whatever it is called", async () => {
+  const pipe = folder.file("pipe");
+  await runProgram(["mkfifo", pipe]);
+  const reader = Bun.spawn(["cat", pipe], { stdout: "pipe" });
+  const [{ status }, text] = await Promise.all([
+    profile("--max-length", "4", "--folded", pipe),
+    new Response(reader.stdout).text(),
+  ]);
+  expect(status).toBe(0);
+  expect(text).toMatch(/^.*;.* \d+\n/);
+  expect(statSync(pipe).isFIFO()).toBe(true);
 });
 
 test("what could not be written, or would cost the model, is refused before anything is computed", async () => {
