@@ -8,14 +8,11 @@
 
 import { beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { root } from "../../src/setup/checkout.ts";
-import { ensureZig, zigEnvironment } from "../../src/setup/toolchain.ts";
 import { planFile } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { buildMemoryCheck, memoryCheck, missingForValgrind } from "../support/memory-check.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
 
-const program = join(root, "zig-out", "bin", "memory_check");
 const folder = temporaryFolder();
 /** How far counts may be apart. */
 const tolerance = 0.05;
@@ -76,8 +73,8 @@ async function compare(what: readonly string[], sizes: readonly string[], { firs
   const valgrind = ["valgrind", "-q", "--tool=cachegrind", `--cachegrind-out-file=${place}-%p`];
   const geometry = ["--I1=32768,8,64", `--D1=${first}`, `--LL=${last}`];
   const [counted, simulated] = await Promise.all([
-    output([...valgrind, ...geometry, program, ...what, "forked", ...caches]),
-    output([program, ...what, "simulated", ...caches]),
+    output([...valgrind, ...geometry, memoryCheck, ...what, "forked", ...caches]),
+    output([memoryCheck, ...what, "simulated", ...caches]),
   ]);
   const processes = parseCases(counted, ["kernel", "rest"]);
   const compared = new Map<string, { machine: Misses; simulated: Misses }>();
@@ -106,24 +103,10 @@ function apart(compared: Awaited<ReturnType<typeof compare>>): string[] {
   return list;
 }
 
-const missing =
-  process.platform !== "linux" || process.arch !== "x64"
-    ? "needs Linux on x64"
-    : Bun.which("valgrind") === null
-      ? "valgrind is not installed (Debian: apt-get install valgrind)"
-      : undefined;
-if (missing !== undefined) process.stderr.write(`cache simulator: not compared with cachegrind, ${missing}\n`);
+const missing = missingForValgrind("cache simulator: not compared with cachegrind", ["x64"]);
 
 describe.skipIf(missing !== undefined)("simulated caches", () => {
-  beforeAll(async () => {
-    const zig = await ensureZig();
-    const child = Bun.spawnSync([zig, "build", "memory-check"], {
-      cwd: root,
-      env: zigEnvironment(),
-      stdio: ["ignore", "inherit", "inherit"],
-    });
-    if (!child.success) throw new Error("zig build memory-check failed");
-  }, 600_000);
+  beforeAll(buildMemoryCheck, 600_000);
 
   // At the two lowest levels a first level of 32 KiB is left out: what the compiler spills there takes so much of it that products
   // of 9 and 17 tokens are up to 7 % apart.

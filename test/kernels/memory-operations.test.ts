@@ -3,12 +3,10 @@
 // instructions valgrind knows.
 
 import { beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
-import { root } from "../../src/setup/checkout.ts";
-import { ensureZig, zigEnvironment } from "../../src/setup/toolchain.ts";
+import { buildMemoryCheck, memoryCheck, missingForValgrind } from "../support/memory-check.ts";
 
-const program = join(root, "zig-out", "bin", "memory_check");
-const levels = { x64: ["scalar", "x86_64_v2", "avx2"], arm64: ["neon"] }[process.arch as string] ?? [];
+const levelsOf: Readonly<Record<string, readonly string[]>> = { x64: ["scalar", "x86_64_v2", "avx2"], arm64: ["neon"] };
+const levels = levelsOf[process.arch] ?? [];
 
 /** Bytes loaded and stored. */
 type Bytes = [loaded: number, stored: number];
@@ -118,11 +116,11 @@ interface Comparison {
 }
 
 async function compare(level: string): Promise<Comparison> {
-  const cases = parseCases(await collect([program, level, "all", "-", "-", "traced"], () => {}));
+  const cases = parseCases(await collect([memoryCheck, level, "all", "-", "-", "traced"], () => {}));
   const base = cases[0]?.ranges[0]?.begin ?? 0;
   const trace = new Trace(base, Math.max(...cases.flatMap(({ ranges }) => ranges.map(({ end }) => end))));
   const lackey = ["valgrind", "--tool=lackey", "--trace-mem=yes"];
-  await collect([...lackey, program, level, "all", "-", "-", "ordinary"], (bytes) => trace.add(bytes));
+  await collect([...lackey, memoryCheck, level, "all", "-", "-", "ordinary"], (bytes) => trace.add(bytes));
   expect(trace.cases.length).toBe(cases.length);
   const machine: Record<string, Bytes> = {};
   const told: Record<string, Bytes> = {};
@@ -142,24 +140,10 @@ async function compare(level: string): Promise<Comparison> {
   return { machine, told };
 }
 
-const missing =
-  process.platform !== "linux" || levels.length === 0
-    ? "needs Linux"
-    : Bun.which("valgrind") === null
-      ? "valgrind is not installed (Debian: apt-get install valgrind)"
-      : undefined;
-if (missing !== undefined) process.stderr.write(`memory operations: not compared with the machine's, ${missing}\n`);
+const missing = missingForValgrind("memory operations: not compared with the machine's", Object.keys(levelsOf));
 
 describe.skipIf(missing !== undefined)("memory operations", () => {
-  beforeAll(async () => {
-    const zig = await ensureZig();
-    const child = Bun.spawnSync([zig, "build", "memory-check"], {
-      cwd: root,
-      env: zigEnvironment(),
-      stdio: ["ignore", "inherit", "inherit"],
-    });
-    if (!child.success) throw new Error("zig build memory-check failed");
-  }, 600_000);
+  beforeAll(buildMemoryCheck, 600_000);
 
   // Two at a time: the widest levels take as long together as the narrowest.
   const compared = new Map<string, Promise<Comparison>>();
