@@ -26,7 +26,7 @@ export function checkBoolean(option: string, value: unknown): boolean {
 
 /** Refuses keys that are not known, which are usually spelled wrong. */
 export function checkKeys(option: string, value: unknown, known: readonly string[]): void {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+  if (!isRecord(value)) {
     throw new OptionError(option, `is ${describe(value)}; an object is expected`);
   }
   for (const key of Object.keys(value)) {
@@ -43,4 +43,9 @@ export function describe(value: unknown): string {
   if (value === null || value === undefined || typeof value === "number" || typeof value === "boolean")
     return String(value);
   return Array.isArray(value) ? "an array" : `a value of type ${typeof value}`;
+}
+
+/** Whether it is an object with fields: no list, and not null. */
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -3,6 +3,7 @@
 
 import { freemem, totalmem } from "node:os";
 import type { MachineRoofs } from "../profiler/report.ts";
+import { isRecord } from "./check.ts";
 import type { Library } from "./engine/library.ts";
 import { measureRoofs, peakNames } from "./engine/roofs.ts";
 import { EngineError } from "./errors.ts";
@@ -100,8 +101,4 @@ function isList(
 
 function isPositive(value: unknown): boolean {
   return typeof value === "number" && Number.isFinite(value) && value > 0;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

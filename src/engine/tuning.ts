@@ -2,6 +2,7 @@
 // them, and how many tokens are few. A table where nothing was measured; candidates, and the choice between them by what they
 // took. It measures on the stand, and stores nothing.
 
+import { isRecord } from "../check.ts";
 import type { DType } from "../graph/dtype.ts";
 import type { Library } from "./library.ts";
 
@@ -100,10 +101,6 @@ function isPrefetch(value: unknown): value is Prefetch {
   return (
     isWhole(distance, 0, distanceMax) && distance % 64 === 0 && (prefetchLines as readonly unknown[]).includes(lines)
   );
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A candidate must be this much faster than the fixed one: less is the machine's unrest. */

@@ -11,6 +11,7 @@
 //    24  bytes of the weights, u64  64  when it was changed, ns, i64
 
 import { closeSync, fstatSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { isRecord } from "../check.ts";
 import { ModelFileError } from "../errors.ts";
 import {
   type DType,
@@ -429,10 +430,6 @@ function store(
 
 function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isSize(value: unknown): value is number {

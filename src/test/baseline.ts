@@ -16,7 +16,7 @@ import { type Bucket, bucketsOf } from "../../profiler/buckets.ts";
 import { Histogram, type HistogramData } from "../../profiler/histogram.ts";
 import type { OpRow } from "../../profiler/profile.ts";
 import { count, duration, grouped, percent } from "../../profiler/words.ts";
-import { checkKeys, checkNumber, describe } from "../check.ts";
+import { checkKeys, checkNumber, describe, isRecord } from "../check.ts";
 import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
@@ -356,8 +356,4 @@ function isBaseline(value: unknown): boolean {
     isRecord(durations) &&
     Object.values(durations).every((data) => isRecord(data) && "encoded" in data)
   );
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
