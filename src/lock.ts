@@ -1,17 +1,19 @@
-// A lock between processes, for folders that several may download into. The holder touches its file every two seconds;
-// a file left alone for longer belongs to a holder that was killed, and is taken over. Where two should ever hold it at once
-// (a holder that was stopped and woke up), `held` tells the old one. The lock saves work: what keeps a model whole is the
-// checksum and the rename.
+// A lock between processes: for folders that several may download into, and files that several change. A holder for long touches its
+// file every two seconds; a file left alone for much longer, or by a process that is gone, belongs to a holder that was killed, and is
+// taken over. Where two should ever hold it at once (a holder that was stopped and woke up), `held` tells the old one. What keeps files
+// whole is that they are renamed into their place.
 
 import { randomUUID } from "node:crypto";
 import { linkSync, readFileSync, renameSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isAlive } from "../setup/checkout.ts";
+import { isAlive } from "./setup/checkout.ts";
 
 const heartbeatPeriod_ms = 2_000;
 const staleAfter_ms = 15_000;
 const pollPeriod_ms = 250;
+/** Between two looks of a caller who cannot wait otherwise than asleep, for what takes milliseconds. */
+const nap_ms = 5;
 
 /** A lock that this process holds. */
 export interface Lock {
@@ -40,16 +42,18 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
   while (!create(path, owner)) {
     options.signal?.throwIfAborted();
     const other = readOwner(path);
-    if (other === undefined || isStale(path, other)) {
+    if (isStale(path, other)) {
       takeAway(path, other);
       continue;
     }
-    if (!told) options.waiting?.(other.pid);
-    told = true;
+    if (other && !told) {
+      options.waiting?.(other.pid);
+      told = true;
+    }
     await sleep(pollPeriod_ms, undefined, options.signal === undefined ? {} : { signal: options.signal });
   }
 
-  const held = (): boolean => readOwner(path)?.token === owner.token;
+  const { held, release } = lockOf(path, owner);
   const heartbeat = setInterval(() => {
     const now = new Date();
     try {
@@ -61,6 +65,30 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
     held,
     release() {
       clearInterval(heartbeat);
+      release();
+    },
+  };
+}
+
+/**
+ * The same for what takes milliseconds, and a caller who cannot wait for a promise: the thread sleeps meanwhile.
+ * @returns undefined if another process held it for `patience_ms`.
+ */
+export function acquireLockNow(path: string, patience_ms: number): Lock | undefined {
+  const owner: Owner = { token: randomUUID(), pid: process.pid, host: hostname() };
+  for (const begin_ms = performance.now(); !create(path, owner); Bun.sleepSync(nap_ms)) {
+    const other = readOwner(path);
+    if (isStale(path, other)) takeAway(path, other);
+    if (performance.now() - begin_ms >= patience_ms) return undefined;
+  }
+  return lockOf(path, owner);
+}
+
+function lockOf(path: string, owner: Owner): Lock {
+  const held = (): boolean => readOwner(path)?.token === owner.token;
+  return {
+    held,
+    release() {
       if (held()) unlinkSync(path);
     },
   };
@@ -102,8 +130,9 @@ function readOwner(path: string): Owner | undefined {
   }
 }
 
-function isStale(path: string, owner: Owner): boolean {
-  if (owner.host === hostname() && !isAlive(owner.pid)) return true;
+// One without an owner has just been released, or is no lock, and is then left alone.
+function isStale(path: string, owner: Owner | undefined): boolean {
+  if (owner?.host === hostname() && !isAlive(owner.pid)) return true;
   const entry = statSync(path, { throwIfNoEntry: false });
   return entry !== undefined && Date.now() - entry.mtimeMs > staleAfter_ms;
 }

@@ -16,10 +16,10 @@ import { basename, dirname, join } from "node:path";
 import type { Command } from "commander";
 import { DownloadError } from "../errors.ts";
 import { syncFolder } from "../files.ts";
+import { acquireLock, type Lock } from "../lock.ts";
 import { type CatalogueEntry, catalogue, catalogueEntry } from "../model/catalogue.ts";
 import { modelsFolder } from "../model/folders.ts";
 import { interruption } from "./interrupt.ts";
-import { acquireLock, type Lock } from "./lock.ts";
 import { formatBytes, startProgress } from "./progress.ts";
 import { FolderError, guard, PartialFile, type Source, sourcesOf } from "./sources.ts";
 

@@ -1,11 +1,12 @@
 // Files beside a test file that hold what was measured or counted before: read whole, written whole and under a lock, since several
 // processes may run one test file; never in CI without being asked. What is in them and how it is compared is in baseline.ts and costs.ts.
 
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { describe } from "../check.ts";
+import { describe, isRecord } from "../check.ts";
 import { BaselineFileError, OptionError } from "../errors.ts";
 import { isSystemError, replaceFileNow } from "../files.ts";
+import { acquireLockNow, type Lock } from "../lock.ts";
 
 /** As `bun test` has its snapshots in `__snapshots__`. */
 export const folderName = "__performance__";
@@ -99,7 +100,7 @@ function entriesOf<T>(
   } catch (cause) {
     return { whole: {}, problem: `is damaged: ${(cause as Error).message}` };
   }
-  if (typeof read !== "object" || read === null || Array.isArray(read)) {
+  if (!isRecord(read)) {
     return { whole: {}, problem: "is damaged: it holds no entries" };
   }
   const all = Object.entries(read);
@@ -145,68 +146,28 @@ function writeEntries<T>(path: string, entries: Entries<T>): void {
   }
 }
 
-/** A change takes milliseconds: who holds a lock for longer was killed. */
-const abandonedAfterMs = 10_000;
+/** A change takes milliseconds, and there may be many. */
 const patienceMs = 60_000;
-const pollMs = 5;
 
 /** Runs `action` while no other process does so for the same path. Matchers cannot wait for promises, so that the thread sleeps. */
 function locked<T>(path: string, action: () => T): T {
-  const lock = `${path}.lock`;
-  const owner = `${process.pid} ${crypto.randomUUID()}`;
+  let lock: Lock | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true });
-    for (const begin = performance.now(); !create(lock, owner); Bun.sleepSync(pollMs)) {
-      if (isAbandoned(lock)) takeAway(lock);
-      if (performance.now() - begin < patienceMs) continue;
-      throw new BaselineFileError(
-        path,
-        `cannot be written: another process holds ${lock}; delete that if there is none`,
-      );
-    }
+    lock = acquireLockNow(`${path}.lock`, patienceMs);
   } catch (cause) {
     if (!isSystemError(cause)) throw cause;
     throw new BaselineFileError(path, `cannot be written: ${cause.message}`, { cause });
   }
+  if (lock === undefined) {
+    throw new BaselineFileError(
+      path,
+      `cannot be written: another process holds ${path}.lock; delete that if there is none`,
+    );
+  }
   try {
     return action();
   } finally {
-    if (readOwner(lock) === owner) rmSync(lock, { force: true });
-  }
-}
-
-function create(lock: string, owner: string): boolean {
-  try {
-    writeFileSync(lock, owner, { flag: "wx" });
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw error;
-  }
-}
-
-function readOwner(lock: string): string | undefined {
-  try {
-    return readFileSync(lock, "utf8");
-  } catch {
-    return undefined;
-  }
-}
-
-function isAbandoned(lock: string): boolean {
-  const found = statSync(lock, { throwIfNoEntry: false });
-  return found?.isFile() === true && Date.now() - found.mtimeMs > abandonedAfterMs;
-}
-
-// Several may find the same lock abandoned: the rename lets one of them have it, and who finds that it moved a fresh one instead
-// puts that back.
-function takeAway(lock: string): void {
-  const aside = `${lock}.${process.pid}`;
-  try {
-    renameSync(lock, aside);
-    if (!isAbandoned(aside)) linkSync(aside, lock);
-  } catch {
-  } finally {
-    rmSync(aside, { force: true });
+    lock.release();
   }
 }
