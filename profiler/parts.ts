@@ -89,9 +89,14 @@ function traceWeight(trace: TraceData | undefined, report: Report): Weight | und
   return (op, phase) => work.get(`${op.index} ${phase}`);
 }
 
-/** An op's name in its layer, which the same op has in every layer: `attn_q` of `blk.3.attn_q`. */
+/** A name without its layer, which the same op has in every layer: `attn_q` of `blk.3.attn_q`. */
+export function role(name: string): string {
+  return /^blk\.\d+\.(.+)$/s.exec(name)?.[1] ?? name;
+}
+
+/** The same of an op: what belongs to no layer keeps its name. */
 export function roleOf({ name, layer }: { readonly name: string; readonly layer: number }): string {
-  return layer < 0 ? name : name.replace(/^blk\.\d+\./, "");
+  return layer < 0 ? name : role(name);
 }
 
 /** Sums parts by a name, largest first. */

@@ -14,13 +14,14 @@
 
 import { type Bucket, bucketsOf } from "../../profiler/buckets.ts";
 import { Histogram, type HistogramData } from "../../profiler/histogram.ts";
+import { role } from "../../profiler/parts.ts";
 import type { OpRow } from "../../profiler/profile.ts";
 import { count, duration, grouped, percent } from "../../profiler/words.ts";
 import { checkKeys, checkNumber, describe, isRecord } from "../check.ts";
 import { BaselineFileError, OptionError } from "../errors.ts";
 import { drawBeside } from "./draw.ts";
 import { type Deviation, deviations, knowsState } from "./expected.ts";
-import { checkRuns, durationsOf, type Outcome, partOf, type Run, role } from "./run.ts";
+import { checkRuns, durationsOf, type Outcome, partOf, type Run } from "./run.ts";
 import { changeEntry, folderName, readEntries, storePath, updating, writesUnasked } from "./store.ts";
 
 /** Options of `toMatchPerformanceBaseline`. */

@@ -2,12 +2,13 @@
 // on every run and, at one instruction-set level, on every machine, so a limit on them does not flake where a limit on time
 // would. With a name, the counts of the last run that passed are kept, and a later failure says where they changed.
 
+import { role } from "../../profiler/parts.ts";
 import type { OpRow } from "../../profiler/profile.ts";
 import type { Report } from "../../profiler/report.ts";
 import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
-import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run, role } from "./run.ts";
+import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run } from "./run.ts";
 import { changeEntry, readEntries, storePath, updating, writesUnasked } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */

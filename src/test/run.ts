@@ -2,6 +2,7 @@
 // which a matcher asks for are there, and says how to get them when they are not.
 
 import { ProfileMergeError } from "../../profiler/index.ts";
+import { role } from "../../profiler/parts.ts";
 import type { OpRow, Profile } from "../../profiler/profile.ts";
 import type { Report } from "../../profiler/report.ts";
 import { decodeRow } from "../../profiler/totals.ts";
@@ -184,11 +185,6 @@ export function heldLine(limits: number): string {
 /** The op's name with its kernel and the layer it belongs to. */
 export function opName({ name, kernel, layer }: Pick<OpRow, "name" | "kernel" | "layer">): string {
   return layer < 0 ? `${name} (${kernel})` : `${name} (${kernel}, layer ${layer})`;
-}
-
-/** The name without its layer: `attn_q` for `blk.3.attn_q`. What has the same one does the same in every layer. */
-export function role(name: string): string {
-  return /^blk\.\d+\.(.+)$/.exec(name)?.[1] ?? name;
 }
 
 /** Of all ops with the same role. */
