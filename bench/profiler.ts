@@ -1,7 +1,7 @@
 // What profiling costs while it records, and whether its rows add up. The cost: the time of tokens with everything recorded (events,
 // requests, JavaScript's share, allocations, the system's samples), beside the same tokens of the same generation without. Blocks
 // of tokens take turns, so that a slow moment of the machine is in both; the first tokens of a block, beside which recording begins
-// or its report is made, are left out. The bars: at most 0.5 %, and each thread's rows within 2 % of the wall time. With --monitor
+// or ends, are left out. The bars: at most 0.5 %, and each thread's rows within 2 % of the wall time. With --monitor
 // the cost is that of a monitor beside an engine that never rests: so many tokens are left out that it no longer puts off looking.
 //
 //   bun bench/profiler.ts [--model NAME|PATH] [--pairs N] [--monitor] [--json]
@@ -36,7 +36,7 @@ if (!(Number.isInteger(pairs) && pairs >= 6 && pairs <= 10_000)) {
 }
 
 /**
- * When the engine had each token, ms of its clock. JavaScript hears of some tokens late while it makes a report, but no token
+ * When the engine had each token, ms of its clock. JavaScript hears of some tokens late, but no token
  * comes later for it than by the CPU time that JavaScript takes from the engine's threads, which is what is to be measured.
  */
 let stampsMs: number[] = [];
@@ -62,7 +62,7 @@ function record(): () => void {
     return () => monitor.close();
   }
   model.startProfiling({ cache: false, roofline: false });
-  return () => model.stopProfiling();
+  return () => model.cancelProfiling();
 }
 
 /** Durations of the tokens of each block of one generation, ms, whose blocks record where `records` says so. */
