@@ -1,8 +1,9 @@
 // The public face of TinyAI.
 
 export type { Profile, WindowProfile } from "../profiler/index.ts";
-export { formatProfile, formatReport } from "../profiler/index.ts";
 export type { Report } from "../profiler/report.ts";
+export { formatProfile } from "../profiler/table.ts";
+export { formatReport } from "../profiler/terminal.ts";
 export { type AnalysisOptions, createPerformanceAnalysis, type PerformanceAnalysis } from "./analysis.ts";
 export { cpu } from "./engine/cpu.ts";
 export type { Candidate } from "./engine/engine.ts";
