@@ -77,7 +77,10 @@ export class JavaScriptRecorder {
   readonly #collections: Collections | undefined;
   readonly #afterTurn: (callback: () => void) => void;
   readonly #spansMax: number;
-  readonly #spans: JavaScriptSpan[] = [];
+  /** Names and times of the spans that are kept: objects would be marked by each collection. */
+  readonly #spanNames: Uint8Array;
+  readonly #spanTimes: Float64Array;
+  #spanCount = 0;
   readonly #histograms = Object.fromEntries(names.map((name) => [name, new Histogram("ns")])) as Record<
     JavaScriptRow["name"],
     Histogram
@@ -111,6 +114,8 @@ export class JavaScriptRecorder {
     this.#collections = options.collections;
     this.#afterTurn = options.afterTurn ?? setImmediate;
     this.#spansMax = options.spansMax ?? 0;
+    this.#spanNames = new Uint8Array(this.#spansMax);
+    this.#spanTimes = new Float64Array(2 * this.#spansMax);
     this.#seenCollections = options.collections?.count ?? 0;
     // One that was noticed before must not hide the next.
     options.collections?.lend();
@@ -171,7 +176,11 @@ export class JavaScriptRecorder {
   /** Spans so far, in the order in which they ended. */
   get spans(): readonly JavaScriptSpan[] {
     this.#takeIn();
-    return this.#spans;
+    return Array.from({ length: this.#spanCount }, (_, index) => ({
+      name: names[this.#spanNames[index] ?? 0] ?? "consumer",
+      startNs: this.#spanTimes[2 * index] ?? 0,
+      endNs: this.#spanTimes[2 * index + 1] ?? 0,
+    }));
   }
 
   /** Spans beyond the bound. */
@@ -266,8 +275,14 @@ export class JavaScriptRecorder {
 
   #keep(name: JavaScriptRow["name"], startNs: number, endNs: number): void {
     if (this.#spansMax === 0) return;
-    if (this.#spans.length < this.#spansMax) this.#spans.push({ name, startNs, endNs });
-    else this.#dropped++;
+    if (this.#spanCount === this.#spansMax) {
+      this.#dropped++;
+      return;
+    }
+    this.#spanNames[this.#spanCount] = names.indexOf(name);
+    this.#spanTimes[2 * this.#spanCount] = startNs;
+    this.#spanTimes[2 * this.#spanCount + 1] = endNs;
+    this.#spanCount++;
   }
 
   #describeCollections(): string {

@@ -67,6 +67,8 @@ export const referenceCaches: readonly CacheGeometry[] = [
  * at while the model works: an event takes 45 ns then, two dozen of them as long as its op, on a CPU that the engine's threads want.
  */
 const EVENT_BYTES_MAX = 32 << 20;
+/** They are kept in pieces of memory of this size: one a drain would be so many that JavaScript's collector ran for them. */
+const EVENT_PIECE_BYTES = 1 << 20;
 const SPANS_MAX = 1 << 16;
 /** Requests whose ways of drawing are remembered until their steps are looked at. */
 const DRAWS_MAX = 1 << 16;
@@ -101,6 +103,9 @@ export class Recording {
   readonly #events: Uint8Array[] = [];
   /** How many of them the profiler has taken in. */
   #taken = 0;
+  /** Where the next ones go, and how much of it is filled; what is filled is not among `#events` yet. */
+  #piece = new Uint8Array(0);
+  #filled = 0;
   #eventBytes = 0;
   #dropped = 0;
   #shapedSteps = 0;
@@ -208,7 +213,7 @@ export class Recording {
   #drain(events: Uint8Array): void {
     if (this.#eventBytes + events.length <= EVENT_BYTES_MAX) {
       this.#eventBytes += events.length;
-      this.#events.push(events.slice());
+      this.#keep(events);
       return;
     }
     this.#takeIn();
@@ -216,8 +221,24 @@ export class Recording {
     this.#dropped += events.length / EVENT_BYTES;
   }
 
+  #keep(events: Uint8Array): void {
+    if (this.#filled + events.length > this.#piece.length) {
+      this.#endPiece();
+      this.#piece = new Uint8Array(Math.max(EVENT_PIECE_BYTES, events.length));
+    }
+    this.#piece.set(events, this.#filled);
+    this.#filled += events.length;
+  }
+
+  #endPiece(): void {
+    if (this.#filled > 0) this.#events.push(this.#piece.subarray(0, this.#filled));
+    this.#piece = new Uint8Array(0);
+    this.#filled = 0;
+  }
+
   /** Gives the profiler what it has not seen. */
   #takeIn(): void {
+    this.#endPiece();
     for (; this.#taken < this.#events.length; this.#taken++)
       this.#profiler.drain(this.#events[this.#taken] as Uint8Array, 0);
   }
