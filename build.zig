@@ -5,7 +5,7 @@
 //!   zig build test               Zig's tests, at every level that can run here (best with --error-style minimal)
 //!   zig build levels             the levels' objects with their symbols, in zig-out/levels, for a look at the assembly
 //!   zig build memory-check       a program that runs one kernel for tools that watch memory, in zig-out/bin
-//!   zig build -Dall              the library for every supported system, in zig-out/<target>
+//!   zig build -Dall              the library for every supported system, in zig-out/<system>
 //!   zig build -Dlevels=a,b       only these levels (faster while working on a kernel)
 
 const std = @import("std");
@@ -82,6 +82,7 @@ const levels = [_]Level{
 };
 
 const System = struct {
+    /// As npm and Node name it; the folder in zig-out and the platform package are called so.
     name: []const u8,
     arch: std.Target.Cpu.Arch,
     os: std.Target.Os.Tag,
@@ -92,9 +93,9 @@ const System = struct {
 const systems = [_]System{
     .{ .name = "linux-x64", .arch = .x86_64, .os = .linux },
     .{ .name = "linux-arm64", .arch = .aarch64, .os = .linux },
-    .{ .name = "macos-x64", .arch = .x86_64, .os = .macos },
-    .{ .name = "macos-arm64", .arch = .aarch64, .os = .macos },
-    .{ .name = "windows-x64", .arch = .x86_64, .os = .windows },
+    .{ .name = "darwin-x64", .arch = .x86_64, .os = .macos },
+    .{ .name = "darwin-arm64", .arch = .aarch64, .os = .macos },
+    .{ .name = "win32-x64", .arch = .x86_64, .os = .windows },
 };
 
 /// What a missing qemu means to `zig build test`.

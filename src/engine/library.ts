@@ -3,7 +3,9 @@
 
 /// <reference path="./native-files.d.ts" />
 import { CString, dlopen, FFIType, type Pointer, toArrayBuffer } from "bun:ffi";
-import { resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 import { LibraryError } from "../errors.ts";
 import { layoutHash } from "../plan/layout.ts";
 
@@ -149,8 +151,8 @@ export function viewMemory(address: Pointer, bytes: number): Uint8Array {
 let opened: Library | undefined;
 
 /**
- * The library, opened on first use: the file that `TINYAI_LIBRARY` names, else the one built beside this source or embedded
- * in a compiled program.
+ * The library, opened on first use: the file that `TINYAI_LIBRARY` names, else the one that was built or installed with this
+ * source, or is inside a compiled program.
  * @throws {LibraryError} if there is none, it cannot be opened, or it was built from other structs than this TypeScript.
  */
 export async function openLibrary(): Promise<Library> {
@@ -160,9 +162,8 @@ export async function openLibrary(): Promise<Library> {
   try {
     symbols = open(path);
   } catch (cause) {
-    const embedded = path.startsWith("/$bunfs/") || path.includes("~BUN");
-    const remedy = embedded
-      ? "a compiled program unpacks its library into the temporary folder: make that writable (TMPDIR), or name a library with TINYAI_LIBRARY"
+    const remedy = isInside(path)
+      ? `a compiled program unpacks its library into the temporary folder, ${process.env["BUN_TMPDIR"] || tmpdir()}: let it be written and executed there, choose another (TMPDIR), or name a library with TINYAI_LIBRARY`
       : "build it with `bun run build`, or name another with TINYAI_LIBRARY";
     throw new LibraryError(`${path}: cannot be opened: ${(cause as Error).message}; ${remedy}`, { cause });
   }
@@ -185,26 +186,41 @@ export async function openLibrary(): Promise<Library> {
 async function findLibrary(): Promise<string> {
   const named = process.env["TINYAI_LIBRARY"];
   if (named) return named;
-  const { platform } = process;
-  let path: string;
+  let path: string | undefined;
   try {
-    // The specifiers are literals, and inside this `try`, so that `bun build --compile` embeds whichever was built and
-    // leaves the others out.
-    if (platform === "linux") {
-      path = (await import("../../zig-out/lib/libtinyai.so", { with: { type: "file" } })).default;
-    } else if (platform === "darwin") {
-      path = (await import("../../zig-out/lib/libtinyai.dylib", { with: { type: "file" } })).default;
-    } else if (platform === "win32") {
-      path = (await import("../../zig-out/bin/tinyai.dll", { with: { type: "file" } })).default;
-    } else {
-      throw new LibraryError(`there is no library for ${platform}; Linux, macOS and Windows have one`);
+    // package.json's `imports` say where each system's library is: in zig-out, or in the package for that system. Literals inside
+    // this `try`, behind conditions that the bundler knows, let `bun build --compile` embed the target's and leave the others out.
+    if (process.platform === "linux" && process.arch === "x64") {
+      path = (await import("#native/linux-x64", { with: { type: "file" } })).default;
+    } else if (process.platform === "linux" && process.arch === "arm64") {
+      path = (await import("#native/linux-arm64", { with: { type: "file" } })).default;
+    } else if (process.platform === "darwin" && process.arch === "x64") {
+      path = (await import("#native/darwin-x64", { with: { type: "file" } })).default;
+    } else if (process.platform === "darwin" && process.arch === "arm64") {
+      path = (await import("#native/darwin-arm64", { with: { type: "file" } })).default;
+    } else if (process.platform === "win32" && process.arch === "x64") {
+      path = (await import("#native/win32-x64", { with: { type: "file" } })).default;
     }
   } catch (cause) {
-    if (cause instanceof LibraryError) throw cause;
-    throw new LibraryError("the native library is not built: run `bun run build`, or name one with TINYAI_LIBRARY", {
-      cause,
-    });
+    throw new LibraryError(`the native library ${missing()}, or name one with TINYAI_LIBRARY`, { cause });
+  }
+  if (path === undefined) {
+    const systems = "Linux and macOS on x64 and arm64, and Windows on x64, have one";
+    throw new LibraryError(`there is no library for ${process.platform} on ${process.arch}; ${systems}`);
   }
   // In a bundle the path is relative to the bundle, wherever the program was started.
   return resolve(import.meta.dir, path);
+}
+
+/** Why there is no library, and what to do. */
+function missing(): string {
+  if (isInside(import.meta.dir))
+    return "was missing when this program was compiled: install it, compile the program again";
+  if (existsSync(join(import.meta.dir, "../../build.zig"))) return "is not built: run `bun run build`";
+  return `is not installed: run \`bun add @tinyai/${process.platform}-${process.arch}\``;
+}
+
+/** Whether a path is of a file inside a compiled program. */
+function isInside(path: string): boolean {
+  return path.startsWith("/$bunfs/") || path.includes("~BUN");
 }

@@ -1,13 +1,5 @@
-// Files imported as a path.
-declare module "*.so" {
-  const path: string;
-  export default path;
-}
-declare module "*.dylib" {
-  const path: string;
-  export default path;
-}
-declare module "*.dll" {
+// The library of each system, imported as a path (package.json's `imports`).
+declare module "#native/*" {
   const path: string;
   export default path;
 }
