@@ -32,9 +32,10 @@ import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/sco
 import type { Session, SessionModel } from "./generate/session.ts";
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
+import { findBundled } from "./model/bundled.ts";
 import type { ModelFile, PackedWeights } from "./model/file.ts";
 import { openGguf } from "./model/gguf.ts";
-import { isPrepared, readHead } from "./model/prepared.ts";
+import { isPrepared, type ReadHead, readHead } from "./model/prepared.ts";
 import { resolveModel } from "./model/resolve.ts";
 import { type KvDType, kvBlock } from "./plan/formats.ts";
 import { sequencesMax } from "./plan/layout.ts";
@@ -123,7 +124,7 @@ const stepRows = 256;
 const scoreRows = 32;
 
 /**
- * Opens a model.
+ * Opens a model. One that is inside the program, which `tinyai bundle` made, comes before files of that name.
  * @param model a path to a GGUF or `.tinyai` file, or the name of a model that `tinyai pull` has brought.
  * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
  * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
@@ -137,20 +138,22 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   const startedMs = performance.now();
   const checked = checkLoadOptions(model, options);
   options.signal?.throwIfAborted();
-  const path = resolveModel(model);
+  const inside = findBundled(model);
+  const path = inside?.path ?? resolveModel(model);
   let head: MappedHead | undefined;
-  const { file, stamp, preparation } = await findModel(path, checked.prepared, async () => {
+  const read = async (): Promise<ReadHead> => {
     const opened = await openLibrary();
-    return (copy, bytes) => {
-      head = mapHead(opened, copy, bytes);
-      return head?.bytes ?? readHead(copy, bytes);
+    return (copy, bytes, offset) => {
+      head = mapHead(opened, copy, bytes, offset);
+      return head?.bytes ?? readHead(copy, bytes, offset);
     };
-  });
+  };
+  const { file, stamp, preparation } = await findModel(path, checked.prepared, read, inside);
   // It has been checked from end to end; of the tokenizer's tables little is read again.
   head?.release();
   const library = await openLibrary();
   // Packed weights come into memory while all that follows is being decided.
-  const mapped = file.packedWeights && openWeights(library, file.path, file.packedWeights);
+  const mapped = file.packedWeights && openWeights(library, file, file.packedWeights);
   let graph: Graph;
   let plan: Plan;
   let level: ChosenLevel;
@@ -204,6 +207,7 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     : preparing.done;
   return new Model({
     path,
+    name: basename(inside ? model : path),
     library,
     run: describeRun(file, graph, plan, level, checked, source),
     file,
@@ -223,8 +227,12 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   });
 }
 
-function openWeights(library: Library, path: string, { offset, bytes }: PackedWeights): MappedWeights {
-  const mapped = mapWeights(library, path, offset, bytes);
+function openWeights(
+  library: Library,
+  { path, startsAt = 0 }: ModelFile,
+  { offset, bytes }: PackedWeights,
+): MappedWeights {
+  const mapped = mapWeights(library, path, startsAt + offset, bytes);
   if (mapped) return mapped;
   throw new EngineError(
     `${path}: the system refused to map its ${Math.ceil(bytes / 1e6)} MB; raise the limit (ulimit -v)`,
@@ -308,6 +316,8 @@ function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
 
 interface ModelParts {
   readonly path: string;
+  /** What reports call it. */
+  readonly name: string;
   readonly library: Library;
   /** What reports say of it; asked for when one is made. */
   readonly run: () => Omit<RunInfo, "startedAt" | "wallMs" | "model">;
@@ -347,7 +357,7 @@ export class Model implements AsyncDisposable {
     modelOpened(this.#watched);
   }
 
-  /** The file it was loaded from. */
+  /** The file it was loaded from: the program itself, if that has it inside. */
   get path(): string {
     return this.#parts.path;
   }
@@ -474,10 +484,10 @@ export class Model implements AsyncDisposable {
   #startRecording(options: ProfileOptions): void {
     if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
     checkProfileOptions(options);
-    const { engine, library, plan, level, path, run } = this.#parts;
+    const { engine, library, plan, level, name, run } = this.#parts;
     const { Recording, countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
     const ops = countedOps(describeOps(plan, level.name), opSignatures(plan.program));
-    const model = { library, engine, level: level.index, ops, run: { model: basename(path), ...run() } };
+    const model = { library, engine, level: level.index, ops, run: { model: name, ...run() } };
     this.#recording = new Recording(model, options);
   }
 
@@ -550,13 +560,13 @@ export class Model implements AsyncDisposable {
    */
   monitor(options: MonitorOptions = {}): Monitor {
     checkMonitorOptions(options);
-    const { library, engine, path, run } = this.#parts;
+    const { library, engine, name, run } = this.#parts;
     const { Monitor, nativeMemory }: typeof profilingModule = require("./profiling/index.ts");
     const { architecture, level, version, threads } = run();
     const watched = {
       engine,
       ops: describeOps(this.#parts.plan, this.#parts.level.name),
-      model: { model: options.name ?? basename(path), architecture, level, version, threads },
+      model: { model: options.name ?? name, architecture, level, version, threads },
       memory: () => ({
         residentBytes: process.memoryUsage.rss(),
         nativeBytes: nativeMemory(library).liveBytes,

@@ -5,7 +5,7 @@ import { realpathSync, statSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { ModelFileError } from "./errors.ts";
-import type { ModelFile } from "./model/file.ts";
+import type { BytePlace, ModelFile } from "./model/file.ts";
 import { homeFolder } from "./model/folders.ts";
 import { openGguf } from "./model/gguf.ts";
 import {
@@ -60,11 +60,19 @@ export interface FoundModel {
 
 /**
  * Opens a model file, or its copy in the cache if `prepared`. A file without a copy is read before this returns its promise.
+ * @param inside where the prepared model is, if `path` is a program that has it inside.
  * @throws {ModelFileError} if it is missing, damaged, or of a kind that is not supported.
  */
-export async function findModel(path: string, prepared: boolean, read: () => Promise<ReadHead>): Promise<FoundModel> {
+export async function findModel(
+  path: string,
+  prepared: boolean,
+  read: () => Promise<ReadHead>,
+  inside?: BytePlace,
+): Promise<FoundModel> {
   const none = (reason: string): FoundModel => ({ file: openGguf(path), preparation: { state: "none", reason } });
-  if (isPrepared(path)) return { file: openCopy(path, await read()), preparation: { state: "used", path } };
+  if (inside || isPrepared(path)) {
+    return { file: openCopy(path, await read(), inside), preparation: { state: "used", path } };
+  }
   if (!prepared) return none("it was not asked for");
   const stamp = stampOf(path);
   if (!stamp || stamp.bytes < worthPreparingBytes) return none("the model is so small that it is packed in a moment");
@@ -108,8 +116,8 @@ export function openModelFile(path: string): ModelFile {
 }
 
 /** Opens a prepared file whose matrices are of the sizes that the engine will read. @throws {ModelFileError} */
-function openCopy(path: string, read: ReadHead): PreparedFile {
-  const file = openPrepared(path, read);
+function openCopy(path: string, read: ReadHead, inside?: BytePlace): PreparedFile {
+  const file = openPrepared(path, read, inside);
   const { offset = 0 } = file.packedWeights ?? {};
   for (const { name, dtype, shape, byteOffset, byteLength } of file.tensors.values()) {
     const [columns = 0, rows = 1] = shape;

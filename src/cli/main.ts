@@ -52,6 +52,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./quantize.ts")).registerQuantize(program),
   },
   {
+    name: "bundle",
+    summary: "make one executable of a program, the library and models",
+    register: async (program) => (await import("./bundle.ts")).registerBundle(program),
+  },
+  {
     name: "perplexity",
     summary: "how well a model predicts a text",
     register: async (program) => (await import("./perplexity.ts")).registerPerplexity(program),

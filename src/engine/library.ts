@@ -102,7 +102,7 @@ export function lendMemory(address: Pointer, bytes: number, context: Pointer, fr
   return new Uint8Array(adoptMemory(address, 0, bytes, context, free));
 }
 
-/** A file's first bytes in memory. */
+/** A model file's first bytes in memory. */
 export interface MappedHead {
   /** Read-only: writing to them ends the process. They are given back when nobody holds them any more. */
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -110,9 +110,12 @@ export interface MappedHead {
   release(): void;
 }
 
-/** Maps the first `bytes` of a file, at a fraction of the cost of reading them; undefined if the system refuses it. */
-export function mapHead({ symbols }: Library, path: string, bytes: number): MappedHead | undefined {
-  const mapping = symbols.tinyai_mapping_open(Buffer.from(`${path}\0`), 0, bytes);
+/**
+ * Maps `bytes` of a file from `offset` on, a multiple of 64, at a fraction of the cost of reading them; undefined if the system
+ * refuses it.
+ */
+export function mapHead({ symbols }: Library, path: string, bytes: number, offset: number): MappedHead | undefined {
+  const mapping = symbols.tinyai_mapping_open(Buffer.from(`${path}\0`), offset, bytes);
   const closer = symbols.tinyai_mapping_closer();
   if (!mapping || typeof mapping === "bigint" || !closer || typeof closer === "bigint") return undefined;
   const address = symbols.tinyai_mapping_bytes(mapping);

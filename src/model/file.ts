@@ -301,6 +301,8 @@ export interface BytePlace {
 export interface ModelFile {
   /** As the caller gave it. */
   readonly path: string;
+  /** Where it begins in the file of that path, when that is a program with the model inside. Offsets count from here. Default 0. */
+  readonly startsAt?: number;
   /** The whole file's size. */
   readonly byteLength: number;
   readonly format: "gguf" | "tinyai";

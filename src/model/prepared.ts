@@ -14,6 +14,7 @@ import { closeSync, fstatSync, openSync, readSync, statSync, writeSync } from "n
 import { isRecord } from "../check.ts";
 import { ModelFileError } from "../errors.ts";
 import {
+  type BytePlace,
   type DType,
   dtypeBlocks,
   Metadata,
@@ -111,18 +112,22 @@ export function isPrepared(path: string): boolean {
   }
 }
 
-/** Gives the first `bytes` of a file, without a copy if it can. */
-export type ReadHead = (path: string, bytes: number) => Uint8Array<ArrayBuffer>;
+/** Gives `bytes` of a file from `offset` on, without a copy if it can. */
+export type ReadHead = (path: string, bytes: number, offset: number) => Uint8Array<ArrayBuffer>;
 
 /**
  * Opens a prepared file and takes all of it but the weights into memory.
+ * @param place where it is in the file of that path, if it is not all of it: inside an executable.
  * @throws {ModelFileError} if it cannot be read, is of another version, torn, or anything in it is out of bounds.
  */
-export function openPrepared(path: string, readHead: ReadHead): PreparedFile {
+export function openPrepared(path: string, readHead: ReadHead, place?: BytePlace): PreparedFile {
+  const remedy = place
+    ? "bundle the program anew, or start it anew if it was replaced"
+    : "make it anew with `tinyai prepare`";
   const fail = (field: string, problem: string, options?: ErrorOptions): never => {
-    throw new ModelFileError(path, field, `${problem}; make it anew with \`tinyai prepare\``, options);
+    throw new ModelFileError(path, field, `${problem}; ${remedy}`, options);
   };
-  const bytes = readPrefix(path, readHead, fail);
+  const bytes = readPrefix(path, readHead, place, fail);
   const view = new DataView(bytes.buffer);
   const directoryBytes = Number(view.getBigUint64(32, true));
   const weights = { offset: bytes.length, bytes: Number(view.getBigUint64(24, true)) };
@@ -132,6 +137,7 @@ export function openPrepared(path: string, readHead: ReadHead): PreparedFile {
   const { metadata, tensors } = reader.read(utf8.decode(bytes.subarray(headBytes, headBytes + directoryBytes)));
   return {
     path,
+    startsAt: place?.byteOffset ?? 0,
     byteLength,
     format: "tinyai",
     version: preparedVersion,
@@ -148,14 +154,14 @@ export function openPrepared(path: string, readHead: ReadHead): PreparedFile {
   };
 }
 
-/** Reads the first `bytes` of a file by ordinary reads. */
-export function readHead(path: string, bytes: number): Uint8Array<ArrayBuffer> {
+/** Reads `bytes` of a file by ordinary reads. */
+export function readHead(path: string, bytes: number, offset: number): Uint8Array<ArrayBuffer> {
   const head = new Uint8Array(bytes);
   const file = openSync(path, "r");
   try {
     for (let done = 0; done < bytes; ) {
-      const count = readSync(file, head, done, bytes - done, done);
-      if (count === 0) throw new ModelFileError(path, "file", `ended at byte ${done} while it was read`);
+      const count = readSync(file, head, done, bytes - done, offset + done);
+      if (count === 0) throw new ModelFileError(path, "file", `ended at byte ${offset + done} while it was read`);
       done += count;
     }
   } finally {
@@ -167,7 +173,12 @@ export function readHead(path: string, bytes: number): Uint8Array<ArrayBuffer> {
 type Fail = (field: string, problem: string, options?: ErrorOptions) => never;
 
 /** The bytes before the weights, whose checksum is right. */
-function readPrefix(path: string, readHead: ReadHead, fail: Fail): Uint8Array<ArrayBuffer> {
+function readPrefix(
+  path: string,
+  readHead: ReadHead,
+  place: BytePlace | undefined,
+  fail: Fail,
+): Uint8Array<ArrayBuffer> {
   let file: number;
   try {
     file = openSync(path, "r");
@@ -175,9 +186,11 @@ function readPrefix(path: string, readHead: ReadHead, fail: Fail): Uint8Array<Ar
     throw new ModelFileError(path, "file", `cannot be opened: ${(cause as Error).message}`, { cause });
   }
   try {
-    const size = fstatSync(file).size;
+    const { byteOffset: start, byteLength: size } = place ?? { byteOffset: 0, byteLength: fstatSync(file).size };
+    if (start % arrayAlignment !== 0)
+      fail("file", `begins at byte ${start}, which is no multiple of ${arrayAlignment}`);
     const head = new DataView(new ArrayBuffer(headBytes));
-    if (readSync(file, head, 0, headBytes, 0) < headBytes) fail("header", "is cut short");
+    if (readSync(file, head, 0, headBytes, start) < headBytes) fail("header", "is cut short");
     if (latin1(new Uint8Array(head.buffer, 0, magic.length)) !== magic) fail("header.magic", "is of another format");
     const version = head.getUint32(8, true);
     if (version !== preparedVersion) fail("header.version", `is ${version}; this TinyAI reads ${preparedVersion}`);
@@ -187,7 +200,8 @@ function readPrefix(path: string, readHead: ReadHead, fail: Fail): Uint8Array<Ar
     }
     const end = begin + Number(head.getBigUint64(24, true));
     if (end !== size) fail("file", `has ${size} bytes; its head says ${end}: it is cut short or damaged`);
-    const bytes = readHead(path, begin);
+    if (start + end > fstatSync(file).size) fail("file", "is cut short");
+    const bytes = readHead(path, begin, start);
     if (checksum(bytes) !== head.getBigUint64(40, true)) fail("header.checksum", "does not match: the file is damaged");
     return bytes;
   } catch (cause) {
@@ -398,7 +412,7 @@ function stampPrepared(prefix: Uint8Array<ArrayBuffer>, source: PreparedSource):
 /** Tells a prepared file of its source's new times. The few bytes are written in place: torn, the checksum fails. */
 export function restampPrepared(path: string, source: PreparedSource): void {
   try {
-    const prefix = readPrefix(path, readHead, (field, problem) => {
+    const prefix = readPrefix(path, readHead, undefined, (field, problem) => {
       throw new ModelFileError(path, field, problem);
     });
     stampPrepared(prefix, source);

@@ -90,7 +90,7 @@ export class Weights {
   }
 
   #read(entry: TensorEntry): Uint8Array {
-    const { head } = this.#file;
+    const { head, startsAt = 0 } = this.#file;
     const end = entry.byteOffset + entry.byteLength;
     if (head && end <= head.length) return head.slice(entry.byteOffset, end);
     const bytes = new Uint8Array(entry.byteLength);
@@ -99,7 +99,7 @@ export class Weights {
     try {
       handle = openSync(this.#file.path, "r");
       while (done < bytes.length) {
-        const count = readSync(handle, bytes, done, bytes.length - done, entry.byteOffset + done);
+        const count = readSync(handle, bytes, done, bytes.length - done, startsAt + entry.byteOffset + done);
         if (count === 0) break;
         done += count;
       }

@@ -1,0 +1,89 @@
+// The `tinyai` command as one executable, as `bun run build:binary` makes it.
+
+import { beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import manifest from "../../package.json" with { type: "json" };
+import { buildBinary } from "../../src/setup/binary.ts";
+import { compileProgram, runIn } from "../bundle/support.ts";
+import { temporaryFolder } from "../support/folder.ts";
+import { writeTinyModel } from "../support/tiny-model.ts";
+
+setDefaultTimeout(120_000);
+
+/** Beyond a compiled program with nothing in it. */
+const bytesMax = 25e6;
+
+const folder = temporaryFolder();
+const binary = folder.file("tinyai");
+const elsewhere = folder.file("elsewhere");
+const model = folder.file("model.gguf");
+const large = folder.file("large.gguf");
+const env = { PATH: process.env["PATH"], TINYAI_HOME: folder.file("home"), TINYAI_TUNING: "off", TINYAI_HUB: "none" };
+
+const tinyai = (...flags: string[]) => runIn(elsewhere, [binary, ...flags], env);
+
+beforeAll(async () => {
+  mkdirSync(elsewhere);
+  writeTinyModel(model, { chatTemplate: "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}" });
+  writeTinyModel(large, { dtype: "F16", width: 256 });
+  await buildBinary(binary);
+});
+
+test("it tells its version and adds at most 25 MB to an empty program", async () => {
+  expect(await tinyai("--version")).toEqual({ status: 0, stdout: `${manifest.version}\n`, stderr: "" });
+  const empty = folder.file("empty");
+  await compileProgram(folder.write("empty.ts", ""), empty);
+  expect(statSync(binary).size - statSync(empty).size).toBeLessThan(bytesMax);
+});
+
+test("it takes neither settings nor a .env from the folder that it is started in", async () => {
+  const there = folder.file("there");
+  mkdirSync(there);
+  await Bun.write(join(there, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+  await Bun.write(join(there, "preload.ts"), 'console.log("preloaded");\n');
+  await Bun.write(join(there, ".env"), "TINYAI_SIMD=none-such\n");
+  const { status, stdout } = await runIn(there, [binary, "inspect", model, "--json"], env);
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout).architecture).toBe("llama");
+  expect((await runIn(there, [binary, "doctor"], env)).stdout).not.toContain("none-such");
+});
+
+test("every verb works in it, but that nothing is pulled from a hub whose address is none", async () => {
+  const words = folder.write("words.txt", "once upon a time there was a word and another word and one more word");
+  const ordinary = ["--model", model, "--temperature", "0", "--max-length", "4"];
+  const program = folder.write(
+    "program.ts",
+    `import { loadModel } from ${JSON.stringify(join(import.meta.dir, "../../src/index.ts"))};
+await using model = await loadModel("model");
+console.log((await model.generate("once", { maxLength: 3, ignoreEos: true })).tokens.length);`,
+  );
+  const verbs: Readonly<Record<string, readonly string[]>> = {
+    generate: ["--prompt", "once", ...ordinary],
+    chat: ["--message", "hello", ...ordinary],
+    profile: ["--prompt", "once", ...ordinary, "--no-roofline", "--report", "report.html", "--trace", "trace.json"],
+    pull: ["gemma3-270m"],
+    prepare: [model, "--output", "model.tinyai"],
+    inspect: [model],
+    quantize: [large, "small.gguf", "--type", "Q8_0"],
+    bundle: [program, "--model", model, "--outfile", "bundled"],
+    perplexity: ["--model", model, "--file", words, "--context", "16"],
+    score: ["--model", model, "--file", words],
+    tune: ["--threads", "1"],
+    doctor: [],
+  };
+  const { stdout } = await tinyai("--help");
+  const listed = [...(stdout.split("Commands:")[1]?.split("\n\n")[0] ?? "").matchAll(/^ {2}([a-z]+) /gm)].map(
+    ([, verb]) => verb ?? "",
+  );
+  expect(listed.filter((verb) => verb !== "help" && !Object.hasOwn(verbs, verb))).toEqual([]);
+  for (const [verb, flags] of Object.entries(verbs)) {
+    const { status, stderr } = await tinyai(verb, ...flags);
+    if (verb === "pull") expect(stderr).toContain("TINYAI_HUB");
+    else expect({ verb, status, stderr: status === 0 ? "" : stderr }).toEqual({ verb, status: 0, stderr: "" });
+  }
+  expect(readFileSync(join(elsewhere, "report.html"), "utf8")).toContain("</html>");
+  for (const file of ["model.tinyai", "small.gguf", "trace.json"]) expect(existsSync(join(elsewhere, file))).toBe(true);
+  // An executable that the command has made has the command's own runtime, and not the command.
+  expect((await runIn(elsewhere, [join(elsewhere, "bundled")])).stdout).toBe("3\n");
+});
