@@ -48,7 +48,7 @@ export async function examine(): Promise<readonly Finding[]> {
 }
 
 function examineBun(): Finding {
-  const wanted = manifest.engines.bun;
+  const wanted = manifest.engines.bun.replace(">=", "");
   if (Bun.version === wanted) return { name: "Bun", state: "ok", found: Bun.version };
   return {
     name: "Bun",
