@@ -3,18 +3,20 @@
 
 /** The root of TinyAI's errors. `code` is stable; `message` is for people. */
 export class TinyAIError extends Error {
+  /** The class's name, written out: bundlers that minify rename classes. */
+  override readonly name: string = "TinyAIError";
   /** A stable, machine-readable name of the error, such as `model_file`. */
   readonly code: string;
 
   constructor(code: string, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
-    this.name = new.target.name;
   }
 }
 
 /** A model file that cannot be read, is damaged, or asks for something TinyAI does not have. */
 export class ModelFileError extends TinyAIError {
+  override readonly name: string = "ModelFileError";
   /** The file's path as the user gave it. */
   readonly path: string;
   /** The field at fault: a metadata key, `tensor blk.0.attn_q.weight`, `header.version`. */
@@ -29,6 +31,7 @@ export class ModelFileError extends TinyAIError {
 
 /** An option, argument or prompt outside its bounds. `option` is its path, such as `threads.count`. */
 export class OptionError extends TinyAIError {
+  override readonly name: string = "OptionError";
   readonly option: string;
 
   constructor(option: string, problem: string, options?: ErrorOptions) {
@@ -39,6 +42,8 @@ export class OptionError extends TinyAIError {
 
 /** The native library is missing, cannot be opened, or does not match this TypeScript. */
 export class LibraryError extends TinyAIError {
+  override readonly name: string = "LibraryError";
+
   constructor(message: string, options?: ErrorOptions) {
     super("library", message, options);
   }
@@ -46,6 +51,8 @@ export class LibraryError extends TinyAIError {
 
 /** The engine could not do what was asked: memory refused, a model file changed underneath, the model is closed. */
 export class EngineError extends TinyAIError {
+  override readonly name: string = "EngineError";
+
   constructor(message: string, options?: ErrorOptions) {
     super("engine", message, options);
   }
@@ -53,6 +60,7 @@ export class EngineError extends TinyAIError {
 
 /** A session's file that cannot be read or written, is damaged, or belongs to another model or another way to run it. */
 export class SessionFileError extends TinyAIError {
+  override readonly name: string = "SessionFileError";
   /** The file's path as the user gave it. */
   readonly path: string;
 
@@ -64,6 +72,7 @@ export class SessionFileError extends TinyAIError {
 
 /** A file with what a test's matchers measured or counted before, that cannot be read or written, or is damaged. */
 export class BaselineFileError extends TinyAIError {
+  override readonly name: string = "BaselineFileError";
   readonly path: string;
 
   constructor(path: string, problem: string, options?: ErrorOptions) {
@@ -74,6 +83,8 @@ export class BaselineFileError extends TinyAIError {
 
 /** A download that failed, was cut short, or does not have the expected checksum. */
 export class DownloadError extends TinyAIError {
+  override readonly name: string = "DownloadError";
+
   constructor(message: string, options?: ErrorOptions) {
     super("download", message, options);
   }

@@ -104,7 +104,7 @@ test("a model that is damaged inside the executable is refused, and not another 
   writeFileSync(damaged, bytes);
   const { status, stderr } = await runIn(empty, [damaged]);
   expect(status).toBe(1);
-  expect(stderr).toContain(`${damaged}: header.checksum: does not match`);
+  expect(stderr).toContain(`ModelFileError: ${damaged}: header.checksum: does not match`);
   expect(stderr).toContain("bundle the program anew");
 });
 
