@@ -1,54 +1,33 @@
 // The npm packages, as `bun run pack` makes them: installed from a registry into an empty project, typed, run, compiled.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../../package.json" with { type: "json" };
 import { hostSystem, systems } from "../../src/bundle/target.ts";
 import { openLibrary } from "../../src/engine/library.ts";
 import { loadModel } from "../../src/index.ts";
 import { root } from "../../src/setup/checkout.ts";
-import { packTarballs } from "../../src/setup/pack.ts";
-import { type Finished, runProgram } from "../../src/setup/python.ts";
 import { temporaryFolder } from "../support/folder.ts";
-import { Random } from "../support/random.ts";
-import { type Registry, startRegistry } from "../support/registry.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { installProject, type Project } from "./project.ts";
 import { compileProgram, generatingProgram, generation, loading, runIn } from "./support.ts";
 
 setDefaultTimeout(120_000);
 
 const folder = temporaryFolder();
-const project = folder.file("project");
 const model = folder.file("model.gguf");
-const env = { ...process.env, BUN_INSTALL_CACHE_DIR: folder.file("cache"), TINYAI_HOME: folder.file("home") };
-let registry: Registry;
+let project: Project;
 
-function inProject(command: readonly string[]): Promise<Finished> {
-  return runProgram(command, { cwd: project, env });
-}
-
-const bun = (...flags: string[]) => inProject([process.execPath, ...flags]);
-
-/** The systems whose library is installed in the project. */
-const installedSystems = () => readdirSync(join(project, "node_modules", "@tinyai")).sort();
+const bun = (...flags: string[]) => project.run([process.execPath, ...flags]);
 
 beforeAll(async () => {
   writeTinyModel(model);
-  const { path } = await openLibrary();
-  // This machine's own library, and in the place of the others something as good for whoever cannot run them.
-  const other = folder.write("other", new Random(3).bytes(1000));
-  const libraries = Object.keys(systems).map((system) => ({ system, path: system === hostSystem ? path : other }));
-  registry = await startRegistry(await packTarballs(libraries, folder.file("packages")));
-  mkdirSync(project);
-  writeFileSync(join(project, "package.json"), '{ "name": "project", "type": "module" }');
-  writeFileSync(join(project, "bunfig.toml"), `[install]\nregistry = "${registry.address}"\n`);
-  writeFileSync(join(project, "app.ts"), generatingProgram([model], "tinyai"));
-  const { status, stderr } = await bun("add", "tinyai", "@types/bun", "prom-client", "@opentelemetry/api");
-  expect(status, stderr).toBe(0);
+  project = await installProject(folder);
+  writeFileSync(join(project.path, "app.ts"), generatingProgram([model], "tinyai"));
 });
 
-afterAll(() => registry[Symbol.dispose]());
+afterAll(() => project.close());
 
 async function expectedOutput(): Promise<string> {
   await using loaded = await loadModel(model, loading);
@@ -57,7 +36,7 @@ async function expectedOutput(): Promise<string> {
 }
 
 test("installing brings the library of this system and no other", () => {
-  expect(installedSystems()).toEqual([hostSystem]);
+  expect(project.installedSystems()).toEqual([hostSystem]);
 });
 
 test("a program runs with it", async () => {
@@ -67,8 +46,8 @@ test("a program runs with it", async () => {
 });
 
 test("a program is compiled with the library inside", async () => {
-  await compileProgram(join(project, "app.ts"), folder.file("app"));
-  const { stdout, stderr } = await runIn(folder.file("packages"), [folder.file("app")]);
+  await compileProgram(join(project.path, "app.ts"), folder.file("app"));
+  const { stdout, stderr } = await runIn(project.packages, [folder.file("app")]);
   expect(stderr).toBe("");
   expect(stdout).toBe(await expectedOutput());
 });
@@ -79,7 +58,7 @@ test("the command is installed, and bundles", async () => {
   const { status, stderr } = await bun("x", "tinyai", "bundle", "app.ts", "--model", model, "--outfile", bundled);
   expect(status, stderr).toBe(0);
   const [expected] = JSON.parse(await expectedOutput()).results;
-  const { stdout } = await runIn(folder.file("packages"), [bundled]);
+  const { stdout } = await runIn(project.packages, [bundled]);
   expect(JSON.parse(stdout).results).toEqual([{ ...expected, path: bundled }]);
 });
 
@@ -87,7 +66,7 @@ test.each(["preserve", "nodenext"])(
   "its types hold in a project that checks libraries too and has modules of kind %s",
   async (module) => {
     writeFileSync(
-      join(project, "typed.ts"),
+      join(project.path, "typed.ts"),
       `import { loadModel, type GenerateResult } from "tinyai";
 import { prometheusText } from "tinyai/metrics";
 import "tinyai/test";
@@ -100,26 +79,26 @@ await model.generate("Once upon a time", { length: 10 });
     );
     const compilerOptions = { module, target: "esnext", lib: ["esnext"], types: ["bun"], strict: true, noEmit: true };
     const config = { compilerOptions: { ...compilerOptions, skipLibCheck: false }, files: ["typed.ts"] };
-    writeFileSync(join(project, "tsconfig.json"), JSON.stringify(config));
-    const { stdout } = await inProject([join(root, "node_modules", ".bin", "tsc"), "--project", "tsconfig.json"]);
+    writeFileSync(join(project.path, "tsconfig.json"), JSON.stringify(config));
+    const { stdout } = await project.run([join(root, "node_modules", ".bin", "tsc"), "--project", "tsconfig.json"]);
     expect(stdout).toBe("");
   },
 );
 
 test.skipIf(Bun.which("node") === null)("Node is told in one line that it cannot run it", async () => {
   const app = `import { loadModel } from "tinyai";\nimport { prometheusText } from "tinyai/metrics";\nloadModel(prometheusText);\n`;
-  writeFileSync(join(project, "app.mjs"), app);
-  writeFileSync(join(project, "app.cjs"), 'const { loadModel } = require("tinyai");\nloadModel("gemma3-270m");\n');
+  writeFileSync(join(project.path, "app.mjs"), app);
+  writeFileSync(join(project.path, "app.cjs"), 'const { loadModel } = require("tinyai");\nloadModel("gemma3-270m");\n');
   for (const file of ["app.mjs", "app.cjs"]) {
-    const { status, stdout, stderr } = await inProject(["node", file]);
+    const { status, stdout, stderr } = await project.run(["node", file]);
     expect({ file, status, stdout }).toEqual({ file, status: 1, stdout: "" });
     expect(stderr).toMatch(/^tinyai runs in Bun[^\n]*`bun`[^\n]*\n$/);
   }
 });
 
 test("every package says what it is, where it runs and under which licence", async () => {
-  for (const name of readdirSync(folder.file("packages"))) {
-    const archive = new Bun.Archive(readFileSync(join(folder.file("packages"), name)));
+  for (const name of readdirSync(project.packages)) {
+    const archive = new Bun.Archive(readFileSync(join(project.packages, name)));
     const files = await archive.files();
     const packed = await files.get("package/package.json")?.json();
     expect(packed).toMatchObject({ version: manifest.version, license: "MIT", publishConfig: { provenance: true } });
@@ -152,12 +131,12 @@ test.skipIf(foreign === undefined)(
 
     const installed = await bun("install", "--os=*", "--cpu=*");
     expect(installed.status, installed.stderr).toBe(0);
-    expect(installedSystems()).toEqual(Object.keys(systems).sort());
+    expect(project.installedSystems()).toEqual(Object.keys(systems).sort());
     const made = await bundle();
     expect(made.status, made.stderr).toBe(0);
     const executable = readFileSync(output);
     const { path } = await openLibrary();
-    expect(executable.includes(readFileSync(folder.file("other")))).toBe(true);
+    expect(executable.includes(project.otherLibrary)).toBe(true);
     expect(executable.includes(readFileSync(path).subarray(0, 1000))).toBe(false);
     expect(executable.indexOf("TinyAI\x1a\n") % (2 << 20)).toBe(0);
   },
