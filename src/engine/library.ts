@@ -167,7 +167,7 @@ export async function openLibrary(): Promise<Library> {
   } catch (cause) {
     const remedy = isInside(path)
       ? `a compiled program unpacks its library into the temporary folder, ${process.env["BUN_TMPDIR"] || tmpdir()}: let it be written and executed there, choose another (TMPDIR), or name a library with TINYAI_LIBRARY`
-      : "build it with `bun run build`, or name another with TINYAI_LIBRARY";
+      : `${isCheckout() ? "build it with `bun run build`" : "on Linux it needs glibc 2.28 or later"}, or name another with TINYAI_LIBRARY`;
     throw new LibraryError(`${path}: cannot be opened: ${(cause as Error).message}; ${remedy}`, { cause });
   }
   const expected = layoutHash();
@@ -175,7 +175,7 @@ export async function openLibrary(): Promise<Library> {
   if (actual !== expected) {
     const hex = (value: bigint) => `0x${value.toString(16)}`;
     throw new LibraryError(
-      `${path}: was built from another version: its layout hash is ${hex(actual)}, this program's is ${hex(expected)}; run \`bun run build\``,
+      `${path}: was built from another version: its layout hash is ${hex(actual)}, this program's is ${hex(expected)}; ${isCheckout() ? "run `bun run build`" : "install the same version of both"}`,
     );
   }
   const levels = Array.from({ length: symbols.tinyai_level_count() }, (_, level) => {
@@ -219,8 +219,13 @@ async function findLibrary(): Promise<string> {
 function missing(): string {
   if (isInside(import.meta.dir))
     return "was missing when this program was compiled: install it, compile the program again";
-  if (existsSync(join(import.meta.dir, "../../build.zig"))) return "is not built: run `bun run build`";
+  if (isCheckout()) return "is not built: run `bun run build`";
   return `is not installed: run \`bun add @tinyai/${process.platform}-${process.arch}\``;
+}
+
+/** Whether this source is in a checkout, where the library is built, and not in an installed package. */
+function isCheckout(): boolean {
+  return existsSync(join(import.meta.dir, "../../build.zig"));
 }
 
 /** Whether a path is of a file inside a compiled program. */
