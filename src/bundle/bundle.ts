@@ -24,7 +24,7 @@ import { prepareModel } from "../load.ts";
 import type { BundledModel } from "../model/bundled.ts";
 import { isPrepared, readHead } from "../model/prepared.ts";
 import { resolveModel } from "../model/resolve.ts";
-import { openModelFile, worthPreparingBytes } from "../prepared.ts";
+import { openModelFile, stampOf, worthPreparingBytes } from "../prepared.ts";
 import { runProgram } from "../setup/python.ts";
 import { findTarget, hostSystem, systems, type Target } from "./target.ts";
 
@@ -142,7 +142,7 @@ function checkFiles(
 /** A model's prepared file: the one in the cache, or, of a model too small to be kept there, one at `place`. */
 async function prepare(source: string, place: string, signal: AbortSignal | undefined): Promise<string> {
   if (isPrepared(source)) return link(source, place);
-  const isKept = (statSync(source, { throwIfNoEntry: false })?.size ?? 0) >= worthPreparingBytes;
+  const isKept = (stampOf(source)?.bytes ?? 0) >= worthPreparingBytes;
   const { path } = await prepareModel(source, { output: isKept ? undefined : place, signal });
   return isKept ? link(path, place) : path;
 }
