@@ -1,5 +1,6 @@
 // What the tests of compiled programs share: a program that loads a model and prints what came of it. It is not a test.
 
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Finished, runProgram } from "../../src/setup/python.ts";
 
@@ -33,3 +34,22 @@ export async function compileProgram(program: string, output: string): Promise<v
 export function runIn(cwd: string, command: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Finished> {
   return runProgram(command, { cwd, env });
 }
+
+/**
+ * The files that a program opens, run as by `runIn`, but for those that make up the system; strace must be there. What differs from
+ * one time to the next in the name of a library that Bun unpacks is `*`.
+ */
+export async function filesOpened(cwd: string, program: string, trace: string): Promise<string[]> {
+  const command = ["strace", "-f", "-qq", "-e", "trace=open,openat,openat2", "-o", trace, program];
+  const { status, stderr } = await runIn(cwd, command);
+  if (status !== 0) throw new Error(stderr);
+  const opened = readFileSync(trace, "utf8")
+    .split("\n")
+    .filter((line) => /open(at2?)?\(/.test(line) && !line.includes(" = -1 ") && !line.includes("O_DIRECTORY"))
+    .map((line) => /"([^"]*)"/.exec(line)?.[1] ?? line);
+  const system = /^\/(proc|sys|dev|etc|lib|lib64|usr\/lib|usr\/lib64|usr\/share\/zoneinfo)\//;
+  return [...new Set(opened.filter((path) => !system.test(path)).map((path) => path.replace(/-[0-9a-f]{16}/, "-*")))];
+}
+
+/** Where Bun unpacks the library when there is no environment that says otherwise. */
+export const unpackedLibrary = `/tmp/.bun-${process.getuid?.()}-*.so`;
