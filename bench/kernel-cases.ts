@@ -32,6 +32,9 @@ const matrices = [
   { model: "gemma3-270m up", rows: 2048, columns: 640 },
 ] as const;
 
+/** Encoders, whose weights stay in a cache; their texts are of 20 or of 512 tokens, and steps of 512. */
+const encoders = [{ model: "all-minilm-l6-v2", width: 384, ffn: 1536, heads: 12, headWidth: 32 }] as const;
+
 /** Attention of a layer by the model that it is of. */
 const heads = [
   { model: "llama-1b", heads: 32, kvHeads: 8, headWidth: 64 },
@@ -47,7 +50,7 @@ const steps = [
 ] as const;
 
 export function kernelCases(): KernelCase[] {
-  return [...products(), ...attentions(), ...elementwise(), ...others()];
+  return [...products(), ...attentions(), ...encoding(), ...elementwise(), ...others()];
 }
 
 function products(): KernelCase[] {
@@ -91,6 +94,49 @@ function attentions(): KernelCase[] {
       };
     }),
   );
+}
+
+function encoding(): KernelCase[] {
+  const format = "BF16";
+  return encoders.flatMap(({ model, width, ffn, heads, headWidth }) => {
+    const matrices = [
+      [width, width],
+      [ffn, width],
+      [width, ffn],
+    ] as const;
+    return [20, 512].flatMap((tokens): KernelCase[] => [
+      ...matrices.map(([rows, columns]): KernelCase => {
+        const { weight, scales } = packedBytes(format, rows, columns);
+        return {
+          kernel: `matmul ${format}`,
+          shape: `${rows} × ${columns} (${model}), ${tokens} tokens`,
+          measurement: { kernel: "matmul", format, rows, columns, tokens },
+          bytes: weight + scales + tokens * (rowBytes("wide", columns) + rows * 4),
+          operations: 2 * rows * columns * tokens,
+          arithmetic: "int16",
+          fromMemory: false,
+        };
+      }),
+      {
+        kernel: "encode",
+        shape: `${model}, a text of ${tokens}`,
+        measurement: { kernel: "encode", heads, kvHeads: heads, headWidth, tokens },
+        bytes: tokens * (3 * width * 4 + rowBytes("wide", width)),
+        operations: 4 * width * tokens * tokens,
+        arithmetic: "float",
+        fromMemory: false,
+      },
+      {
+        kernel: "activation",
+        shape: `${ffn} wide, ${tokens} rows`,
+        measurement: { kernel: "activation", columns: ffn, tokens },
+        bytes: tokens * (ffn * 4 + rowBytes("wide", ffn)),
+        operations: 0,
+        arithmetic: "float",
+        fromMemory: false,
+      },
+    ]);
+  });
 }
 
 function elementwise(): KernelCase[] {

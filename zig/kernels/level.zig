@@ -11,11 +11,14 @@ const pack = @import("pack.zig");
 const convert = @import("convert.zig");
 const activation = @import("activation.zig");
 const attention = @import("attention.zig");
+const encoder = @import("encoder.zig");
 const norm = @import("norm.zig");
 const peak = @import("peak.zig");
+const pooling = @import("pooling.zig");
 const rope = @import("rope.zig");
 const sample = @import("sample.zig");
 const screen = @import("screen.zig");
+const search = @import("search.zig");
 
 const name = @tagName(vec.level);
 
@@ -28,10 +31,16 @@ const kernels: table.Table = .{
     .norm = vec.entered(norm.norm),
     .add = vec.entered(norm.add),
     .glu = vec.entered(activation.glu),
+    .activate = vec.entered(activation.activate),
     .rope_table = vec.entered(rope.ropeTable),
     .rope_store = vec.entered(rope.ropeStore),
     .attention = vec.entered(attention.attention),
     .attention_merge = vec.entered(attention.attentionMerge),
+    .rope = vec.entered(rope.rope),
+    .encode = vec.entered(encoder.encode),
+    .pool = vec.entered(pooling.pool),
+    .search = vec.entered(search.search),
+    .search_merge = vec.entered(search.merge),
     .sample = vec.entered(sample.sample),
     .score = vec.entered(sample.score),
     .screen_build = vec.entered(screen.build),
@@ -59,9 +68,12 @@ test {
     if (vec.has_tiles) _ = @import("amx_emulator.zig");
     _ = activation;
     _ = attention;
+    _ = encoder;
     _ = norm;
     _ = peak;
+    _ = pooling;
     _ = rope;
     _ = sample;
     _ = screen;
+    _ = search;
 }

@@ -16,6 +16,7 @@ const vec = @import("vec.zig");
 const quant = @import("quant.zig");
 const layout = @import("format.zig");
 const activation = @import("activation.zig");
+const norm = @import("norm.zig");
 
 const Format = layout.Format;
 const group_rows = layout.group_rows;
@@ -735,6 +736,8 @@ const alone_bytes = 32 * 1024;
 /// loads for 16 products where one group would take 9 for 8.
 const aligned_tokens = 8;
 const aligned_groups = 2;
+/// Tokens of the last tile where no more are left.
+const aligned_tokens_rest = 4;
 
 /// Blocks that many tokens are multiplied with before the next ones: those of two groups take 17 KB of the first-level cache,
 /// a tile's activations 4 KB.
@@ -817,9 +820,9 @@ inline fn alignWholeBlock(comptime format: Format, weight: [*]const u8, out: *Al
         const second: Rows = if (format == .bf16) @bitCast(both & @as(Bits, @splat(0xffff0000))) else vec.loadF16(group_rows, place + 32);
         // As in `vec.roundToInt`; the low 16 bits are the integer.
         const magic: Rows = @splat(12582912.0);
-        const low: Bits = @bitCast(vec.mulAdd(first, inverse, magic));
-        const high: Bits = @bitCast(vec.mulAdd(second, inverse, magic));
-        vec.write(&out.values[pair], @bitCast((low & @as(Bits, @splat(0xffff))) | (high << @splat(16))));
+        const low: Ints = @bitCast(vec.mulAdd(first, inverse, magic));
+        const high: Ints = @bitCast(vec.mulAdd(second, inverse, magic));
+        vec.write(&out.values[pair], vec.pairWords(low, high));
     }
 }
 
@@ -866,7 +869,6 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
     const block_count = std.math.divCeil(usize, args.columns, block_columns) catch unreachable;
     const group_bytes = layout.groupBytes(format, args.columns);
     const tile_count = std.math.divCeil(u32, count, aligned_tokens) catch unreachable;
-    for (panel.sums[0..tile_count]) |*sums| vec.write(sums, @splat(@splat(@splat(0))));
     var stretch: usize = 0;
     while (stretch < block_count) : (stretch += stretch_blocks) {
         const blocks = @min(block_count - stretch, stretch_blocks);
@@ -883,31 +885,33 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
         for (0..groups) |index| ahead[index] = args.weight + next + index * group_bytes;
         for (0..tile_count) |tile| {
             const token: u32 = @intCast(tile * aligned_tokens);
-            const x = wideRows(aligned_tokens, args, first + token, @min(count - token, aligned_tokens));
             const sums = panel.sums[tile][0..groups];
             const shared = panel.blocks[0..groups];
+            const valid = @min(count - token, aligned_tokens);
+            if (stretch == 0) vec.write(sums, @splat(@splat(@splat(0))));
+            const x = wideRows(aligned_tokens, args, first + token, valid);
             if (tile_count == 1) {
-                alignedStretch(groups, groups, shared, blocks, &x, stretch, ahead, sums);
+                alignedStretch(aligned_tokens, groups, groups, shared, blocks, &x, stretch, ahead, sums);
             } else if (tile < groups and first == 0) {
-                alignedStretch(groups, 1, shared, blocks, &x, stretch, .{ahead[tile]}, sums);
-            } else alignedStretch(groups, 0, shared, blocks, &x, stretch, .{}, sums);
+                alignedStretch(aligned_tokens, groups, 1, shared, blocks, &x, stretch, .{ahead[tile]}, sums);
+            } else if (valid <= aligned_tokens_rest) {
+                alignedStretch(aligned_tokens_rest, groups, 0, shared, blocks, x[0..aligned_tokens_rest], stretch, .{}, sums);
+            } else alignedStretch(aligned_tokens, groups, 0, shared, blocks, &x, stretch, .{}, sums);
+            if (stretch + blocks < block_count) continue;
+            inline for (0..groups) |index| finish(aligned_tokens, args, group + index, first + token, valid, &sums[index]);
         }
-    }
-    for (0..tile_count) |tile| {
-        const token: u32 = @intCast(tile * aligned_tokens);
-        inline for (0..groups) |index| finish(aligned_tokens, args, group + index, first + token, @min(count - token, aligned_tokens), &panel.sums[tile][index]);
     }
 }
 
 /// Adds a stretch of `count` blocks, the first of them number `first`, to the sums of a tile, and asks for as many blocks at each
 /// place in `ahead`. The formats share it.
-fn alignedStretch(comptime groups: u32, comptime asks: u32, blocks: *const [groups][stretch_blocks]Aligned, count: usize, x: *const [aligned_tokens]quant.WideRow, first: usize, ahead: [asks][*]const u8, sums: *[groups][aligned_tokens]Rows) void {
+fn alignedStretch(comptime tokens: u32, comptime groups: u32, comptime asks: u32, blocks: *const [groups][stretch_blocks]Aligned, count: usize, x: *const [tokens]quant.WideRow, first: usize, ahead: [asks][*]const u8, sums: *[groups][aligned_tokens]Rows) void {
     @setEvalBranchQuota(1_000_000); // Unrolled pairs, tokens and groups.
     for (0..count) |block| {
         inline for (ahead) |place| Ahead.ask(place, float_block_bytes / 64, block);
         var of_groups: [groups]*const Aligned = undefined;
         inline for (0..groups) |index| of_groups[index] = &blocks[index][block];
-        alignedBlock(aligned_tokens, groups, of_groups, x.*, first + block, sums);
+        alignedBlock(tokens, groups, of_groups, x.*, first + block, sums);
     }
 }
 
@@ -918,8 +922,8 @@ inline fn wideRows(comptime count: u32, args: *const table.MatMul, first: u32, v
     return rows;
 }
 
-/// Adds block number `index` of some groups to the sums of `count` tokens.
-inline fn alignedBlock(comptime count: u32, comptime groups: u32, blocks: [groups]*const Aligned, x: [count]quant.WideRow, index: usize, sums: *[groups][count]Rows) void {
+/// Adds block number `index` of some groups to the sums of `count` tokens, the first of those that a group has in `sums`.
+inline fn alignedBlock(comptime count: u32, comptime groups: u32, blocks: [groups]*const Aligned, x: [count]quant.WideRow, index: usize, sums: anytype) void {
     var isums: [groups][count]Ints = @splat(@splat(@splat(0)));
     inline for (0..block_pairs) |pair| {
         var values: [groups]vec.WordPairs = undefined;
@@ -949,8 +953,13 @@ pub fn embed(args: *const table.Embed, begin: u32, end: u32) callconv(.c) void {
     for (begin..end) |index| {
         const row = vec.read(&args.tokens[index]);
         assert(row < args.rows);
+        const out = args.out + index * args.out_stride;
         switch (args.format) {
-            inline else => |format| @call(.never_inline, dequantizeRow, .{ format, args, row, args.out + index * args.out_stride }),
+            inline else => |format| @call(.never_inline, dequantizeRow, .{ format, args, row, out }),
+        }
+        if (args.positions) |positions| {
+            const position = vec.read(&args.rows_at.?[index].position);
+            norm.addRow(out, positions + position * args.positions_stride, args.columns);
         }
     }
 }

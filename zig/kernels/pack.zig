@@ -336,6 +336,47 @@ test "a packed weight dequantizes to the bits of the GGUF weight" {
     }
 }
 
+test "embedding adds the row of each token's position, whatever the format and the split" {
+    var prng: std.Random.DefaultPrng = .init(13);
+    for ([_]Format{ .f32, .bf16, .q8_0 }) |format| {
+        for ([_]u32{ 1, 17, 33, 384, 768 }) |columns| {
+            if (format == .q8_0 and columns % 32 != 0) continue;
+            const sample = try Sample.make(format, 20, columns, .random, prng.random());
+            defer sample.free();
+            const positions = try std.testing.allocator.alloc(f32, 10 * columns);
+            defer std.testing.allocator.free(positions);
+            for (positions) |*value| value.* = prng.random().floatNorm(f32);
+            const tokens = [_]u32{ 3, 19, 3, 0 };
+            const rows_at = [_]table.Row{ .{ .sequence = 0, .position = 0 }, .{ .sequence = 0, .position = 1 }, .{ .sequence = 5, .position = 9 }, .{ .sequence = 2, .position = 4 } };
+            const out = try std.testing.allocator.alloc(f32, tokens.len * columns);
+            defer std.testing.allocator.free(out);
+            const args: table.Embed = .{
+                .format = format,
+                .rows = 20,
+                .columns = columns,
+                .token_count = tokens.len,
+                .weight = sample.weight.ptr,
+                .scales = sample.scales.ptr,
+                .tokens = &tokens,
+                .out = out.ptr,
+                .out_stride = columns,
+                .scale = 2,
+                .positions = positions.ptr,
+                .positions_stride = columns,
+                .rows_at = &rows_at,
+            };
+            matmul.embed(&args, 1, tokens.len);
+            matmul.embed(&args, 0, 1);
+            for (tokens, rows_at, 0..) |token, at, index| {
+                for (0..columns) |column| {
+                    const expected = reference.dequantized(format, sample.row(token), column) * 2 + positions[at.position * columns + column];
+                    try std.testing.expectEqual(expected, out[index * columns + column]);
+                }
+            }
+        }
+    }
+}
+
 test "packing a range of groups writes what packing all of them writes there" {
     var prng: std.Random.DefaultPrng = .init(12);
     for ([_]Format{ .q8_0, .q4_k, .bf16 }) |format| {

@@ -108,6 +108,18 @@ inline fn rotate(style: table.RopeStyle, x: [*]f32, cos: [*]const f32, pair_coun
     }
 }
 
+/// See `table.Rope`.
+pub fn rope(args: *const table.Rope, begin: u32, end: u32) callconv(.c) void {
+    assert(begin <= end and end <= args.row_count);
+    assert(args.style == .none or 2 * args.pair_count <= args.head_width);
+    const width: usize = args.head_width;
+    for (begin..end) |row| {
+        const cos = args.table + row * args.table_stride;
+        for (0..args.head_count) |head| rotate(args.style, args.q + row * args.q_stride + head * width, cos, args.pair_count);
+        for (0..args.kv_head_count) |head| rotate(args.style, args.k + row * args.k_stride + head * width, cos, args.pair_count);
+    }
+}
+
 /// See `table.RopeStore`. k is normalised and rotated in place on the way (the table's "k" buffer is scratch afterwards).
 /// `head_width` is a multiple of 16. Values too large for float16 become infinite.
 pub fn ropeStore(args: *const table.RopeStore, begin: u32, end: u32) callconv(.c) void {
@@ -366,6 +378,57 @@ test "ropeStore normalises, rotates and stores transposed keys and values, every
             }
         }
         for (pages, written) |byte, was| if (!was) try std.testing.expectEqual(@as(u8, 0xff), byte);
+    }
+}
+
+test "rope in place rotates q and k as the store does, every style, any split of rows" {
+    var prng = std.Random.DefaultPrng.init(7);
+    const random = prng.random();
+    const Case = struct { heads: u32, kv_heads: u32, width: u32, pairs: u32, style: table.RopeStyle, normalised: bool = false };
+    for ([_]Case{
+        .{ .heads = 3, .kv_heads = 3, .width = 64, .pairs = 32, .style = .halves },
+        .{ .heads = 4, .kv_heads = 2, .width = 33, .pairs = 7, .style = .neighbours },
+        .{ .heads = 2, .kv_heads = 1, .width = 24, .pairs = 12, .style = .halves },
+        .{ .heads = 2, .kv_heads = 1, .width = 24, .pairs = 0, .style = .none },
+    }) |case| {
+        const row_count = 5;
+        // Queries and keys side by side.
+        const stride = 6 * 64 + 1;
+        var x: [row_count * stride]f32 = undefined;
+        for (&x) |*value| value.* = random.floatNorm(f32);
+        const before = x;
+        var angles: [row_count * 64]f32 = undefined;
+        for (0..row_count) |row| for (0..case.pairs) |pair| {
+            const angle = random.float(f64) * 6;
+            angles[row * 64 + pair] = @floatCast(@cos(angle));
+            angles[row * 64 + case.pairs + pair] = @floatCast(@sin(angle));
+        };
+        const k_first = case.heads * case.width;
+        const args: table.Rope = .{
+            .head_count = case.heads,
+            .kv_head_count = case.kv_heads,
+            .head_width = case.width,
+            .row_count = row_count,
+            .style = case.style,
+            .pair_count = case.pairs,
+            .q = &x,
+            .q_stride = stride,
+            .k = x[k_first..].ptr,
+            .k_stride = stride,
+            .table = &angles,
+            .table_stride = 64,
+        };
+        rope(&args, 3, row_count);
+        rope(&args, 0, 3);
+        for (0..row_count) |row| {
+            for (0..case.heads + case.kv_heads) |head| {
+                const at = row * stride + head * case.width;
+                const want = reference(before[at..], &.{}, angles[row * 64 ..], case);
+                for (x[at..][0..case.width], want[0..case.width]) |found, w| try std.testing.expectApproxEqAbs(w, found, 1e-6);
+            }
+            const end = (case.heads + case.kv_heads) * case.width;
+            try std.testing.expectEqualSlices(f32, before[row * stride + end .. (row + 1) * stride], x[row * stride + end .. (row + 1) * stride]);
+        }
     }
 }
 

@@ -147,7 +147,8 @@ pub const MatMul = extern struct {
     tuning: *const Tuning = &.fixed,
 };
 
-/// out[token] = scale · weight[tokens[token]] as float32. Units: tokens.
+/// out[token] = scale · weight[tokens[token]] as float32, plus the row of `positions` of the token's position where positions are
+/// learned. Units: tokens.
 pub const Embed = extern struct {
     format: Format,
     rows: u32,
@@ -159,6 +160,11 @@ pub const Embed = extern struct {
     out: [*]f32,
     out_stride: u64,
     scale: f32,
+    reserved: u32 = 0,
+    /// `columns` values a position, and where each token stands; both or neither.
+    positions: ?[*]const f32 = null,
+    positions_stride: u64 = 0,
+    rows_at: ?[*]const Row = null,
 };
 
 /// Rows of float32 to rows of another form. Units: rows.
@@ -173,17 +179,21 @@ pub const Quantize = extern struct {
     out_stride: u64,
 };
 
-/// n = x / sqrt(mean(x²) + epsilon) · weight (+ residual). Written as float32 where `out` is given, in `out_form` where
-/// `out_quantized` is given; at least one is. `out` may be `x` or `residual`. Units: rows. Any `width`, but a multiple of
-/// 32 where int8 is written.
+/// n = x / sqrt(mean(x²) + epsilon) · weight (+ bias) (+ residual). Where `centred`, x is first x - mean(x), which is LayerNorm.
+/// Written as float32 where `out` is given, in `out_form` where `out_quantized` is given; at least one is. `out` may be `x` or
+/// `residual`. Units: rows. Any `width`, but a multiple of 32 where int8 is written.
 pub const Norm = extern struct {
     width: u32,
     row_count: u32,
     epsilon: f32,
     out_form: Form = .int8,
+    centred: u32 = 0,
+    reserved: u32 = 0,
     x: [*]const f32,
     x_stride: u64,
     weight: [*]const f32,
+    /// Only where `centred`.
+    bias: ?[*]const f32 = null,
     residual: ?[*]const f32,
     residual_stride: u64,
     out: ?[*]f32,
@@ -202,7 +212,8 @@ pub const Add = extern struct {
     y_stride: u64,
 };
 
-pub const Activation = enum(u32) { silu = 0, gelu_tanh = 1 };
+/// `gelu` is x · Φ(x) itself, `gelu_tanh` its approximation by tanh.
+pub const Activation = enum(u32) { silu = 0, gelu_tanh = 1, gelu = 2, relu = 3 };
 
 /// act(gate) · up. Outputs as in Norm. Units: row_count × ceil(width / glu_unit_columns), row-major.
 pub const Glu = extern struct {
@@ -220,6 +231,20 @@ pub const Glu = extern struct {
     out_quantized_stride: u64,
 };
 pub const glu_unit_columns = 512;
+
+/// act(x). Outputs as in Norm; `out` may be `x`. Units as Glu's.
+pub const Activate = extern struct {
+    activation: Activation,
+    width: u32,
+    row_count: u32,
+    out_form: Form = .int8,
+    x: [*]const f32,
+    x_stride: u64,
+    out: ?[*]f32,
+    out_stride: u64,
+    out_quantized: ?[*]u8,
+    out_quantized_stride: u64,
+};
 
 /// Where a step's row stands: which sequence slot it belongs to and its position in it. Rows of one sequence are
 /// neighbours in a step, in ascending position.
@@ -314,6 +339,24 @@ pub const RopeStore = extern struct {
     kv: KvView,
 };
 
+/// Rotates the first 2 · pair_count elements of each head of q and k in place: RopeStore without norms and without a cache.
+/// Units: rows.
+pub const Rope = extern struct {
+    head_count: u32,
+    kv_head_count: u32,
+    head_width: u32,
+    row_count: u32,
+    style: RopeStyle,
+    pair_count: u32,
+    q: [*]f32,
+    q_stride: u64,
+    k: [*]f32,
+    k_stride: u64,
+    /// RopeTable's output.
+    table: [*]const f32,
+    table_stride: u64,
+};
+
 /// softmax(soft_cap(q·K · scale)) V over positions max(0, position - window + 1) to position (window 0: all), flash
 /// style: chunks of `attention_chunk_positions` positions (aligned to multiples of it) are reduced by themselves, page by
 /// page, and merged in ascending order, so that a row's result does not depend on the split.
@@ -349,6 +392,118 @@ pub const Attention = extern struct {
 pub const attention_row_block = 6;
 /// Floats of a page's keys or values that attention keeps as float32 at a time.
 pub const attention_expanded = 4096;
+
+/// Rows of a text that stand together in a step.
+pub const Span = extern struct {
+    first: u32,
+    count: u32,
+};
+
+/// Rows of a text that are computed together, at most `encode_row_block`, and all rows of the text.
+pub const EncodeBlock = extern struct {
+    first: u32,
+    count: u32,
+    text: Span,
+};
+/// Queries fill the lanes of two of the widest vectors.
+pub const encode_row_block = 32;
+/// Keys that a block is multiplied with before the next ones; counted from the text's first row, so that a row's result does not
+/// depend on the blocks.
+pub const encode_key_block = 64;
+/// Dimensions of those keys that are copied together, and floats from key to key in the copy: a constant, so that one register finds
+/// the keys of a tile, and an odd number of cache lines, so that they do not share the same places of the cache.
+pub const encode_key_dimensions = 128;
+pub const encode_key_stride = encode_key_dimensions + 16;
+
+/// softmax(q·K · scale) V over all rows of the row's own text, before and after it. Heads stand side by side in the rows of q,
+/// k, v and the output. Every row is in one block. Outputs as in Norm (width = head_count · head_width), where `out` may be `q`.
+/// Units: block_count × head_count (head innermost).
+pub const Encode = extern struct {
+    head_count: u32,
+    /// A multiple of 32 where `out_quantized` is given.
+    head_width: u32,
+    block_count: u32,
+    scale: f32,
+    out_form: Form = .int8,
+    reserved: u32 = 0,
+    blocks: [*]const EncodeBlock,
+    q: [*]const f32,
+    q_stride: u64,
+    k: [*]const f32,
+    k_stride: u64,
+    v: [*]const f32,
+    v_stride: u64,
+    out: ?[*]f32,
+    out_stride: u64,
+    out_quantized: ?[*]u8,
+    out_quantized_stride: u64,
+};
+
+/// What a text's vector is made of.
+pub const Pooling = enum(u32) { mean = 0, first = 1, last = 2 };
+
+/// Rows of a text that are in this step.
+pub const PooledText = extern struct {
+    first: u32,
+    count: u32,
+    /// The row of `out` that is the text's.
+    slot: u32,
+    /// Of the first row in the text, and rows of the whole text.
+    position: u32,
+    total: u32,
+    pooling: Pooling,
+    /// 1: the vector is divided by its length.
+    normalise: u32,
+};
+
+/// out[slot]: the mean, the first or the last of a text's rows. It grows with each step that has rows of the text, in their
+/// order, and is complete with the last of them. A vector of zeros stays one. Units: texts.
+pub const Pool = extern struct {
+    width: u32,
+    text_count: u32,
+    texts: [*]const PooledText,
+    x: [*]const f32,
+    x_stride: u64,
+    out: [*]f32,
+    out_stride: u64,
+};
+
+/// A row of a matrix and its product with a query.
+pub const Found = extern struct { row: u32, score: f32 };
+
+/// For each query the `keep` rows with the largest products, of equal ones those with the lowest numbers; a product that is not a
+/// number is -inf. Each thread has a `found` of its own, which it goes on with from call to call, in any order of ranges;
+/// `search_merge` makes one of all. Which rows are found, and their scores, do not depend on that, nor on the number of queries.
+/// Units: blocks of `search_row_block` rows.
+pub const Search = extern struct {
+    columns: u32,
+    row_count: u32,
+    query_count: u32,
+    keep: u32,
+    /// The number of the first row.
+    row_first: u32 = 0,
+    reserved: u32 = 0,
+    rows: [*]const f32,
+    /// Floats between two rows.
+    row_stride: u64,
+    queries: [*]const f32,
+    query_stride: u64,
+    /// [query][keep], of which the first `found_counts[query]` are there, in no particular order.
+    found: [*]Found,
+    /// [query]: 0 before the first call.
+    found_counts: [*]u32,
+};
+pub const search_row_block = 64;
+
+/// Adds what another thread has found to `found`, or, where there is no other, sorts it: the best first. Runs on one thread.
+pub const SearchMerge = extern struct {
+    query_count: u32,
+    keep: u32,
+    found: [*]Found,
+    found_counts: [*]u32,
+    other: ?[*]const Found,
+    other_counts: ?[*]const u32,
+};
 
 /// How a token is drawn from a row of logits, applied in this order: repeat penalty (Keskar et al. 2019: a positive logit
 /// of a recent token is divided, a negative one multiplied), temperature, top-k, top-p, min-p, one draw.
@@ -508,10 +663,16 @@ pub const Table = extern struct {
     norm: *const fn (*const Norm, begin: u32, end: u32) callconv(.c) void,
     add: *const fn (*const Add, begin: u32, end: u32) callconv(.c) void,
     glu: *const fn (*const Glu, begin: u32, end: u32) callconv(.c) void,
+    activate: *const fn (*const Activate, begin: u32, end: u32) callconv(.c) void,
     rope_table: *const fn (*const RopeTable, begin: u32, end: u32) callconv(.c) void,
     rope_store: *const fn (*const RopeStore, begin: u32, end: u32) callconv(.c) void,
     attention: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     attention_merge: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    rope: *const fn (*const Rope, begin: u32, end: u32) callconv(.c) void,
+    encode: *const fn (*const Encode, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    pool: *const fn (*const Pool, begin: u32, end: u32) callconv(.c) void,
+    search: *const fn (*const Search, begin: u32, end: u32) callconv(.c) void,
+    search_merge: *const fn (*const SearchMerge) callconv(.c) void,
     sample: *const fn (*Sample) callconv(.c) void,
     score: *const fn (*Score) callconv(.c) void,
     screen_build: *const fn (*const ScreenBuild, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
@@ -529,11 +690,12 @@ pub const Table = extern struct {
 
 /// Scratch a thread needs for any kernel called with at most these sizes: the unpacked weights of one row group
 /// (16 · columns bytes of int8 and their float32 scales and minimums for every 16 columns), parts of two of them and the sums of
-/// all tokens, or one attention block.
+/// all tokens, or one attention block of either kind.
 pub fn scratchBytes(columns_max: u32, head_width_max: u32, heads_per_kv_head_max: u32) u64 {
     const group: u64 = @as(u64, columns_max) * 16 + @as(u64, columns_max) / 16 * 16 * 8;
     const heads: u64 = @as(u64, heads_per_kv_head_max) * attention_row_block;
     const attention: u64 = (heads * (@as(u64, head_width_max) * 3 + page_positions + 16) + attention_expanded) * 4;
+    const encode: u64 = (@as(u64, head_width_max) * encode_row_block * 3 + encode_key_block * (encode_row_block + encode_key_stride) + 2 * encode_row_block) * 4;
     const parts: u64 = 64 * 1024 + matmul_tokens_max * 2 * group_rows * 4;
-    return std.mem.alignForward(u64, @max(group, parts, attention) + 16 * 1024, 4096);
+    return std.mem.alignForward(u64, @max(group, parts, attention, encode) + 16 * 1024, 4096);
 }

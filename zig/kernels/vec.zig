@@ -319,6 +319,31 @@ pub inline fn join(low: anytype, high: @TypeOf(low)) @Vector(2 * @typeInfo(@Type
     return std.simd.join(low, high);
 }
 
+/// Rows become columns: element i of result j is element j of row i.
+pub inline fn transpose(rows: [lanes]F) [lanes]F {
+    // Each step interleaves the first half of the rows with the second; after as many steps as halvings every row has been
+    // spread over all of them.
+    const low, const high = comptime masks: {
+        var both: [2][lanes]i32 = undefined;
+        for (&both, 0..) |*mask, half| for (mask, 0..) |*place, index| {
+            const element: i32 = half * (lanes / 2) + index / 2;
+            place.* = if (index % 2 == 0) element else ~element;
+        };
+        break :masks both;
+    };
+    var result = rows;
+    comptime var step = 1;
+    inline while (step < lanes) : (step *= 2) {
+        var next: [lanes]F = undefined;
+        inline for (0..lanes / 2) |index| {
+            next[2 * index] = @shuffle(f32, result[index], result[index + lanes / 2], low);
+            next[2 * index + 1] = @shuffle(f32, result[index], result[index + lanes / 2], high);
+        }
+        result = next;
+    }
+    return result;
+}
+
 /// Rounds to the nearest integer, ties to even. |value| must be below 2^22.
 pub inline fn roundToInt(value: anytype) @Vector(@typeInfo(@TypeOf(value)).vector.len, i32) {
     // 1.5 · 2^23 pushes the fraction out of the significand, rounding as the machine rounds; the integer is what its low
@@ -569,6 +594,23 @@ pub inline fn dotWords(acc: Lanes16, w: WordPairs, x: i32) Lanes16 {
           [x] "v" (@as(Lanes16, @splat(x))),
     );
     return result;
+}
+
+/// The low halves of two vectors' lanes as pairs, those of `low` first. Only where `has_words`. What the compiler would make of it
+/// takes Intel's processors four operations instead of two.
+pub inline fn pairWords(low: Lanes16, high: Lanes16) WordPairs {
+    comptime assert(has_words);
+    var result = low;
+    var shifted: Lanes16 = undefined;
+    asm (
+        \\vpslld $16, %[high], %[shifted]
+        \\vpternlogd $0xe4, %[mask], %[shifted], %[low]
+        : [low] "+v" (result),
+          [shifted] "=&v" (shifted),
+        : [high] "v" (high),
+          [mask] "v" (@as(Lanes16, @splat(0xffff))),
+    );
+    return @bitCast(result);
 }
 
 /// Not inline: unrolled into every format's every tile it would make this level the slowest to compile and the largest.
@@ -972,6 +1014,22 @@ test "products of 16-bit integers are exact, the largest sums included" {
     }
 }
 
+test "pairs of words are the low halves of two vectors" {
+    if (!has_words) return error.SkipZigTest;
+    var prng: std.Random.DefaultPrng = .init(8);
+    var low: [16]i32 = undefined;
+    var high: [16]i32 = undefined;
+    for (&low, &high) |*a, *b| {
+        a.* = prng.random().int(i32);
+        b.* = prng.random().int(i32);
+    }
+    const found: [32]i16 = pairWords(low, high);
+    for (0..16) |lane| {
+        try std.testing.expectEqual(@as(i16, @truncate(low[lane])), found[2 * lane]);
+        try std.testing.expectEqual(@as(i16, @truncate(high[lane])), found[2 * lane + 1]);
+    }
+}
+
 test "sums of pairs are exact for as many quads as fit 16 bits" {
     if (!has_pairs) return error.SkipZigTest;
     var prng: std.Random.DefaultPrng = .init(6);
@@ -1010,6 +1068,15 @@ test "bit fields and look-ups agree with plain arithmetic" {
     for (&bytes) |*byte| byte.* &= 15;
     const found: [64]u8 = lookup(table, bytes);
     for (bytes, found) |index, value| try std.testing.expectEqual(table[index], value);
+}
+
+test "transposing makes rows columns" {
+    var rows: [lanes]F = undefined;
+    for (&rows, 0..) |*row, index| row.* = std.simd.iota(f32, lanes) + @as(F, @splat(@as(f32, @floatFromInt(index * 100))));
+    for (transpose(rows), 0..) |column, index| {
+        const values: [lanes]f32 = column;
+        for (values, 0..) |value, row| try std.testing.expectEqual(@as(f32, @floatFromInt(row * 100 + index)), value);
+    }
 }
 
 test "sums are exact for exact inputs and rounding goes to even" {
