@@ -53,7 +53,7 @@ export const ShareWord = {
   sequence: 1,
   /** Rows of logits that were asked for. */
   logitsRows: 2,
-  /** Guessed tokens that came true. */
+  /** Guessed tokens that came true, and in the upper half how its rows become a vector (`Embeds` in zig/program.zig). */
   accepted: 3,
 } as const;
 

@@ -17,7 +17,7 @@ const PLACES_MAX = 2 ** 12;
 export interface CountedOp extends OpInfo {
   /** Equal for ops that load and store the same amounts in a step: kernel, formats, sizes, parameters. */
   readonly signature: string;
-  /** Whether that depends on the positions of the step's rows, not on their number alone. */
+  /** Whether that depends on where the step's rows stand in which texts, not on their number alone. */
   readonly byPosition: boolean;
 }
 
@@ -105,7 +105,8 @@ class Memo {
     const rows = shares.reduce((sum, share) => sum + share.rows, 0);
     const logitsRows = shares.reduce((sum, share) => sum + share.logitsRows, 0);
     const how = JSON.stringify(draw);
-    const counts = `${rows},${logitsRows},${how}`;
+    const embeds = shares.some((share) => share.embeds !== undefined);
+    const counts = `${rows},${logitsRows},${embeds},${how}`;
     const shape = `${shapeOf(shares)};${how}`;
     let begun = false;
     const traced: TracedOp[] = [];
@@ -195,6 +196,8 @@ function add(sums: Float64Array, index: number, amount: number): void {
 /** A step's shape as a text: which sequences' rows stand where. Requests do not matter. */
 function shapeOf(shares: readonly StepShare[]): string {
   return shares
-    .map(({ sequence, firstPosition, rows, logitsRows }) => `${sequence}:${firstPosition}+${rows}/${logitsRows}`)
+    .map(({ sequence, firstPosition, rows, logitsRows, embeds = 0 }) =>
+      [sequence, firstPosition, rows, logitsRows, embeds].join(":"),
+    )
     .join(",");
 }

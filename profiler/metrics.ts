@@ -54,6 +54,7 @@ export interface MetricSums {
   readonly incompleteSteps: number;
 }
 
+/** Sums since the beginning, the model that they are of, and what the process holds now. */
 export interface Metrics extends MetricSums {
   readonly model: MetricsModel;
   /** What was read and written, counted access by access; null where only time is watched. */
@@ -66,6 +67,7 @@ export interface Metrics extends MetricSums {
 
 /** Who can say at any time how a model does. */
 export interface MetricsSource {
+  /** What it has to tell now. */
   metrics(): Metrics;
 }
 

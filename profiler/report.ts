@@ -75,6 +75,7 @@ export interface MemoryCounts {
 
 /** What memory is for. `other` is stack, constants of the code and what else lies outside of all others. */
 export const regions = ["weights", "constants", "keysValues", "activations", "scratch", "input", "other"] as const;
+/** What a piece of memory is for. */
 export type Region = (typeof regions)[number];
 
 export interface OpMemoryRow extends MemoryCounts {
@@ -106,6 +107,7 @@ export interface MemoryOperations extends MemoryCounts {
   readonly uncountedSteps: number;
 }
 
+/** A level of the caches that hold data. */
 export type CacheName = "L1D" | "L2" | "L3";
 
 /** A cache as the system describes it, or as it was measured. */
@@ -118,6 +120,7 @@ export interface CacheGeometry {
   readonly sharedBy: number;
 }
 
+/** What one level of the caches had, and had not. */
 export interface CacheCounts {
   readonly name: CacheName;
   /** Accesses that reached this level, a line each; of those that were found, and that were not. */
@@ -204,6 +207,7 @@ export interface RooflineRow {
   readonly share: number;
 }
 
+/** How near each op came to what the machine does at most. */
 export interface Roofline {
   readonly machine: MachineRoofs;
   readonly byOp: readonly RooflineRow[];
@@ -230,6 +234,7 @@ export interface JavaScriptRow {
   readonly maxNs: number;
 }
 
+/** What JavaScript's thread did meanwhile. */
 export interface JavaScriptShare {
   /** From start to stop. */
   readonly wallNs: number;
@@ -253,6 +258,7 @@ export interface SystemUse {
   readonly allocations: Allocations;
 }
 
+/** What the process held and used at one time. */
 export interface SystemSample {
   /** Since profiling began. */
   readonly atMs: number;

@@ -17,6 +17,8 @@ export interface StepShare {
   readonly logitsRows: number;
   /** Guessed tokens that came true. */
   readonly accepted: number;
+  /** How its rows become the text's vector, as the engine packs it; left out where none is wanted. */
+  readonly embeds?: number;
 }
 
 /** A step that the engine has finished. */
@@ -38,6 +40,8 @@ export type StepListener = (step: FinishedStep) => void;
 const WORDS = 6;
 const REQUEST = 4;
 const ROWS = 5;
+/** A share's last word: guesses that came true, and above them how its rows become a vector. */
+const ACCEPTED_BITS = 16;
 /** Sequences that a step's own event can count. */
 const SHARES_MAX = 2 ** 16;
 
@@ -81,7 +85,7 @@ export class StepShares {
   drawn(index: number): number {
     const cell = index * WORDS;
     const logitsRows = this.#words[cell + ShareWord.logitsRows] as number;
-    return logitsRows === 0 ? 0 : 1 + (this.#words[cell + ShareWord.accepted] as number);
+    return logitsRows === 0 ? 0 : 1 + accepted(this.#words[cell + ShareWord.accepted] as number);
   }
 
   /** All of them as objects. */
@@ -89,13 +93,15 @@ export class StepShares {
     return Array.from({ length: this.#count }, (_, index) => {
       const cell = index * WORDS;
       const word = (offset: number): number => this.#words[cell + offset] as number;
+      const embeds = word(ShareWord.accepted) >>> ACCEPTED_BITS;
       return {
         request: word(REQUEST),
         sequence: word(ShareWord.sequence),
         firstPosition: word(ShareWord.position),
         rows: word(ROWS),
         logitsRows: word(ShareWord.logitsRows),
-        accepted: word(ShareWord.accepted),
+        accepted: accepted(word(ShareWord.accepted)),
+        ...(embeds > 0 ? { embeds } : {}),
       };
     });
   }
@@ -103,4 +109,8 @@ export class StepShares {
   reset(): void {
     this.#count = 0;
   }
+}
+
+function accepted(word: number): number {
+  return word & ((1 << ACCEPTED_BITS) - 1);
 }

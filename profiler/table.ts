@@ -19,6 +19,7 @@ import {
   wrap,
 } from "./words.ts";
 
+/** Options of `formatProfile`. */
 export interface TableOptions {
   /** Tables to show, in this order; by default kinds and layers. */
   readonly by?: readonly ("kind" | "layer" | "op")[];

@@ -21,6 +21,7 @@ import {
   wrap,
 } from "./words.ts";
 
+/** Options of `formatReport`. */
 export interface ReportOptions extends TableOptions {
   /** Tables to show below the bars, in this order; by default none. */
   readonly by?: readonly ("kind" | "layer" | "op")[];

@@ -8,6 +8,8 @@ export interface TracedShare {
   readonly rows: number;
   /** The last of its rows. */
   readonly logitsRows: number;
+  /** As in `StepShare`. */
+  readonly embeds?: number;
 }
 
 /** How a step's tokens are drawn, which decides what drawing reads, and whether the head is screened. */

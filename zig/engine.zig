@@ -18,6 +18,7 @@ const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
 const prefix = @import("prefix.zig");
+const source_ = @import("source.zig");
 const system = @import("system.zig");
 const format = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
@@ -32,6 +33,8 @@ const screen_sample_stride = 4099;
 const SlotState = enum(u32) { free, submitted, waiting, running };
 
 const Slot = struct {
+    /// Its place among the engine's.
+    index: u32 = 0,
     state: std.atomic.Value(u32) = .init(@intFromEnum(SlotState.free)),
     cancelled: std.atomic.Value(u32) = .init(0),
     request: p.Request = undefined,
@@ -75,7 +78,7 @@ pub const Engine = struct {
     program: []align(4096) u8,
     view: p.View,
     config: p.Config,
-    source: ?system.File,
+    source: ?source_.Source,
     /// The weights region: the mapping's bytes, else memory of the engine's own. Nothing writes to it once it is loaded, and
     /// nothing can write to a mapping.
     weights: []u8,
@@ -119,8 +122,8 @@ pub const Engine = struct {
     pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
     /// Copies the program, sets all memory aside and starts the engine thread, which begins to load: from the mapping, which
-    /// is the engine's from then on, else from the file.
-    pub fn create(program_bytes: []const u8, config: p.Config, source_path: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
+    /// is the engine's from then on, else from the files (`Source.open`).
+    pub fn create(program_bytes: []const u8, config: p.Config, source_paths: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
         const allocator = allocations.allocator;
         if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
         if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
@@ -171,8 +174,8 @@ pub const Engine = struct {
             .thread_ids = @splat(.init(0)),
         };
 
-        if (source_path) |path| engine.source = try system.File.open(path, .read);
-        errdefer if (engine.source) |file| file.close();
+        if (source_paths) |paths| engine.source = try source_.Source.open(paths);
+        errdefer if (engine.source) |source| source.close();
         if (mapping) |mapped| {
             if (mapped.bytes().len != header.weights_bytes) return error.Program;
             engine.weights = @constCast(mapped.bytes());
@@ -189,7 +192,10 @@ pub const Engine = struct {
         engine.token_memory = try allocations.reserve(@as(u64, p.slots_max) * header.context_max * 4);
         errdefer allocations.unreserve(engine.token_memory);
         const tokens: [*]u32 = @ptrCast(engine.token_memory.ptr);
-        for (&engine.slots, 0..) |*slot, index| slot.tokens = (tokens + index * header.context_max)[0..header.context_max];
+        for (&engine.slots, 0..) |*slot, index| {
+            slot.index = @intCast(index);
+            slot.tokens = (tokens + index * header.context_max)[0..header.context_max];
+        }
 
         engine.records = try allocator.alloc(p.Record, record_capacity);
         errdefer allocator.free(engine.records);
@@ -235,7 +241,7 @@ pub const Engine = struct {
 
         const scratch_bytes = @max(
             table.scratchBytes(header.columns_max, header.head_width_max, header.heads_per_kv_head_max),
-            @max(2 * pack_piece_bytes, table.group_rows * @as(u64, header.columns_max) * @sizeOf(f32)),
+            3 * @max(pack_piece_bytes, table.group_rows * @as(u64, header.columns_max) * @sizeOf(f32)),
         );
         const scratch = try allocator.alloc([]align(4096) u8, thread_count);
         executor.scratch = scratch[0..0];
@@ -246,7 +252,8 @@ pub const Engine = struct {
         const candidates = try allocator.alloc([]table.Candidate, thread_count);
         executor.candidates = candidates[0..0];
         for (0..thread_count) |index| {
-            candidates[index] = try allocator.alloc(table.Candidate, std.mem.alignForward(u32, header.vocabulary, table.group_rows));
+            const count = if (header.logits_tensor == p.none) 0 else header.vocabulary;
+            candidates[index] = try allocator.alloc(table.Candidate, std.mem.alignForward(u32, count, table.group_rows));
             executor.candidates = candidates[0 .. index + 1];
         }
         const rings = try allocator.alloc(events.Ring, thread_count);
@@ -286,7 +293,7 @@ pub const Engine = struct {
         engine.stop();
         engine.thread.join();
         engine.deinitExecutor();
-        if (engine.source) |file| file.close();
+        if (engine.source) |source| source.close();
         engine.allocator.free(engine.records);
         allocations.unreserve(engine.token_memory);
         allocations.unmap(engine.copies);
@@ -315,7 +322,7 @@ pub const Engine = struct {
         if (request.kind == .generate and request.generate_max == 0) return false;
         if (request.stop_token_count > p.stop_tokens_max or request.top_count > p.top_max) return false;
         if (request.draft_max > p.step_rows_max) return false;
-        if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.restore)) return false;
+        if (!engine.serves(request)) return false;
         for (tokens) |token| if (token >= header.vocabulary) return false;
         if (!engine.everFits(@intCast(total))) return false;
         slot.request = request.*;
@@ -334,6 +341,17 @@ pub const Engine = struct {
         slot.store(.submitted);
         engine.ring();
         return true;
+    }
+
+    /// Whether the program has what the request asks for.
+    fn serves(engine: *const Engine, request: *const p.Request) bool {
+        const header = engine.view.header;
+        if (@intFromEnum(request.kind) > @intFromEnum(p.RequestKind.embed)) return false;
+        return switch (request.kind) {
+            .generate, .score => header.logits_tensor != p.none,
+            .hold, .restore => header.kv_layer_count > 0,
+            .embed => header.embeddings_tensor != p.none and request.generate_max == 0 and request.pooling <= @intFromEnum(table.Pooling.last) and request.normalise <= 1,
+        };
     }
 
     fn everFits(engine: *const Engine, positions: u32) bool {
@@ -413,6 +431,15 @@ pub const Engine = struct {
         return lost;
     }
 
+    /// Copies the vector of the request that the slot had last. It stays until the slot is handed another.
+    pub fn readEmbedding(engine: *Engine, slot_index: u32, out: []f32) bool {
+        if (slot_index >= p.slots_max or engine.view.header.embeddings_tensor == p.none) return false;
+        const values = engine.executor.embedding(slot_index);
+        if (engine.slots[slot_index].load() != .free or out.len != values.len) return false;
+        @memcpy(out, values);
+        return true;
+    }
+
     /// Copies the logits that a `logits` record announced and lets the engine go on.
     pub fn readLogits(engine: *Engine, first: u32, out: []f32, last: bool) bool {
         const vocabulary = engine.view.header.vocabulary;
@@ -483,6 +510,7 @@ pub const Engine = struct {
         if (engine.mapping) |mapping| mapping.awaitPopulated();
         for (engine.view.tensors, 0..) |tensor, index| {
             if (tensor.source_bytes == 0) continue;
+            if (engine.source == null) return .open;
             if (engine.stopping()) return .none;
             engine.load_tensor = @intCast(index);
             engine.executor.work[0].reset(engine.pool.thread_count);
@@ -491,6 +519,8 @@ pub const Engine = struct {
             if (failure != .none) return failure;
         }
         if (engine.executor.hasScreen() and !engine.stopping()) engine.prepareScreen();
+        // Whoever asks for the threads of a loaded engine shall find them all.
+        engine.pool.awaitBegun();
         return .none;
     }
 
@@ -525,7 +555,7 @@ pub const Engine = struct {
         ofExecutor(context).executor.buildScreen(thread);
     }
 
-    /// Reads and packs pieces of the tensor being loaded until none is left.
+    /// Reads, converts and packs pieces of the tensor being loaded until none is left.
     fn packThread(context: *anyopaque, thread: u32) void {
         const engine = ofExecutor(context);
         const tensor = engine.view.tensors[engine.load_tensor];
@@ -535,7 +565,9 @@ pub const Engine = struct {
         const groups: u32 = std.math.divCeil(u32, tensor.rows, table.group_rows) catch unreachable;
         const piece_groups: u32 = @intCast(@max(1, pack_piece_bytes / group_bytes));
         const work = &engine.executor.work[0];
-        const buffer = engine.executor.scratch[thread];
+        // What is read, its values and what they are converted to are not larger than float32.
+        const part_bytes = engine.executor.scratch[thread].len / 3 & ~@as(usize, 63);
+        const buffer = engine.executor.scratch[thread][0..part_bytes];
         while (engine.load_failure.load(.monotonic) == 0 and !engine.stopping()) {
             const range = work.claim(thread, engine.pool.thread_count, piece_groups, groups) orelse return;
             const row_first = range.begin * table.group_rows;
@@ -553,12 +585,33 @@ pub const Engine = struct {
                 engine.load_failure.store(@intFromEnum(failure), .release);
                 return;
             };
+            var source: [*]const u8 = piece.ptr;
+            if (tensor.source_format != tensor.format) {
+                const conversion: table.Convert = .{
+                    .source_format = @enumFromInt(tensor.source_format),
+                    .target_format = @enumFromInt(tensor.format),
+                    .count = row_count * tensor.columns,
+                    .source = piece.ptr,
+                    .target = engine.executor.scratch[thread][part_bytes..].ptr,
+                    .values = @ptrCast(@alignCast(engine.executor.scratch[thread][2 * part_bytes ..].ptr)),
+                };
+                const failure: p.Failure = switch (engine.executor.kernels.convert(&conversion)) {
+                    .done => .none,
+                    .not_finite => .not_finite,
+                    .out_of_range => .out_of_range,
+                };
+                if (failure != .none) {
+                    engine.load_failure.store(@intFromEnum(failure), .release);
+                    return;
+                }
+                source = conversion.target;
+            }
             const group_sizes = groupSizes(tensor);
             const arguments: table.Pack = .{
                 .format = @enumFromInt(tensor.format),
                 .rows = row_count,
                 .columns = tensor.columns,
-                .source = piece.ptr,
+                .source = source,
                 .weight = resolved.base + group_sizes.weight * range.begin,
                 .scales = resolved.scales + group_sizes.scales * range.begin,
             };
@@ -691,17 +744,13 @@ pub const Engine = struct {
     }
 
     /// Fills the executor's step: one row for every sequence that generates and one for each token it guesses, then prompt
-    /// rows in order of submission until the step is full. Rows of one sequence are neighbours. False: nothing to run.
+    /// rows in order of submission until the step is full; of texts that are computed whole, those that still fit. Rows of one
+    /// sequence are neighbours. False: nothing to run.
     fn formStep(engine: *Engine) bool {
         const header = engine.view.header;
         const step = &engine.executor.step;
         step.id += 1;
-        step.row_count = 0;
-        step.logits_count = 0;
-        step.sequence_count = 0;
-        step.drafted = 0;
-        step.accepted = 0;
-        step.position_max = 0;
+        step.clear();
         // Guesses leave every running sequence a row of logits.
         var room = header.logits_rows_max;
         for (engine.sequence_used[0..header.batch_max]) |used| room -= @intFromBool(used);
@@ -724,8 +773,12 @@ pub const Engine = struct {
             const slot = first orelse break;
             after = slot.order;
             if (slot.computed == 0) engine.takePrefix(slot);
-            // Prompts are cut at fixed positions; what is left of one is not cut once more.
             var rows = slot.token_count - slot.computed;
+            if (header.whole_prompts != 0) {
+                if (step.row_count == 0 or step.row_count + rows <= header.chunk_positions) engine.addRows(slot, rows);
+                continue;
+            }
+            // Prompts are cut at fixed positions; what is left of one is not cut once more.
             if (rows > header.chunk_positions) rows = header.chunk_positions - slot.computed % header.chunk_positions;
             if (slot.request.chunk_rows > 0) rows = @min(rows, slot.request.chunk_rows);
             rows = @min(rows, header.rows_max - step.row_count);
@@ -739,9 +792,10 @@ pub const Engine = struct {
     }
 
     /// Begins with what others have computed of the slot's prompt. It is looked for when the prompt's turn comes, not when it is
-    /// admitted: prompts that came together then find what the first of them computed. A score wants every row's logits.
+    /// admitted: prompts that came together then find what the first of them computed. A score wants every row's logits, a
+    /// vector every row's hidden state.
     fn takePrefix(engine: *Engine, slot: *Slot) void {
-        if (slot.request.shares_prefix == 0 or slot.request.kind == .score) return;
+        if (slot.request.shares_prefix == 0 or slot.request.kind == .score or slot.request.kind == .embed) return;
         const begin = clock.ticks();
         slot.published = prefix.start(engine.executor.kv_groups, slot.sequence, slot.tokens[0..slot.token_count], slot.request.kind == .hold);
         slot.computed = slot.published.positions;
@@ -776,7 +830,12 @@ pub const Engine = struct {
             step.rows[step.row_count] = .{ .sequence = slot.sequence, .position = position };
             step.tokens[step.row_count] = slot.tokens[position];
             step.position_max = @max(step.position_max, position);
-            if (slot.request.kind == .score or (position + 1 >= slot.token_count and slot.request.kind != .hold)) {
+            const wanted = switch (slot.request.kind) {
+                .score => true,
+                .hold, .embed => false,
+                else => position + 1 >= slot.token_count,
+            };
+            if (wanted) {
                 step.logits_rows[step.logits_count] = step.row_count;
                 engine.setDraw(slot, &step.draws[step.logits_count], position);
                 step.logits_count += 1;
@@ -784,6 +843,14 @@ pub const Engine = struct {
             step.row_count += 1;
         }
         slot.step_logits = step.logits_count - slot.step_first_logits;
+        if (engine.view.header.whole_prompts != 0) step.addBlocks(rows);
+        const embeds: p.Embeds = .{
+            .wanted = slot.request.kind == .embed,
+            .pooling = @truncate(slot.request.pooling),
+            .normalise = slot.request.normalise != 0,
+            .complete = end == slot.token_count,
+        };
+        step.addText(rows, slot.index, slot.computed, slot.token_count, embeds);
         slot.step_share = step.sequence_count;
         step.shares[slot.step_share] = .{
             .request = slot.request.id,
@@ -791,6 +858,7 @@ pub const Engine = struct {
             .rows = rows,
             .position = slot.computed,
             .logits_rows = slot.step_logits,
+            .embeds = if (embeds.wanted) embeds else .none,
         };
         step.sequence_count += 1;
     }
@@ -844,7 +912,7 @@ pub const Engine = struct {
                 prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
             }
             for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
-            if (prompt and reason != .not_finite) {
+            if (prompt and reason != .not_finite and slot.request.kind != .embed) {
                 engine.write(.{ .kind = .progress, .request = slot.request.id, .position = slot.computed, .value = slot.step_rows, .step = step.id, .sequences = step.sequence_count, .time_ns = now_ns });
             }
             if (reason) |known| {
@@ -882,7 +950,17 @@ pub const Engine = struct {
             step.shares[slot.step_share].accepted += 1;
         }
         if (request.dump_logits != 0) engine.awaitLogitsRead(slot, step.id);
-        return if (request.kind == .score and slot.computed == slot.token_count) .scored else null;
+        if (slot.computed < slot.token_count) return null;
+        return switch (request.kind) {
+            .score => .scored,
+            .embed => if (isFinite(engine.executor.embedding(slot.index))) .embedded else .not_finite,
+            else => null,
+        };
+    }
+
+    fn isFinite(values: []const f32) bool {
+        for (values) |value| if (!std.math.isFinite(value)) return false;
+        return true;
     }
 
     /// Appends a drawn token to the slot's. Why the request ends with it, if it does.

@@ -15,6 +15,8 @@ const table = @import("kernels/table.zig");
 /// Up to this many rows, attention is split over the context's chunks as well, because rows alone would not keep the
 /// threads busy. The plan sizes the partial results for this many rows.
 pub const attention_split_rows = 16;
+/// Every text of a step has a block that may be short.
+const encode_blocks_max = p.step_rows_max / table.encode_row_block + p.sequences_max;
 
 /// A tensor's memory.
 const Resolved = struct {
@@ -67,6 +69,50 @@ pub const Step = struct {
     draws: []Draw = &.{},
     /// What each sequence has of it, in order of their rows.
     shares: [p.sequences_max]p.Share = undefined,
+    /// The sequences whose vector is wanted.
+    text_count: u32 = 0,
+    texts: [p.sequences_max]table.PooledText = undefined,
+    /// Where texts are computed whole, rows that are computed together.
+    block_count: u32 = 0,
+    blocks: [encode_blocks_max]table.EncodeBlock = undefined,
+
+    /// Starts over.
+    pub fn clear(step: *Step) void {
+        step.row_count = 0;
+        step.logits_count = 0;
+        step.sequence_count = 0;
+        step.drafted = 0;
+        step.accepted = 0;
+        step.position_max = 0;
+        step.text_count = 0;
+        step.block_count = 0;
+    }
+
+    /// The last `rows` of the step are a whole text.
+    pub fn addBlocks(step: *Step, rows: u32) void {
+        const text: table.Span = .{ .first = step.row_count - rows, .count = rows };
+        var first = text.first;
+        while (first < step.row_count) : (first += table.encode_row_block) {
+            const count = @min(table.encode_row_block, step.row_count - first);
+            step.blocks[step.block_count] = .{ .first = first, .count = count, .text = text };
+            step.block_count += 1;
+        }
+    }
+
+    /// The last `rows` of the step are of a text of `total` rows whose vector may be wanted.
+    pub fn addText(step: *Step, rows: u32, slot: u32, position: u32, total: u32, embeds: p.Embeds) void {
+        if (!embeds.wanted) return;
+        step.texts[step.text_count] = .{
+            .first = step.row_count - rows,
+            .count = rows,
+            .slot = slot,
+            .position = position,
+            .total = total,
+            .pooling = @enumFromInt(embeds.pooling),
+            .normalise = @intFromBool(embeds.normalise),
+        };
+        step.text_count += 1;
+    }
 };
 
 /// What to do with one row of logits.
@@ -282,6 +328,11 @@ pub const Executor = struct {
     /// screened step the groups that it was left.
     fn costRows(executor: *const Executor, op: *const p.Op, rows: u32) u32 {
         if (op.kind == .screen_product) return executor.unitCount(op);
+        if (op.kind == .encode) {
+            var positions: u32 = 0;
+            for (executor.step.blocks[0..executor.step.block_count]) |block| positions +|= block.count * block.text.count;
+            return positions;
+        }
         if (op.kind != .attention) return rows;
         const window = op.u[3];
         var positions: u32 = 0;
@@ -324,7 +375,10 @@ pub const Executor = struct {
     pub fn rowCount(executor: *const Executor, op: *const p.Op) u32 {
         return switch (op.kind) {
             .screen, .screen_pick, .screen_product => if (executor.step.screened) executor.step.logits_count else 0,
+            .pool => executor.step.text_count,
             else => if (op.flags & p.flag_unscreened != 0 and executor.step.screened)
+                0
+            else if (op.flags & p.flag_embeds != 0 and executor.step.text_count == 0)
                 0
             else if (op.flags & p.flag_logits_rows != 0) executor.step.logits_count else executor.step.row_count,
         };
@@ -335,10 +389,11 @@ pub const Executor = struct {
         const rows = executor.rowCount(op);
         if (rows == 0) return 0;
         return switch (op.kind) {
-            .embed, .norm, .add, .quantize, .rope_table, .rope_store, .screen_pick => rows,
+            .embed, .norm, .add, .quantize, .rope_table, .rope_store, .screen_pick, .rope, .pool => rows,
             .screen_product => executor.chosenCount(op, rows),
             .matmul, .screen => divCeil(executor.at(op, 2).?.rows, table.group_rows),
-            .glu => rows * divCeil(executor.at(op, 2).?.columns, table.glu_unit_columns),
+            .glu, .activation => rows * divCeil(executor.at(op, 2).?.columns, table.glu_unit_columns),
+            .encode => executor.step.block_count * op.u[0],
             .attention => if (isSplit(rows))
                 rows * op.u[1] * executor.chunkCount()
             else
@@ -422,6 +477,7 @@ pub const Executor = struct {
             .embed => {
                 const out = executor.at(op, 0).?;
                 const weight = executor.at(op, 1).?;
+                const positions = executor.at(op, 2);
                 const arguments: table.Embed = .{
                     .format = weight.weightFormat(),
                     .rows = weight.rows,
@@ -433,6 +489,9 @@ pub const Executor = struct {
                     .out = out.floats(),
                     .out_stride = out.floatStride(),
                     .scale = op.f[0],
+                    .positions = if (positions) |added| added.floats() else null,
+                    .positions_stride = if (positions) |added| if (added.columns == weight.columns) 0 else weight.columns else 0,
+                    .rows_at = if (positions == null) null else &executor.step.rows,
                 };
                 return executor.share(op, index, thread, &arguments, kernels.embed, .{});
             },
@@ -445,9 +504,11 @@ pub const Executor = struct {
                     .width = x.columns,
                     .row_count = rows,
                     .epsilon = op.f[0],
+                    .centred = op.u[0],
                     .x = x.floats(),
                     .x_stride = x.floatStride(),
                     .weight = executor.floatsAt(op, 3).?,
+                    .bias = executor.floatsAt(op, 5),
                     .residual = if (residual) |r| r.floats() else null,
                     .residual_stride = if (residual) |r| r.floatStride() else 0,
                     .out = if (out) |o| o.floats() else null,
@@ -505,7 +566,7 @@ pub const Executor = struct {
                     .soft_cap = op.f[0],
                     .tuning = executor.tuning,
                 };
-                return executor.share(op, index, thread, &arguments, kernels.matmul, .{scratch});
+                return executor.share(op, index, thread, Product{ .kernel = kernels.matmul, .arguments = &arguments }, Product.run, .{scratch});
             },
             .glu => {
                 const out = executor.at(op, 0);
@@ -527,6 +588,24 @@ pub const Executor = struct {
                     .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
                 return executor.share(op, index, thread, &arguments, kernels.glu, .{});
+            },
+            .activation => {
+                const out = executor.at(op, 0);
+                const out_quantized = executor.at(op, 1);
+                const x = executor.at(op, 2).?;
+                const arguments: table.Activate = .{
+                    .activation = @enumFromInt(op.u[0]),
+                    .width = x.columns,
+                    .row_count = rows,
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .out = if (out) |o| o.floats() else null,
+                    .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_form = if (out_quantized) |o| o.form() else .int8,
+                    .out_quantized = if (out_quantized) |o| o.base else null,
+                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+                };
+                return executor.share(op, index, thread, &arguments, kernels.activate, .{});
             },
             .rope_table => {
                 const out = executor.at(op, 0).?;
@@ -569,6 +648,66 @@ pub const Executor = struct {
                     .kv = executor.kvView(op.u[5]),
                 };
                 return executor.share(op, index, thread, &arguments, kernels.rope_store, .{});
+            },
+            .rope => {
+                const q = executor.at(op, 0).?;
+                const k = executor.at(op, 1).?;
+                const rope = executor.at(op, 2).?;
+                const arguments: table.Rope = .{
+                    .head_count = op.u[0],
+                    .kv_head_count = op.u[1],
+                    .head_width = op.u[2],
+                    .row_count = rows,
+                    .style = @enumFromInt(op.u[3]),
+                    .pair_count = op.u[4],
+                    .q = q.floats(),
+                    .q_stride = q.floatStride(),
+                    .k = k.floats(),
+                    .k_stride = k.floatStride(),
+                    .table = rope.floats(),
+                    .table_stride = rope.floatStride(),
+                };
+                return executor.share(op, index, thread, &arguments, kernels.rope, .{});
+            },
+            .encode => {
+                const out = executor.at(op, 0);
+                const out_quantized = executor.at(op, 1);
+                const q = executor.at(op, 2).?;
+                const k = executor.at(op, 3).?;
+                const v = executor.at(op, 4).?;
+                const arguments: table.Encode = .{
+                    .head_count = op.u[0],
+                    .head_width = op.u[1],
+                    .block_count = executor.step.block_count,
+                    .scale = op.f[0],
+                    .blocks = &executor.step.blocks,
+                    .q = q.floats(),
+                    .q_stride = q.floatStride(),
+                    .k = k.floats(),
+                    .k_stride = k.floatStride(),
+                    .v = v.floats(),
+                    .v_stride = v.floatStride(),
+                    .out = if (out) |o| o.floats() else null,
+                    .out_stride = if (out) |o| o.floatStride() else 0,
+                    .out_form = if (out_quantized) |o| o.form() else .int8,
+                    .out_quantized = if (out_quantized) |o| o.base else null,
+                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+                };
+                return executor.share(op, index, thread, &arguments, kernels.encode, .{scratch});
+            },
+            .pool => {
+                const out = executor.at(op, 0).?;
+                const x = executor.at(op, 1).?;
+                const arguments: table.Pool = .{
+                    .width = x.columns,
+                    .text_count = rows,
+                    .texts = &executor.step.texts,
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .out = out.floats(),
+                    .out_stride = out.floatStride(),
+                };
+                return executor.share(op, index, thread, &arguments, kernels.pool, .{});
             },
             .attention => {
                 const arguments = executor.attentionArguments(op, rows);
@@ -614,6 +753,24 @@ pub const Executor = struct {
             },
         }
     }
+
+    /// A product of any number of rows: a kernel takes `matmul_tokens_max` at a time.
+    const Product = struct {
+        kernel: *const fn (*const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+        arguments: *const table.MatMul,
+
+        fn run(product: Product, begin: u32, end: u32, scratch: [*]align(64) u8) void {
+            var arguments = product.arguments.*;
+            var left = arguments.tokens;
+            while (left > 0) {
+                arguments.tokens = @min(left, table.matmul_tokens_max);
+                product.kernel(&arguments, begin, end, scratch);
+                arguments.x += arguments.tokens * arguments.x_stride;
+                arguments.y += arguments.tokens * arguments.y_stride;
+                left -= arguments.tokens;
+            }
+        }
+    };
 
     /// The ops of a screen whose units are not one kernel's.
     const Screening = struct {
@@ -776,6 +933,12 @@ pub const Executor = struct {
     pub fn logits(executor: *const Executor, index: u32) []f32 {
         const tensor = executor.tensors[executor.view.header.logits_tensor];
         return (tensor.floats() + index * tensor.floatStride())[0..executor.view.header.vocabulary];
+    }
+
+    /// The vector of the slot's text, once it is complete.
+    pub fn embedding(executor: *const Executor, slot: usize) []f32 {
+        const tensor = executor.tensors[executor.view.header.embeddings_tensor];
+        return (tensor.floats() + slot * tensor.floatStride())[0..tensor.columns];
     }
 
     pub fn runDraws(executor: *Executor, thread: u32) u32 {

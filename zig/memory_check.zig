@@ -6,8 +6,8 @@
 //!   memory_check LEVEL all - - MODE ...
 //!   memory_check LEVEL plan PROGRAM WEIGHTS (forked|simulated) D1=BYTES,WAYS,LINE LL=BYTES,WAYS,LINE
 //!
-//! FORMAT is of the weights (matmul, embed), of keys and values (rope_store, attention), or of what is written (norm, glu, quantize:
-//! f32, q8_0 for int8, f16 for wide); others do not look at it. `all` runs every case in turn. `large` gives operands that
+//! FORMAT is of the weights (matmul, embed), of keys and values (rope_store, attention), or of what is written (norm, glu, activation, encode,
+//! quantize: f32, q8_0 for int8, f16 for wide); others do not look at it. `all` runs every case in turn. `large` gives operands that
 //! caches of some hundred KiB do not hold. `flush` goes through a large buffer before, so that no cache holds an operand. `list`
 //! prints each access of a traced kernel.
 //!
@@ -49,12 +49,19 @@ const Kernel = enum {
     embed,
     norm,
     norm_residual,
+    /// LayerNorm with a bias.
+    norm_centred,
     add,
     quantize,
     glu,
+    activation,
     rope_table,
     rope_store,
     rope_store_neighbours,
+    rope,
+    /// Two texts.
+    encode,
+    pool,
     attention,
     attention_split,
     attention_window,
@@ -83,7 +90,7 @@ const all_cases = cases: {
     for (std.enums.values(Format)) |format| list = list ++ [_]Case{.{ .kernel = .embed, .format = format, .tokens = 2 }};
     list = list ++ [_]Case{.{ .kernel = .matmul_finish, .format = .q8_0, .tokens = 3 }};
     for ([_]Format{ .f32, .q8_0, .f16 }) |written| {
-        for ([_]Kernel{ .norm, .norm_residual, .glu }) |kernel| list = list ++ [_]Case{.{ .kernel = kernel, .format = written, .tokens = 2 }};
+        for ([_]Kernel{ .norm, .norm_residual, .norm_centred, .glu, .activation, .encode }) |kernel| list = list ++ [_]Case{.{ .kernel = kernel, .format = written, .tokens = 2 }};
     }
     for ([_]Format{ .q8_0, .f16 }) |written| list = list ++ [_]Case{.{ .kernel = .quantize, .format = written, .tokens = 2 }};
     for ([_]Format{ .f16, .q8_0 }) |format| {
@@ -93,7 +100,7 @@ const all_cases = cases: {
         // As many queries as share what is expanded.
         list = list ++ [_]Case{.{ .kernel = .attention, .format = format, .tokens = if (format == .f16) 5 else 1 }};
     }
-    for ([_]Kernel{ .add, .rope_table, .attention_merge, .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty, .score, .screen, .screen_pick, .screen_pick_rest }) |kernel| {
+    for ([_]Kernel{ .add, .rope_table, .rope, .pool, .attention_merge, .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty, .score, .screen, .screen_pick, .screen_pick_rest }) |kernel| {
         list = list ++ [_]Case{.{ .kernel = kernel, .format = .f32, .tokens = 2 }};
     }
     break :cases list;
@@ -370,7 +377,7 @@ const Run = struct {
         const operands = &run.operands;
         _ = operands.bytes("marker", 16);
         const tokens = switch (which.kernel) {
-            .embed, .norm, .norm_residual, .glu, .quantize, .add, .rope_table, .rope_store, .rope_store_neighbours => which.tokens * sizes.rows,
+            .embed, .norm, .norm_residual, .norm_centred, .glu, .activation, .quantize, .add, .rope_table, .rope_store, .rope_store_neighbours, .rope, .pool => which.tokens * sizes.rows,
             .attention_merge => which.tokens * sizes.merged_rows,
             else => which.tokens,
         };
@@ -417,7 +424,7 @@ const Run = struct {
                 };
                 run.call("embed", .{ &args, 0, tokens });
             },
-            .norm, .norm_residual => {
+            .norm, .norm_residual, .norm_centred => {
                 // Int8 is of whole blocks.
                 const columns: u32 = if (which.format == .q8_0) sizes.width else sizes.width - 5;
                 const args: table.Norm = .{
@@ -425,9 +432,11 @@ const Run = struct {
                     .row_count = tokens,
                     .epsilon = 1e-6,
                     .out_form = form(which.format),
+                    .centred = @intFromBool(which.kernel == .norm_centred),
                     .x = operands.floats("x", tokens * sizes.width),
                     .x_stride = sizes.width,
                     .weight = operands.floats("weight", sizes.width),
+                    .bias = if (which.kernel == .norm_centred) operands.floats("bias", sizes.width) else null,
                     .residual = if (which.kernel == .norm_residual) operands.floats("residual", tokens * sizes.width) else null,
                     .residual_stride = sizes.width,
                     .out = if (which.format == .f32) operands.zeros("out", tokens * sizes.width) else null,
@@ -454,6 +463,22 @@ const Run = struct {
                     .out_quantized_stride = 4 * sizes.width,
                 };
                 run.call("glu", .{ &args, 0, tokens });
+            },
+            .activation => {
+                const columns: u32 = if (which.format == .q8_0) sizes.width else sizes.width - 5;
+                const args: table.Activate = .{
+                    .activation = .gelu,
+                    .width = columns,
+                    .row_count = tokens,
+                    .out_form = form(which.format),
+                    .x = operands.floats("x", tokens * sizes.width),
+                    .x_stride = sizes.width,
+                    .out = if (which.format == .f32) operands.zeros("out", tokens * sizes.width) else null,
+                    .out_stride = sizes.width,
+                    .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * sizes.width).ptr,
+                    .out_quantized_stride = 4 * sizes.width,
+                };
+                run.call("activate", .{ &args, 0, tokens });
             },
             .quantize => {
                 const args: table.Quantize = .{
@@ -513,6 +538,47 @@ const Run = struct {
                     .kv = operands.keysAndValues(which.format, tokens),
                 };
                 run.call("rope_store", .{ &args, 0, tokens });
+            },
+            .rope => {
+                const args: table.Rope = .{
+                    .head_count = sizes.head_count,
+                    .kv_head_count = sizes.kv_head_count,
+                    .head_width = sizes.head_width,
+                    .row_count = tokens,
+                    .style = .halves,
+                    .pair_count = sizes.head_width / 2,
+                    .q = operands.floats("q", tokens * sizes.head_count * sizes.head_width),
+                    .q_stride = sizes.head_count * sizes.head_width,
+                    .k = operands.floats("k", tokens * sizes.kv_head_count * sizes.head_width),
+                    .k_stride = sizes.kv_head_count * sizes.head_width,
+                    .table = operands.floats("table", tokens * sizes.head_width),
+                    .table_stride = sizes.head_width,
+                };
+                run.call("rope", .{ &args, 0, tokens });
+            },
+            .encode => run.encode(which),
+            .pool => {
+                // A text for each pooling, and one that goes on.
+                const texts: []table.PooledText = @ptrCast(operands.bytes("texts", 4 * @sizeOf(table.PooledText)));
+                for (texts, 0..) |*text, index| text.* = .{
+                    .first = 0,
+                    .count = tokens,
+                    .slot = @intCast(index),
+                    .position = if (index == 3) 7 else 0,
+                    .total = if (index == 3) 100 else tokens,
+                    .pooling = @enumFromInt(index % 3),
+                    .normalise = @intFromBool(index % 2 == 0),
+                };
+                const args: table.Pool = .{
+                    .width = sizes.width - 5,
+                    .text_count = 4,
+                    .texts = texts.ptr,
+                    .x = operands.floats("x", tokens * sizes.width),
+                    .x_stride = sizes.width,
+                    .out = operands.zeros("out", 4 * sizes.width),
+                    .out_stride = sizes.width,
+                };
+                run.call("pool", .{ &args, 0, 4 });
             },
             .attention, .attention_split, .attention_window, .attention_merge => run.attention(which, tokens),
             .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty => {
@@ -611,6 +677,41 @@ const Run = struct {
         };
         cpu.levels[run.level].kernels.quantize(&args, 0, tokens);
         return rows;
+    }
+
+    /// A text with as many rows as keys are gone through together and some more, and a short one.
+    fn encode(run: *Run, which: Case) void {
+        const operands = &run.operands;
+        const columns = sizes.head_count * sizes.head_width;
+        const long = table.encode_key_block + 5 * sizes.rows;
+        const rows = long + 3;
+        const block_count = std.math.divCeil(u32, long, table.encode_row_block) catch unreachable;
+        const blocks: []table.EncodeBlock = @ptrCast(operands.bytes("blocks", (block_count + 1) * @sizeOf(table.EncodeBlock)));
+        for (blocks[0..block_count], 0..) |*block, index| {
+            const first: u32 = @intCast(index * table.encode_row_block);
+            block.* = .{ .first = first, .count = @min(table.encode_row_block, long - first), .text = .{ .first = 0, .count = long } };
+        }
+        blocks[block_count] = .{ .first = long, .count = 3, .text = .{ .first = long, .count = 3 } };
+        const args: table.Encode = .{
+            .head_count = sizes.head_count,
+            .head_width = sizes.head_width,
+            .block_count = block_count + 1,
+            .scale = 0.25,
+            .out_form = form(which.format),
+            .blocks = blocks.ptr,
+            .q = operands.floats("q", rows * columns),
+            .q_stride = columns,
+            .k = operands.floats("k", rows * columns),
+            .k_stride = columns,
+            .v = operands.floats("v", rows * columns),
+            .v_stride = columns,
+            .out = if (which.format == .f32) operands.zeros("out", rows * columns) else null,
+            .out_stride = columns,
+            .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", rows * 4 * columns).ptr,
+            .out_quantized_stride = 4 * columns,
+        };
+        const scratch = operands.bytes("scratch", table.scratchBytes(0, sizes.head_width, 0));
+        run.call("encode", .{ &args, 0, (block_count + 1) * sizes.head_count, scratch.ptr });
     }
 
     fn attention(run: *Run, which: Case, tokens: u32) void {

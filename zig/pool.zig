@@ -88,6 +88,8 @@ pub const Pool = struct {
     /// Threads beside worker 0 that are inside the open job.
     active: std.atomic.Value(u32) align(64) = .init(0),
     sleepers: std.atomic.Value(u32) align(64) = .init(0),
+    /// Workers whose `thread_begin` is over.
+    begun: std.atomic.Value(u32) = .init(0),
 
     /// Starts workers 1 to thread_count − 1.
     pub fn start(pool: *Pool) error{Threads}!void {
@@ -99,6 +101,11 @@ pub const Pool = struct {
             };
             pool.spawned += 1;
         }
+    }
+
+    /// Returns when every worker has begun. Jobs need not wait for that: who comes late finds the work taken.
+    pub fn awaitBegun(pool: *Pool) void {
+        pool.await(&pool.begun, pool.spawned, nothing);
     }
 
     pub fn stop(pool: *Pool) void {
@@ -189,6 +196,8 @@ pub const Pool = struct {
 
     fn worker(pool: *Pool, thread: u32) void {
         pool.thread_begin(pool.context, thread);
+        _ = pool.begun.fetchAdd(1, .seq_cst);
+        pool.wakeSleepers(&pool.begun);
         var epoch: u32 = 0;
         while (true) {
             epoch = pool.awaitJob(epoch);

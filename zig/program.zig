@@ -12,7 +12,7 @@ pub const version: u32 = 1;
 pub const none: u32 = 0xffff_ffff;
 
 /// Rows, sequences and requests have these upper bounds whatever the program says; the engine's fixed arrays have these sizes.
-pub const step_rows_max = 1024;
+pub const step_rows_max = 8192;
 pub const sequences_max = 64;
 /// Requests that the engine holds at once, running or waiting.
 pub const slots_max = 64;
@@ -55,8 +55,13 @@ pub const Header = extern struct {
     columns_max: u32,
     head_width_max: u32,
     heads_per_kv_head_max: u32,
-    /// Tensor index of the logits: logits_rows_max rows of float32.
+    /// Tensor index of the logits: logits_rows_max rows of float32. `none`: no token is drawn or scored.
     logits_tensor: u32,
+    /// 1: a text is computed whole in one step, of which it may take all rows; the program has no KV layers. Steps are filled
+    /// up to `chunk_positions` rows, but for longer texts, which have one to themselves.
+    whole_prompts: u32,
+    /// Tensor index of the texts' vectors: a row of float32 for each slot. `none`: texts have none.
+    embeddings_tensor: u32,
 };
 
 pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2, copies = 3 };
@@ -83,12 +88,15 @@ pub const Tensor = extern struct {
     /// Packed weights: the row-major tensor's place in the source file; 0 bytes: the mapping holds it packed.
     source_offset: u64,
     source_bytes: u64,
+    /// The `table.Format` that it has there; values of another one are converted before they are packed.
+    source_format: u32,
+    reserved: u32 = 0,
 };
 
 pub const OpKind = enum(u16) {
-    /// out = scale · table[token]. tensors: out, table. f: scale.
+    /// out = scale · table[token] (+ positions[position], or their one row). tensors: out, table, positions?. f: scale.
     embed = 0,
-    /// tensors: out?, out_quantized?, x, weight, residual?. f: epsilon.
+    /// tensors: out?, out_quantized?, x, weight, residual?, bias?. u: centred. f: epsilon.
     norm = 1,
     /// x += y. tensors: x, y.
     add = 2,
@@ -114,6 +122,14 @@ pub const OpKind = enum(u16) {
     screen_pick = 12,
     /// The head's product in the chosen groups. tensors: logits, x, weight, list. u: stage.
     screen_product = 13,
+    /// tensors: out?, out_quantized?, x. u: activation.
+    activation = 14,
+    /// tensors: out?, out_quantized?, q, k, v. u: heads, head_width. f: scale.
+    encode = 15,
+    /// tensors: q, k, table. u: heads, kv_heads, head_width, style, pairs.
+    rope = 16,
+    /// Rows of texts whose vector is wanted to one row of their slot. tensors: embeddings, x.
+    pool = 17,
 };
 
 /// The next op does not read what this one writes, nor the other way round: no waiting between them.
@@ -122,6 +138,8 @@ pub const flag_joins_next: u16 = 1;
 pub const flag_logits_rows: u16 = 2;
 /// The op does not run in screened steps, where others do in its place.
 pub const flag_unscreened: u16 = 4;
+/// The op only runs in steps that have rows of texts whose vector is wanted.
+pub const flag_embeds: u16 = 8;
 
 pub const Op = extern struct {
     kind: OpKind,
@@ -183,6 +201,8 @@ pub const RequestKind = enum(u32) {
     hold = 2,
     /// Holds pages for writing; once it is committed, they count as what was computed of the prompt, and are kept.
     restore = 3,
+    /// A vector of the prompt.
+    embed = 4,
 };
 
 pub const Request = extern struct {
@@ -213,6 +233,9 @@ pub const Request = extern struct {
     match_min: u32,
     /// 1: it may begin with keys and values that others computed, and others with those that it computes.
     shares_prefix: u32,
+    /// Of an `embed`: a `table.Pooling`, and 1: the vector is divided by its length.
+    pooling: u32,
+    normalise: u32,
 };
 
 pub const RecordKind = enum(u32) {
@@ -228,7 +251,7 @@ pub const RecordKind = enum(u32) {
     candidate = 3,
     /// The request's slot is free again. value: a `Finish`.
     finished = 4,
-    /// A step of a prompt is done. value: positions computed.
+    /// A step of a prompt is done, unless it is that of an `embed`. value: positions computed.
     progress = 5,
     /// Rows of logits can be read. value: row count; token: the first one's place among the step's rows of logits.
     logits = 6,
@@ -238,8 +261,9 @@ pub const RecordKind = enum(u32) {
     held = 8,
 };
 
-/// `not_finite`: the logits held a value that is not a number, or none that is finite: the weights are damaged.
-pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4, restored = 5 };
+/// `not_finite`: the logits held a value that is not a number, or none that is finite, or the text's vector held one that is not:
+/// the weights are damaged. `embedded`: the text's vector stands in its slot's row until the slot has another request.
+pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4, restored = 5, embedded = 6 };
 
 pub const Failure = enum(u32) {
     none = 0,
@@ -249,8 +273,9 @@ pub const Failure = enum(u32) {
     cut_short = 4,
     threads = 5,
     program = 6,
-    /// The following are a converter's alone.
+    /// A converter's alone.
     write = 7,
+    /// Where values are converted.
     not_finite = 8,
     out_of_range = 9,
 };
@@ -285,6 +310,20 @@ pub const EventKind = enum(u8) {
 };
 pub const event_no_op: u16 = 0xffff;
 
+/// What a sequence's rows of a step are to its vector.
+pub const Embeds = packed struct(u16) {
+    /// Whether one is wanted.
+    wanted: bool,
+    /// A `table.Pooling`.
+    pooling: u2 = 0,
+    normalise: bool = false,
+    /// Whether it is complete with these rows.
+    complete: bool = false,
+    reserved: u11 = 0,
+
+    pub const none: Embeds = .{ .wanted = false };
+};
+
 /// What a sequence had of a step.
 pub const Share = struct {
     request: u32,
@@ -295,11 +334,12 @@ pub const Share = struct {
     logits_rows: u32,
     /// Guessed tokens that came true.
     accepted: u32 = 0,
+    embeds: Embeds = .none,
 
     pub fn event(share: Share, step: u32) Event {
         return .{
             .start = share.position | @as(u64, share.sequence) << 32,
-            .end = share.logits_rows | @as(u64, share.accepted) << 32,
+            .end = share.logits_rows | @as(u64, share.accepted) << 32 | @as(u64, @as(u16, @bitCast(share.embeds))) << 48,
             .step = step,
             .rows = share.rows,
             .op = event_no_op,
@@ -328,7 +368,7 @@ comptime {
     std.debug.assert(@sizeOf(Event) == 32);
     std.debug.assert(@sizeOf(Record) == 40);
     std.debug.assert(@sizeOf(Op) == 88);
-    std.debug.assert(@sizeOf(Tensor) == 72);
+    std.debug.assert(@sizeOf(Tensor) == 80);
 }
 
 /// FNV-1a over "Struct.field:offset:size;" of every struct that crosses the border, in this order.
@@ -361,6 +401,9 @@ pub const MeasuredKernel = enum(u32) {
     peak_int8 = 11,
     peak_int16 = 12,
     peak_bf16 = 13,
+    activation = 14,
+    /// Of one text.
+    encode = 15,
 };
 
 /// One kernel over operands that are made up; none looks at every field.
@@ -409,6 +452,8 @@ pub const TracedShare = extern struct {
     rows: u32,
     /// The last of its rows; each draws a token.
     logits_rows: u32,
+    /// An `Embeds`.
+    embeds: u32 = 0,
 };
 
 /// How the tokens of a traced step are drawn.
@@ -517,19 +562,49 @@ pub const View = struct {
         return view.tensors[op.tensors[copy]].bytes == table.screen_head_bytes + group_count * table.screenGroupBytes(weight.columns);
     }
 
+    /// Whether an op over whole texts has all that its kernel takes for granted.
+    fn holdsText(view: View, op: *const Op) bool {
+        const header = view.header;
+        switch (op.kind) {
+            .embed => {
+                if (op.tensors[2] == none) return true;
+                if (op.tensors[1] == none) return false;
+                const width: u64 = view.tensors[op.tensors[1]].columns;
+                const values = view.tensors[op.tensors[2]].columns;
+                return values == width or values >= width * header.context_max;
+            },
+            .encode => {
+                for (op.tensors[2..5]) |index| if (index == none) return false;
+                const width = @as(u64, op.u[0]) * op.u[1];
+                for (op.tensors[2..5]) |index| if (view.tensors[index].columns != width) return false;
+                const multiple: u32 = if (op.tensors[1] == none) 16 else table.block_columns;
+                return header.whole_prompts != 0 and op.u[1] > 0 and op.u[1] % multiple == 0 and op.u[1] <= header.head_width_max;
+            },
+            .pool => return op.tensors[0] == header.embeddings_tensor and header.embeddings_tensor != none and op.tensors[1] != none,
+            else => return true,
+        }
+    }
+
     fn check(view: View) error{Program}!void {
         const header = view.header;
         const in_bounds = header.rows_max >= 1 and header.rows_max <= step_rows_max and
             header.logits_rows_max >= 1 and header.logits_rows_max <= header.rows_max and
             header.batch_max >= 1 and header.batch_max <= sequences_max and
-            header.batch_max <= header.logits_rows_max and
+            header.batch_max <= header.logits_rows_max and header.whole_prompts <= 1 and
             header.context_max >= 1 and header.context_max <= 1 << 24 and
             header.vocabulary >= 1 and header.vocabulary <= 1 << 24 and
             header.chunk_positions >= 1 and header.kv_group_count <= kv_groups_max and
             header.op_count >= 1 and header.op_count < event_no_op and
             header.weights_bytes <= 1 << 44 and header.arena_bytes <= 1 << 44 and header.copies_bytes <= 1 << 44 and
-            header.logits_tensor < header.tensor_count;
+            (header.logits_tensor < header.tensor_count or (header.logits_tensor == none and header.embeddings_tensor != none));
         if (!in_bounds) return error.Program;
+        if (header.whole_prompts != 0 and (header.kv_layer_count > 0 or header.rows_max < @max(header.context_max, header.chunk_positions) or header.logits_tensor != none)) return error.Program;
+        if (header.embeddings_tensor != none) {
+            if (header.embeddings_tensor >= header.tensor_count) return error.Program;
+            const tensor = view.tensors[header.embeddings_tensor];
+            const bytes = slots_max * @as(u64, tensor.columns) * @sizeOf(f32);
+            if (tensor.region != .arena or tensor.columns == 0 or tensor.stride < tensor.columns * @sizeOf(f32) or tensor.bytes < @max(bytes, slots_max * tensor.stride)) return error.Program;
+        }
         for (view.tensors) |tensor| {
             const region_bytes = switch (@intFromEnum(tensor.region)) {
                 0 => header.weights_bytes,
@@ -542,9 +617,10 @@ pub const View = struct {
             if (tensor.scales_offset % 64 != 0 or tensor.scales_offset > region_bytes or tensor.scales_bytes > region_bytes - tensor.scales_offset) return error.Program;
             const form = tensor.format >= form_rows and tensor.format <= form_rows + @intFromEnum(table.Form.wide);
             if (tensor.format > @intFromEnum(table.Format.iq4_xs) and !form and tensor.format != screen_copy) return error.Program;
+            if (tensor.source_format > @intFromEnum(table.Format.iq4_xs)) return error.Program;
         }
         for (view.ops) |op| {
-            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.screen_product)) return error.Program;
+            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.pool)) return error.Program;
             for (op.tensors) |index| if (index != none and index >= header.tensor_count) return error.Program;
             const kv_layer: ?u32 = switch (op.kind) {
                 .rope_store => op.u[5],
@@ -556,6 +632,7 @@ pub const View = struct {
                 try view.checkKvLayer(view.kv_layers[layer], op.u[1], op.u[2]);
             }
             if (!view.holdsScreen(&op)) return error.Program;
+            if (!view.holdsText(&op)) return error.Program;
         }
         for (view.kv_groups) |group| if (group.page_count == 0 or group.page_count > 1 << 31 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
     }

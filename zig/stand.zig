@@ -33,6 +33,8 @@ const Work = union(enum) {
     attention: table.Attention,
     norm: table.Norm,
     glu: table.Glu,
+    activation: table.Activate,
+    encode: table.Encode,
     rope_store: table.RopeStore,
     quantize: table.Quantize,
     embed: table.Embed,
@@ -101,9 +103,9 @@ pub const Stand = struct {
     }
 
     fn valid(m: p.Measurement) bool {
-        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.peak_bf16)) return false;
+        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.encode)) return false;
         if (m.format > @intFromEnum(table.Format.iq4_xs) or m.target_format > @intFromEnum(table.Format.iq4_xs)) return false;
-        if (m.rows > rows_max or m.columns > columns_max or m.tokens > p.step_rows_max) return false;
+        if (m.rows > rows_max or m.columns > columns_max or m.tokens > table.matmul_tokens_max) return false;
         if (m.position > position_max or m.working_bytes > working_bytes_max) return false;
         if (@as(u64, m.rows) * m.columns > elements_max or @as(u64, m.rows) * m.tokens > elements_max) return false;
         const has_weights = m.rows >= 1 and m.columns >= 1 and m.columns % blockOf(m.format) == 0;
@@ -113,8 +115,8 @@ pub const Stand = struct {
         return switch (m.kernel) {
             .matmul, .embed => has_weights and m.tokens >= 1,
             .pack => has_weights,
-            .attention, .rope_store => has_heads and m.tokens >= 1,
-            .norm, .glu, .quantize => m.columns >= 1 and m.columns % table.block_columns == 0 and m.tokens >= 1,
+            .attention, .rope_store, .encode => has_heads and m.tokens >= 1,
+            .norm, .glu, .activation, .quantize => m.columns >= 1 and m.columns % table.block_columns == 0 and m.tokens >= 1,
             .sample => m.columns >= 1 and m.tokens >= 1,
             .convert => m.tokens >= 1 and m.columns >= 1 and m.columns % blockOf(m.format) == 0 and m.columns % blockOf(m.target_format) == 0,
             .peak_float, .peak_int8, .peak_int16, .peak_bf16 => true,
@@ -210,6 +212,45 @@ pub const Stand = struct {
                 .out_quantized = (try stand.bytes(tokens * quantized_stride)).ptr,
                 .out_quantized_stride = quantized_stride,
             } },
+            .activation => .{ .activation = .{
+                .activation = .gelu,
+                .width = m.columns,
+                .row_count = m.tokens,
+                .x = (try stand.floats(tokens * stride)).ptr,
+                .x_stride = stride,
+                .out = null,
+                .out_stride = 0,
+                .out_form = .wide,
+                .out_quantized = (try stand.bytes(tokens * table.wideRowBytes(m.columns))).ptr,
+                .out_quantized_stride = table.wideRowBytes(m.columns),
+            } },
+            .encode => encode: {
+                const width = m.head_count * m.head_width;
+                const block_count = divCeil(m.tokens, table.encode_row_block);
+                const blocks: [*]table.EncodeBlock = @ptrCast((try stand.bytes(block_count * @sizeOf(table.EncodeBlock))).ptr);
+                for (blocks[0..block_count], 0..) |*block, index| {
+                    const first = @as(u32, @intCast(index)) * table.encode_row_block;
+                    block.* = .{ .first = first, .count = @min(table.encode_row_block, m.tokens - first), .text = .{ .first = 0, .count = m.tokens } };
+                }
+                break :encode .{ .encode = .{
+                    .head_count = m.head_count,
+                    .head_width = m.head_width,
+                    .block_count = block_count,
+                    .scale = 1 / @sqrt(@as(f32, @floatFromInt(m.head_width))),
+                    .blocks = blocks,
+                    .q = (try stand.floats(tokens * width)).ptr,
+                    .q_stride = width,
+                    .k = (try stand.floats(tokens * width)).ptr,
+                    .k_stride = width,
+                    .v = (try stand.floats(tokens * width)).ptr,
+                    .v_stride = width,
+                    .out = null,
+                    .out_stride = 0,
+                    .out_form = .wide,
+                    .out_quantized = (try stand.bytes(tokens * table.wideRowBytes(width))).ptr,
+                    .out_quantized_stride = table.wideRowBytes(width),
+                } };
+            },
             .quantize => .{ .quantize = .{
                 .columns = m.columns,
                 .row_count = m.tokens,
@@ -438,6 +479,8 @@ pub const Stand = struct {
             },
             .norm => |*args| stand.share(thread, &stand.units, args.row_count, args, kernels.norm, .{}),
             .glu => |*args| stand.share(thread, &stand.units, args.row_count * divCeil(args.width, table.glu_unit_columns), args, kernels.glu, .{}),
+            .activation => |*args| stand.share(thread, &stand.units, args.row_count * divCeil(args.width, table.glu_unit_columns), args, kernels.activate, .{}),
+            .encode => |*args| stand.share(thread, &stand.units, args.block_count * args.head_count, args, kernels.encode, .{scratch}),
             .rope_store => |*args| stand.share(thread, &stand.units, args.row_count, args, kernels.rope_store, .{}),
             .quantize => |*args| stand.share(thread, &stand.units, args.row_count, args, kernels.quantize, .{}),
             .embed => |*args| stand.share(thread, &stand.units, args.token_count, args, kernels.embed, .{}),
@@ -598,7 +641,7 @@ test "what is out of bounds is refused" {
             2 => bad.columns = 0,
             3 => bad.rows = 0,
             4 => bad.tokens = 0,
-            5 => bad.tokens = p.step_rows_max + 1,
+            5 => bad.tokens = table.matmul_tokens_max + 1,
             6 => bad.rows = rows_max + 1,
             7 => bad.working_bytes = working_bytes_max + 1,
             8 => {

@@ -12,6 +12,7 @@ const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
 const pool = @import("pool.zig");
+const search_ = @import("search.zig");
 const stand_ = @import("stand.zig");
 const system = @import("system.zig");
 const formats = @import("kernels/format.zig");
@@ -153,8 +154,8 @@ export fn tinyai_engine_ended(engine: *Engine) u32 {
 }
 
 /// Makes an engine; null on failure, with a `program.Failure` in `failure`.
-export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_path: ?[*:0]const u8, mapping: ?*Mapping, failure: *u32) ?*Engine {
-    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_path, mapping) catch |problem| {
+export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_paths: ?[*:0]const u8, mapping: ?*Mapping, failure: *u32) ?*Engine {
+    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_paths, mapping) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,
@@ -235,6 +236,11 @@ export fn tinyai_engine_set_events(engine: *Engine, enabled: u32) void {
 export fn tinyai_engine_read_logits(engine: *Engine, first: u32, count: u32, out: [*]f32, last: u32) u32 {
     const length = @as(usize, count) * engine.view.header.vocabulary;
     return @intFromBool(engine.readLogits(first, out[0..length], last != 0));
+}
+
+/// The vector of the request that the slot had last, of `length` values. 0: it has none, or another length.
+export fn tinyai_engine_read_embedding(engine: *Engine, slot: u32, out: [*]f32, length: u32) u32 {
+    return @intFromBool(engine.readEmbedding(slot, out[0..length]));
 }
 
 /// Makes a tracer beside an engine that has loaded; null on failure, with a `program.Failure` in `failure`. It must be destroyed
@@ -373,6 +379,76 @@ export fn tinyai_converter_destroy(running: *converter.Converter) void {
     running.destroy();
 }
 
+/// Makes room for vectors, or maps them from `offset` of a file where `path` is given; null on failure, with a `program.Failure`
+/// in `failure`.
+export fn tinyai_vectors_create(row_count: u64, columns: u32, path: ?[*:0]const u8, offset: u64, failure: *u32) ?*search_.Vectors {
+    failure.* = 0;
+    const made = if (path) |file| search_.Vectors.open(file, offset, row_count, columns) else search_.Vectors.create(row_count, columns);
+    return made catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Open => .open,
+            error.CutShort => .cut_short,
+            error.Program => .program,
+        }));
+        return null;
+    };
+}
+
+/// The rows, one after the other; those of a file only for reading.
+export fn tinyai_vectors_rows(vectors: *search_.Vectors) [*]const f32 {
+    return vectors.rows;
+}
+
+/// Only while nothing searches them.
+export fn tinyai_vectors_destroy(vectors: *search_.Vectors) void {
+    vectors.destroy();
+}
+
+/// Begins a search; null on failure, with a `program.Failure` in `failure`. Its last thread rings; with none it has ended already.
+export fn tinyai_search_create(
+    vectors: *search_.Vectors,
+    queries: [*]const f32,
+    query_count: u32,
+    keep: u32,
+    level: u32,
+    thread_count: u32,
+    notify_fd: c_int,
+    failure: *u32,
+) ?*search_.Search {
+    failure.* = 0;
+    const length = @as(usize, query_count) * vectors.columns;
+    return search_.Search.create(vectors, queries[0..length], keep, level, thread_count, notify_fd) catch |problem| {
+        failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
+            error.OutOfMemory => .out_of_memory,
+            error.Threads => .threads,
+            error.Program => .program,
+        }));
+        return null;
+    };
+}
+
+/// Asks the threads to end soon.
+export fn tinyai_search_stop(search: *search_.Search) void {
+    search.stop();
+}
+
+/// 1 once all threads have ended.
+export fn tinyai_search_ended(search: *search_.Search) u32 {
+    return search.ended.load(.acquire);
+}
+
+/// Rows and scores of each query, the best first, as many as were asked for or there are. Only once it has ended.
+export fn tinyai_search_read(search: *search_.Search, rows: [*]u32, scores: [*]f32) void {
+    const length = @as(usize, search.args.query_count) * search.foundCount();
+    search.read(rows[0..length], scores[0..length]);
+}
+
+/// Only once it has ended.
+export fn tinyai_search_destroy(search: *search_.Search) void {
+    search.destroy();
+}
+
 comptime {
     // Defines what traced kernels call.
     _ = trace;
@@ -391,6 +467,8 @@ test {
     _ = @import("memory.zig");
     _ = pool;
     _ = @import("prefix.zig");
+    _ = search_;
+    _ = @import("source.zig");
     _ = @import("stack.zig");
     _ = @import("program.zig");
     _ = trace;

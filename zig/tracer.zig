@@ -31,8 +31,8 @@ const Range = struct {
     place: u64,
 };
 
-/// Weights, copies, constants, arena, groups of pages with a page table each, a thread's scratch and candidates, the step's rows.
-const ranges_max = 5 + 2 * p.kv_groups_max + 2 * pool_.threads_max + 4;
+/// Weights, copies, constants, arena, groups of pages with a page table each, a thread's scratch and candidates, what the step consists of.
+const ranges_max = 5 + 2 * p.kv_groups_max + 2 * pool_.threads_max + 6;
 /// Tokens that stand for any: neighbours lie far apart in the vocabulary. A prime.
 const token_stride = 4099;
 /// Pairs of groups that are sampled of a large product's middle: of 8-bit weights 20 KB a pair and 640 columns, more than a
@@ -172,6 +172,8 @@ pub const Tracer = struct {
         tracer.name(std.mem.asBytes(&step.tokens), .input);
         tracer.name(std.mem.asBytes(&step.logits_rows), .input);
         tracer.name(std.mem.sliceAsBytes(step.draws), .input);
+        tracer.name(std.mem.asBytes(&step.texts), .input);
+        tracer.name(std.mem.asBytes(&step.blocks), .input);
     }
 
     fn name(tracer: *Tracer, bytes: []const u8, region: Region) void {
@@ -222,11 +224,9 @@ pub const Tracer = struct {
             for (group.empty, 0..) |*page, index| page.* = @intCast(group.empty.len - 1 - index);
         }
         const step = &executor.step;
-        step.row_count = 0;
-        step.logits_count = 0;
+        step.clear();
         step.sequence_count = @intCast(shares.len);
-        step.position_max = 0;
-        for (shares) |share| {
+        for (shares, 0..) |share, slot| {
             for (executor.kv_groups) |*group| {
                 group.place(share.sequence, share.position);
                 group.ensure(share.sequence, share.position + share.rows);
@@ -244,6 +244,10 @@ pub const Tracer = struct {
                 }
                 step.row_count += 1;
             }
+            if (header.whole_prompts != 0) step.addBlocks(share.rows);
+            const embeds: p.Embeds = @bitCast(@as(u16, @truncate(share.embeds)));
+            const end = share.position + share.rows;
+            step.addText(share.rows, @intCast(slot), share.position, if (embeds.complete) end else end + 1, embeds);
         }
         step.screened = executor.screens();
         for (executor.work) |*work| work.reset(tracer.pool.thread_count);
@@ -258,6 +262,9 @@ pub const Tracer = struct {
         for (shares, 0..) |share, index| {
             if (share.sequence >= header.batch_max or share.rows == 0 or share.logits_rows > share.rows) return false;
             if (@as(u64, share.position) + share.rows > header.context_max) return false;
+            const embeds: p.Embeds = @bitCast(@as(u16, @truncate(share.embeds)));
+            if (embeds.wanted and (header.embeddings_tensor == p.none or embeds.pooling > @intFromEnum(table.Pooling.last))) return false;
+            if (header.whole_prompts != 0 and share.position > 0) return false;
             for (shares[0..index]) |other| if (other.sequence == share.sequence) return false;
             rows += share.rows;
             logits_rows += share.logits_rows;

@@ -3,6 +3,7 @@
 
 import type { JavaScriptRecorder } from "../../profiler/javascript.ts";
 import { EngineError } from "../errors.ts";
+import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
@@ -21,8 +22,8 @@ export interface EngineOptions {
   readonly tuning?: Tuning | undefined;
   /** Whether events are written from the start. */
   readonly events: boolean;
-  /** The model file. */
-  readonly sourcePath: string;
+  /** The model's files, in the order in which offsets count through them. */
+  readonly sourcePaths: readonly string[];
   /** Its packed weights, if it holds such. They are `create`'s from then on, whatever comes of it. */
   readonly mapped?: MappedWeights | undefined;
   /** Called about every 50 ms while weights are read, with bytes done and in all. */
@@ -53,6 +54,10 @@ export interface EngineRequest {
   readonly speculation?: Lookup | undefined;
   /** Whether it may begin with keys and values that others computed, and others with its own; without effect on what is drawn. */
   readonly sharesPrefix: boolean;
+  /** What a text's vector is made of (embed only). Default the mean. */
+  readonly pooling?: PoolingName | undefined;
+  /** Whether it gets length 1 (embed only). */
+  readonly normalise?: boolean | undefined;
 }
 
 /** What a request says of drawing tokens if it draws none. */
@@ -75,6 +80,7 @@ export interface Lookup {
   readonly minMatch: number;
 }
 
+/** A token that could have been drawn, and how likely it was. */
 export interface Candidate {
   readonly token: number;
   readonly logprob: number;
@@ -108,6 +114,8 @@ export interface RequestListener {
   /** Positions of the prompt computed so far. */
   onProgress?(positions: number, timeNs: number): void;
   onLogits?(rows: Float32Array, rowCount: number): void;
+  /** The text's vector, as wide as the plan's `embeddingWidth`; `onFinish("embedded")` follows (embed only). */
+  onEmbedding?(values: Float32Array<ArrayBuffer>): void;
   /** The pages of a `hold` or `restore` can be copied from now on. */
   onHeld?(): void;
   onFinish(finish: Finish): void;
@@ -174,7 +182,7 @@ export class Engine {
     this.#library = library;
     this.plan = plan;
     this.threadCount = options.threadCount;
-    this.#sourcePath = options.sourcePath;
+    this.#sourcePath = options.sourcePaths.join(", ");
     this.#tuning = tuningOf(library, options);
     this.#handle = handle;
     this.#bell = bell;
@@ -199,19 +207,19 @@ export class Engine {
       tuning: [...encodeTuning(tuningOf(library, options))],
     });
     const failure = new Uint32Array(1);
-    const path = Buffer.from(`${options.sourcePath}\0`, "utf8");
+    const paths = Buffer.from(`${options.sourcePaths.join("\0")}\0\0`, "utf8");
     const { program } = plan;
     const handle = library.symbols.tinyai_engine_create(
       program,
       program.length,
       config,
-      path,
+      paths,
       options.mapped?.handle ?? null,
       failure,
     );
     if (!handle) {
       options.mapped?.close();
-      throw failed(failure[0] ?? 0, plan, options.sourcePath);
+      throw failed(failure[0] ?? 0, plan, options.sourcePaths.join(", "));
     }
     if (typeof handle === "bigint") throw new EngineError("the engine's address is beyond 2^53");
 
@@ -444,6 +452,8 @@ export class Engine {
         draft_max: request.speculation?.maxDraft ?? 0,
         match_min: request.speculation?.minMatch ?? 0,
         shares_prefix: request.sharesPrefix ? 1 : 0,
+        pooling: layout.poolings[request.pooling ?? "mean"],
+        normalise: request.normalise ? 1 : 0,
       });
       const { symbols } = this.#library;
       if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
@@ -452,7 +462,8 @@ export class Engine {
       this.#live.delete(live.id);
       live.listener.onError(
         new EngineError(
-          "the engine refused a request: it has too many tokens for the context, or a token outside the vocabulary",
+          "the engine refused a request: it has too many tokens for the context, a token outside the vocabulary, or the model " +
+            "does not do what it asks for",
         ),
       );
     }
@@ -561,11 +572,16 @@ export class Engine {
       case recordKinds.logits:
         this.#readLogits(live, token, this.#u32(base, "value"));
         break;
-      case recordKinds.finished:
+      case recordKinds.finished: {
+        const finish = layout.finishes[this.#u32(base, "value")];
+        // Before the slot is another's.
+        const embedding = finish === "embedded" ? this.#readEmbedding(live.slot) : undefined;
         this.#live.delete(live.id);
         this.#freeSlots.push(live.slot);
-        this.#finish(live, layout.finishes[this.#u32(base, "value")]);
+        if (embedding) live.listener.onEmbedding?.(embedding);
+        this.#finish(live, finish);
         break;
+      }
     }
   }
 
@@ -575,6 +591,12 @@ export class Engine {
     const rows = new Float32Array(rowCount * this.plan.vocabulary);
     this.#library.symbols.tinyai_engine_read_logits(this.#handle, firstRow, rowCount, rows, 1);
     live.listener.onLogits?.(rows, rowCount);
+  }
+
+  #readEmbedding(slot: number): Float32Array<ArrayBuffer> {
+    const values = new Float32Array(this.plan.embeddingWidth ?? 0);
+    this.#library.symbols.tinyai_engine_read_embedding(this.#handle, slot, values, values.length);
+    return values;
   }
 
   #finish(live: Live, finish: (typeof layout.finishes)[number] | undefined): void {
@@ -618,6 +640,11 @@ function failed(failure: number, plan: Plan, path: string): EngineError {
     case "cut_short":
       return new EngineError(
         `${path}: ends before its tensors do: the file was cut short while it was being loaded; get it again`,
+      );
+    case "not_finite":
+    case "out_of_range":
+      return new EngineError(
+        `${path}: a tensor holds values that are not finite numbers: the file is damaged; get it again`,
       );
     case "threads":
       return new EngineError(

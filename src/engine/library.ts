@@ -54,6 +54,7 @@ const symbolTable = {
   tinyai_engine_events_lost: { args: [ptr], returns: u64 },
   tinyai_engine_set_events: { args: [ptr, u32], returns: FFIType.void },
   tinyai_engine_read_logits: { args: [ptr, u32, u32, ptr, u32], returns: u32 },
+  tinyai_engine_read_embedding: { args: [ptr, u32, ptr, u32], returns: u32 },
   tinyai_converter_create: { args: [ptr, u32, ptr, ptr, u32, u32, FFIType.i32, ptr], returns: ptr },
   tinyai_converter_stop: { args: [ptr], returns: FFIType.void },
   tinyai_converter_done: { args: [ptr], returns: u64 },
@@ -73,6 +74,14 @@ const symbolTable = {
   tinyai_stand_run: { args: [ptr, u32], returns: u64 },
   tinyai_stand_counted: { args: [ptr], returns: u64 },
   tinyai_stand_destroy: { args: [ptr], returns: FFIType.void },
+  tinyai_vectors_create: { args: [u64, u32, ptr, u64, ptr], returns: ptr },
+  tinyai_vectors_rows: { args: [ptr], returns: ptr },
+  tinyai_vectors_destroy: { args: [ptr], returns: FFIType.void },
+  tinyai_search_create: { args: [ptr, ptr, u32, u32, u32, u32, FFIType.i32, ptr], returns: ptr },
+  tinyai_search_stop: { args: [ptr], returns: FFIType.void },
+  tinyai_search_ended: { args: [ptr], returns: u32 },
+  tinyai_search_read: { args: [ptr, ptr, ptr], returns: FFIType.void },
+  tinyai_search_destroy: { args: [ptr], returns: FFIType.void },
 } as const;
 
 function open(path: string) {

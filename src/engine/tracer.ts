@@ -81,6 +81,7 @@ export class Tracer implements StepTracer {
         position: share.firstPosition,
         rows: share.rows,
         logits_rows: share.logitsRows,
+        embeds: share.embeds ?? 0,
       });
     }
     const how = new Uint8Array(layout.TracedDraw.size);

@@ -27,6 +27,7 @@ export interface Piece extends Partial<GeneratedToken> {
   readonly text: string;
 }
 
+/** How long a generation took. */
 export interface Timings {
   /** From the call to the first token. */
   readonly firstTokenMs: number;
@@ -46,6 +47,7 @@ export interface Speculation {
   readonly accepted: number;
 }
 
+/** What a generation came to. */
 export interface GenerateResult {
   readonly text: string;
   /** Ids of the generated tokens, an end token included. */

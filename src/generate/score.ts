@@ -6,6 +6,7 @@ import { OptionError } from "../errors.ts";
 import { none, topMax } from "../plan/layout.ts";
 import type { Generator } from "./generate.ts";
 
+/** Options of `score`. */
 export interface ScoreOptions {
   /** The most likely tokens reported at each place; 0 to 256, default 0. */
   readonly top?: number | undefined;
@@ -13,10 +14,12 @@ export interface ScoreOptions {
   readonly oneByOne?: boolean | undefined;
   /** Called with rows of logits (vocabulary values each) in order, as they are computed. */
   readonly onLogits?: ((rows: Float32Array, rowCount: number) => void) | undefined;
+  /** Called with the positions computed so far. */
   readonly onProgress?: ((positions: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How likely a text's own tokens are. Logarithms are natural ones. */
 export interface ScoreResult {
   readonly tokens: readonly number[];
   /** `logprobs[i]` is of `tokens[i + 1]` after the tokens up to `i`: one fewer than tokens. */

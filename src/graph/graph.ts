@@ -8,7 +8,10 @@ import type { DType } from "./dtype.ts";
 /** A matrix of weights: `rows` outputs of `columns` inputs, row-major in the model file. */
 export interface Weight {
   readonly name: string;
+  /** The format that it is packed in and computed with. */
   readonly dtype: DType;
+  /** The format that the file has, where it is another: values are converted while they are packed. */
+  readonly sourceDtype?: DType | undefined;
   readonly rows: number;
   readonly columns: number;
   /** Where its bytes are in the model file. */
@@ -31,7 +34,11 @@ export interface Value {
   readonly rows: "all" | "logits";
 }
 
-export type ActivationName = "silu" | "gelu_tanh";
+/** `gelu` is x · Φ(x) with the exact error function, `gelu_tanh` its approximation (Hendrycks and Gimpel 2016). */
+export type ActivationName = "silu" | "gelu_tanh" | "gelu" | "relu";
+
+/** What of a text's hidden states is its vector: their mean, the first token's, or the last one's. */
+export type PoolingName = "mean" | "first" | "last";
 
 /** How positions turn queries and keys. */
 export interface Rope {
@@ -61,9 +68,34 @@ export interface AttentionShape {
   readonly normEpsilon: number;
 }
 
+/** Attention of all rows of a text over all of them, before and behind (Vaswani et al. 2017). */
+export interface EncoderShape {
+  readonly heads: number;
+  /** A multiple of 16. */
+  readonly headWidth: number;
+  /** Multiplies q·k before the softmax. */
+  readonly scale: number;
+  readonly rope: Rope | undefined;
+}
+
 export type Node =
-  | { readonly kind: "embed"; readonly out: Value; readonly table: Weight; readonly scale: number }
-  | { readonly kind: "norm"; readonly out: Value; readonly x: Value; readonly weight: Vector; readonly epsilon: number }
+  | {
+      readonly kind: "embed";
+      readonly out: Value;
+      readonly table: Weight;
+      readonly scale: number;
+      readonly positions: Vector | undefined;
+    }
+  | {
+      readonly kind: "norm";
+      readonly out: Value;
+      readonly x: Value;
+      readonly weight: Vector;
+      readonly bias: Vector | undefined;
+      /** Whether the mean is subtracted: LayerNorm instead of RMSNorm. */
+      readonly centred: boolean;
+      readonly epsilon: number;
+    }
   | {
       readonly kind: "matmul";
       readonly out: Value;
@@ -79,6 +111,15 @@ export type Node =
       readonly gate: Value;
       readonly up: Value;
       readonly activation: ActivationName;
+    }
+  | { readonly kind: "activation"; readonly out: Value; readonly x: Value; readonly activation: ActivationName }
+  | {
+      readonly kind: "encode";
+      readonly out: Value;
+      readonly q: Value;
+      readonly k: Value;
+      readonly v: Value;
+      readonly shape: EncoderShape;
     }
   | {
       readonly kind: "attention";
@@ -96,7 +137,16 @@ export type PlacedNode = Node & { readonly layer: number; readonly name: string 
 /** A whole model, ready to be planned. */
 export interface Graph {
   readonly nodes: readonly PlacedNode[];
-  readonly logits: Value;
+  /** Undefined: the model draws no tokens. */
+  readonly logits: Value | undefined;
+  /** The hidden states that a text's vector is made of; undefined: it has none. */
+  readonly embedding: Value | undefined;
+  /** What of them the model was trained to give; undefined: it was not trained to give vectors. */
+  readonly pooling: PoolingName | undefined;
+  /** Whether its vectors have length 1. */
+  readonly normalise: boolean;
+  /** Whether a token sees only what is before it; otherwise texts are computed whole. */
+  readonly causal: boolean;
   readonly vocabulary: number;
   /** Positions the model was made for. */
   readonly contextLength: number;
@@ -107,23 +157,39 @@ export class GraphBuilder {
   readonly #nodes: PlacedNode[] = [];
   #values = 0;
   #layer = -1;
+  #embedding: Value | undefined;
+  #pooling: PoolingName | undefined;
+  #normalise = true;
 
   /** Nodes added from now on belong to `layer`; −1 for none. */
   layer(layer: number): void {
     this.#layer = layer;
   }
 
-  /** `scale` · the table's row of each token. */
-  embed(table: Weight, scale = 1): Value {
+  /**
+   * `scale` · the table's row of each token, plus the row of `positions` that its position in the text has: rows as wide as the
+   * table, as many as the context is long, or one for all positions.
+   */
+  embed(table: Weight, options: { scale?: number; positions?: Vector | undefined } = {}): Value {
+    const { scale = 1, positions } = options;
+    if (positions) this.#same(positions.name, positions.values.length % table.columns, 0);
     const out = this.#value(table.columns, "embed");
-    return this.#add({ kind: "embed", out, table, scale });
+    return this.#add({ kind: "embed", out, table, scale, positions });
   }
 
   /** RMSNorm (Zhang and Sennrich 2019) times `weight`. */
   rmsNorm(x: Value, weight: Vector, epsilon: number): Value {
     this.#same(weight.name, weight.values.length, x.width);
     const out = this.#value(x.width, stem(weight.name), x.rows);
-    return this.#add({ kind: "norm", out, x, weight, epsilon });
+    return this.#add({ kind: "norm", out, x, weight, bias: undefined, centred: false, epsilon });
+  }
+
+  /** (x − mean) / √(variance + epsilon) · weight (+ bias) (Ba et al. 2016). */
+  layerNorm(x: Value, weight: Vector, bias: Vector | undefined, epsilon: number): Value {
+    this.#same(weight.name, weight.values.length, x.width);
+    if (bias) this.#same(bias.name, bias.values.length, x.width);
+    const out = this.#value(x.width, stem(weight.name), x.rows);
+    return this.#add({ kind: "norm", out, x, weight, bias, centred: true, epsilon });
   }
 
   /** weight · x (+ bias), then cap · tanh(y / cap) where `softCap` is above 0. */
@@ -148,6 +214,21 @@ export class GraphBuilder {
     return this.#add({ kind: "glu", out, gate, up, activation });
   }
 
+  /** act(x), elementwise. */
+  activation(x: Value, activation: ActivationName): Value {
+    const out = this.#value(x.width, this.#named("ffn_act"), x.rows);
+    return this.#add({ kind: "activation", out, x, activation });
+  }
+
+  /** Attends over the whole text, both ways; nothing is kept of it. */
+  encode(q: Value, k: Value, v: Value, shape: EncoderShape): Value {
+    for (const [name, value] of Object.entries({ q, k, v })) {
+      this.#same(name, value.width, shape.heads * shape.headWidth);
+    }
+    const out = this.#value(q.width, this.#named("attn"));
+    return this.#add({ kind: "encode", out, q, k, v, shape });
+  }
+
   /** Stores k and v in the sequence's cache and attends over it. */
   attention(q: Value, k: Value, v: Value, shape: AttentionShape): Value {
     this.#same("q", q.width, shape.heads * shape.headWidth);
@@ -163,9 +244,36 @@ export class GraphBuilder {
     return this.#add({ kind: "select", out, x });
   }
 
-  finish(logits: Value, contextLength: number): Graph {
-    if (logits.rows !== "logits") throw new RangeError("the logits must come after select()");
-    return { nodes: this.#nodes, logits, vocabulary: logits.width, contextLength };
+  /**
+   * x are the hidden states that a text's vector is made of. `pooling` and `normalise` are what the model was trained for:
+   * by default vectors have length 1. What nothing else needs is only computed for texts whose vector is wanted.
+   */
+  embedding(x: Value, options: { pooling?: PoolingName | undefined; normalise?: boolean | undefined } = {}): void {
+    if (x.rows !== "all") throw new RangeError("a text's vector is made of all its rows, not of those after select()");
+    this.#embedding = x;
+    this.#pooling = options.pooling;
+    this.#normalise = options.normalise ?? true;
+  }
+
+  /** Without logits the model only gives vectors, and `vocabulary` says how many tokens it knows. */
+  finish(logits: Value | undefined, contextLength: number, vocabulary = logits?.width): Graph {
+    if (logits && logits.rows !== "logits") throw new RangeError("the logits must come after select()");
+    if (vocabulary === undefined) throw new RangeError("without logits the vocabulary must be given");
+    if (!logits && !this.#embedding) throw new RangeError("a model has logits, an embedding, or both");
+    const kinds = new Set(this.#nodes.map((node) => node.kind));
+    if (kinds.has("encode") && (kinds.has("attention") || logits)) {
+      throw new RangeError("texts that are encoded whole have no cache, and no token is drawn after them");
+    }
+    return {
+      nodes: this.#nodes,
+      logits,
+      embedding: this.#embedding,
+      pooling: this.#pooling,
+      normalise: this.#normalise,
+      causal: !kinds.has("encode"),
+      vocabulary,
+      contextLength,
+    };
   }
 
   #named(name: string): string {

@@ -6,7 +6,7 @@ import { checkKeys, describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import { type MetricsSources, metricsOf } from "./sources.ts";
 
-export type { Metrics, MetricsSource } from "../../profiler/metrics.ts";
+export type { MetricSums, Metrics, MetricsModel, MetricsSource, OutsidePart } from "../../profiler/metrics.ts";
 export type { HistogramForm } from "../../profiler/prometheus.ts";
 export { observeMetrics } from "./opentelemetry.ts";
 export { registerMetrics } from "./prom-client.ts";

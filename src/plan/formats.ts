@@ -40,7 +40,7 @@ const formats: Readonly<Record<DType, PackedFormat>> = {
 };
 
 /** Columns that share one scale of int8 activations. */
-const activationBlock = 32;
+export const activationBlock = 32;
 
 export function formatNumber(dtype: DType): number {
   return formats[dtype].number;

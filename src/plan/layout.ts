@@ -104,7 +104,7 @@ export const programMagic = 0x49414e54;
 export const programVersion = 1;
 /** No tensor, no token. */
 export const none = 0xffffffff;
-export const stepRowsMax = 1024;
+export const stepRowsMax = 8192;
 export const sequencesMax = 64;
 export const slotsMax = 64;
 export const kvGroupsMax = 8;
@@ -114,6 +114,8 @@ export const pagePositions = 64;
 export const attentionChunkPositions = 256;
 /** Rows up to which attention keeps partial results for each chunk (executor.zig). */
 export const attentionSplitRows = 16;
+/** Rows of a text that attend to all of it together (kernels/table.zig). */
+export const encodeRowBlock = 32;
 /** Rows of logits that a step screens at most, and recent tokens that a screened draw may have (kernels/table.zig). */
 export const screenRowsMax = 3;
 export const screenRecentMax = 256;
@@ -145,6 +147,8 @@ export const Header = new Struct("Header", [
   ["head_width_max", "u32"],
   ["heads_per_kv_head_max", "u32"],
   ["logits_tensor", "u32"],
+  ["whole_prompts", "u32"],
+  ["embeddings_tensor", "u32"],
 ]);
 
 export const Tensor = new Struct("Tensor", [
@@ -159,6 +163,8 @@ export const Tensor = new Struct("Tensor", [
   ["scales_bytes", "u64"],
   ["source_offset", "u64"],
   ["source_bytes", "u64"],
+  ["source_format", "u32"],
+  ["reserved", "u32"],
 ]);
 
 export const Op = new Struct("Op", [
@@ -220,6 +226,8 @@ export const Request = new Struct("Request", [
   ["draft_max", "u32"],
   ["match_min", "u32"],
   ["shares_prefix", "u32"],
+  ["pooling", "u32"],
+  ["normalise", "u32"],
 ]);
 
 export const Record = new Struct("Record", [
@@ -295,6 +303,7 @@ export const TracedShare = new Struct("TracedShare", [
   ["position", "u32"],
   ["rows", "u32"],
   ["logits_rows", "u32"],
+  ["embeds", "u32"],
 ]);
 
 export const TracedDraw = new Struct("TracedDraw", [
@@ -335,6 +344,8 @@ export const measuredKernels = [
   "peak_int8",
   "peak_int16",
   "peak_bf16",
+  "activation",
+  "encode",
 ] as const;
 
 /** Values of `Op.kind`, in zig/program.zig's order. */
@@ -353,12 +364,17 @@ export const opKinds = [
   "screen",
   "screen_pick",
   "screen_product",
+  "activation",
+  "encode",
+  "rope",
+  "pool",
 ] as const;
 export type OpKind = (typeof opKinds)[number];
 
 export const flagJoinsNext = 1;
 export const flagLogitsRows = 2;
 export const flagUnscreened = 4;
+export const flagEmbeds = 8;
 /** Formats of rows of activations, by form (`table.Form`). */
 export const formRows = { int8: 100, wide: 101 } as const;
 export const screenCopy = 102;
@@ -374,8 +390,10 @@ export const recordKinds = {
   reused: 7,
   held: 8,
 } as const;
-export const requestKinds = { generate: 0, score: 1, hold: 2, restore: 3 } as const;
-export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite", "restored"] as const;
+export const requestKinds = { generate: 0, score: 1, hold: 2, restore: 3, embed: 4 } as const;
+/** Values of `Request.pooling`. */
+export const poolings = { mean: 0, first: 1, last: 2 } as const;
+export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite", "restored", "embedded"] as const;
 export const failures = [
   "none",
   "out_of_memory",

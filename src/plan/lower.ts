@@ -2,8 +2,15 @@
 // and those that products take), and finds neighbouring ops that need no barrier between them. It places nothing in memory.
 
 import type { Graph, PlacedNode, Rope, Value, Vector, Weight } from "../graph/graph.ts";
-import { type ActivationForm, activationForm } from "./formats.ts";
-import { attentionChunkPositions, attentionSplitRows, type OpKind, screenRecentMax, screenRowsMax } from "./layout.ts";
+import { type ActivationForm, activationBlock, activationForm } from "./formats.ts";
+import {
+  attentionChunkPositions,
+  attentionSplitRows,
+  type OpKind,
+  screenRecentMax,
+  screenRowsMax,
+  slotsMax,
+} from "./layout.ts";
 import { groupsOf, headOf } from "./screen.ts";
 
 /** A stretch of the arena: `columns` values for each row of a step. */
@@ -29,6 +36,8 @@ export interface LoweredOp {
   readonly rows: "all" | "logits";
   /** Not run in screened steps, where the ops before it run in its place. */
   readonly unscreened?: boolean;
+  /** Only run in steps that have a row of a text whose vector is wanted. */
+  readonly embeds?: boolean;
   /** What is read and written, for finding dependencies: buffer ids, and `kv3` for layer 3's cache. */
   readonly reads: readonly (number | string)[];
   readonly writes: readonly (number | string)[];
@@ -47,7 +56,9 @@ export interface Lowered {
   readonly groups: readonly number[];
   readonly buffers: readonly Buffer[];
   readonly kvLayers: readonly KvLayerShape[];
-  readonly logits: Buffer;
+  readonly logits: Buffer | undefined;
+  /** A row for each slot. */
+  readonly embeddings: Buffer | undefined;
 }
 
 /** The forms that are made of float32. */
@@ -55,7 +66,7 @@ type MadeForm = Exclude<ActivationForm, "float">;
 const madeForms: readonly MadeForm[] = ["int8", "wide"];
 
 const ropeStyles = { halves: 1, neighbours: 2 } as const;
-const activations = { silu: 0, gelu_tanh: 1 } as const;
+const activations = { silu: 0, gelu_tanh: 1, gelu: 2, relu: 3 } as const;
 
 /** `screening`: steps may screen the output head, which must be one that can be screened. */
 export function lower(graph: Graph, contextMax: number, screening = false): Lowered {
@@ -77,6 +88,9 @@ class Lowering {
   readonly #made = { int8: new Map<number, Buffer>(), wide: new Map<number, Buffer>() };
   readonly #ropes = new Map<Rope, Buffer>();
   readonly #fused = new Set<PlacedNode>();
+  /** What the logits are computed from; a model without logits needs everything. */
+  readonly #drawn = new Set<PlacedNode>();
+  #embeddings: Buffer | undefined;
 
   constructor(graph: Graph, contextMax: number, screening: boolean) {
     this.#graph = graph;
@@ -91,11 +105,15 @@ class Lowering {
         this.#consumers.set(input.id, list);
       }
     });
+    for (const node of graph.logits ? graph.nodes.toReversed() : []) {
+      const drawn = (other: PlacedNode) => this.#drawn.has(other);
+      if (node.out.id === graph.logits?.id || this.#consumers.get(node.out.id)?.some(drawn)) this.#drawn.add(node);
+    }
   }
 
   run(): Lowered {
     for (const node of this.#graph.nodes) {
-      if (node.kind === "attention" && !this.#ropes.has(node.shape.rope)) this.#ropeTable(node.shape.rope);
+      if ((node.kind === "attention" || node.kind === "encode") && node.shape.rope) this.#ropeTable(node.shape.rope);
     }
     for (const node of this.#graph.nodes) {
       if (node.kind === "add") this.#markFused(node);
@@ -103,20 +121,21 @@ class Lowering {
     for (const node of this.#graph.nodes) {
       if (!this.#fused.has(node)) this.#node(node);
     }
-    const logits = this.#float(this.#graph.logits);
+    const { logits } = this.#graph;
     return {
       ops: this.#ops,
       groups: groupOps(this.#ops),
       buffers: this.#buffers,
       kvLayers: this.#kvLayers,
-      logits,
+      logits: logits && this.#float(logits),
+      embeddings: this.#embeddings,
     };
   }
 
   /** An addition takes its second operand's node in, if that is a norm or a product that nobody else reads. */
   #markFused(node: PlacedNode & { kind: "add" }): void {
     const producer = this.#producers.get(node.y.id);
-    const alone = (this.#consumers.get(node.y.id)?.length ?? 0) === 1;
+    const alone = this.#consumers.get(node.y.id)?.length === 1 && node.y.id !== this.#graph.embedding?.id;
     if (!producer || !alone) return;
     if (producer.kind === "norm" || (producer.kind === "matmul" && producer.softCap === 0)) this.#fused.add(producer);
   }
@@ -124,7 +143,12 @@ class Lowering {
   #node(node: PlacedNode): void {
     switch (node.kind) {
       case "embed":
-        this.#emit(node, "embed", [this.#out(node.out), { weight: node.table }], { f: [node.scale] });
+        this.#emit(
+          node,
+          "embed",
+          [this.#out(node.out), { weight: node.table }, node.positions && { vector: node.positions }],
+          { f: [node.scale] },
+        );
         break;
       case "norm":
         this.#norm(node, node, undefined);
@@ -143,6 +167,14 @@ class Lowering {
           { u: [activations[node.activation]] },
         );
         break;
+      case "activation":
+        this.#emit(node, "activation", [...this.#outForms(node.out), { buffer: this.#float(node.x) }], {
+          u: [activations[node.activation]],
+        });
+        break;
+      case "encode":
+        this.#encode(node);
+        break;
       case "attention":
         this.#attention(node);
         break;
@@ -157,6 +189,14 @@ class Lowering {
         name: `${node.name}.quantize`,
       });
     }
+    if (node.out.id === this.#graph.embedding?.id) this.#pool(node);
+  }
+
+  /** Rows of texts whose vector is wanted into one row for each. */
+  #pool(node: PlacedNode): void {
+    const out = this.#buffer("embedding", "float", node.out.width, slotsMax);
+    this.#embeddings = out;
+    this.#emit(node, "pool", [{ buffer: out }, { buffer: this.#float(node.out) }], { name: "embedding", embeds: true });
   }
 
   #addition(node: PlacedNode & { kind: "add" }): void {
@@ -180,18 +220,22 @@ class Lowering {
 
   #norm(node: PlacedNode & { kind: "norm" }, at: PlacedNode, residual: Value | undefined): void {
     const out = at.out;
-    let operands: Operand[];
+    let buffer: Buffer | undefined;
     if (residual) {
-      const buffer = this.#float(residual);
+      buffer = this.#float(residual);
       const last = (this.#consumers.get(residual.id) ?? []).every(
         (other) => this.#position(other) <= this.#position(at),
       );
       if (last) this.#floats.set(out.id, buffer);
-      operands = [...this.#outForms(out), { buffer: this.#float(node.x) }, { vector: node.weight }, { buffer }];
-    } else {
-      operands = [...this.#outForms(out), { buffer: this.#float(node.x) }, { vector: node.weight }];
     }
-    this.#emit(node, "norm", operands, { f: [node.epsilon] });
+    const operands = [
+      ...this.#outForms(out),
+      { buffer: this.#float(node.x) },
+      { vector: node.weight },
+      buffer && { buffer },
+      node.bias && { vector: node.bias },
+    ];
+    this.#emit(node, "norm", operands, { u: [node.centred ? 1 : 0], f: [node.epsilon] });
   }
 
   #matmul(node: PlacedNode & { kind: "matmul" }, at: PlacedNode, y: Buffer, accumulate: boolean): void {
@@ -235,6 +279,28 @@ class Lowering {
         writes: [logits.id],
       });
     }
+  }
+
+  #encode(node: PlacedNode & { kind: "encode" }): void {
+    const { heads, headWidth, scale, rope } = node.shape;
+    const q = this.#float(node.q);
+    const k = this.#float(node.k);
+    const v = this.#float(node.v);
+    if (rope) {
+      const table = this.#ropeTable(rope);
+      this.#emit(node, "rope", [{ buffer: q }, { buffer: k }, { buffer: table }], {
+        name: `${node.name}_rope`,
+        u: [heads, heads, headWidth, ropeStyles[rope.style], rope.frequencies.length],
+        reads: [q.id, k.id, table.id],
+        writes: [q.id, k.id],
+      });
+    }
+    // Heads are written one by one, and blocks of other forms must not reach from one into the next.
+    const forms = headWidth % activationBlock === 0 ? this.#outForms(node.out) : [this.#out(node.out), undefined];
+    this.#emit(node, "encode", [...forms, { buffer: q }, { buffer: k }, { buffer: v }], {
+      u: [heads, headWidth],
+      f: [scale],
+    });
   }
 
   #attention(node: PlacedNode & { kind: "attention" }): void {
@@ -320,6 +386,7 @@ class Lowering {
       f?: readonly number[];
       rows?: "all" | "logits";
       unscreened?: boolean;
+      embeds?: boolean;
       reads?: readonly (number | string)[];
       writes?: readonly (number | string)[];
     } = {},
@@ -328,15 +395,17 @@ class Lowering {
     const outputs = outputSlots[kind];
     const of = (wanted: (slot: number) => boolean) =>
       ids.flatMap((id, slot) => (id !== undefined && wanted(slot) ? [id] : []));
+    const embeds = options.embeds ?? (this.#graph.logits !== undefined && !this.#drawn.has(node));
     this.#ops.push({
       kind,
-      name: options.name ?? node.name,
+      name: options.name ?? (embeds ? `embedding.${node.name}` : node.name),
       layer: node.layer,
       operands,
       u: options.u ?? [],
       f: options.f ?? [],
       rows: options.rows ?? node.out.rows,
       ...(options.unscreened ? { unscreened: true } : {}),
+      ...(embeds ? { embeds } : {}),
       reads: options.reads ?? of((slot) => slot >= outputs),
       writes: options.writes ?? of((slot) => slot < outputs),
     });
@@ -361,6 +430,7 @@ class Lowering {
 
   #wantsFloat(value: Value): boolean {
     const consumers = this.#consumers.get(value.id) ?? [];
+    if (value.id === this.#graph.embedding?.id) return true;
     return consumers.length === 0 || consumers.some((node) => formTaken(node) === "float");
   }
 
@@ -407,6 +477,10 @@ const outputSlots: Readonly<Record<OpKind, number>> = {
   screen: 1,
   screen_pick: 1,
   screen_product: 1,
+  activation: 2,
+  encode: 2,
+  rope: 2,
+  pool: 1,
 };
 
 /** The form in which a node takes its inputs. */
@@ -425,6 +499,7 @@ function inputs(node: PlacedNode): Value[] {
       return [];
     case "norm":
     case "matmul":
+    case "activation":
     case "select":
       return [node.x];
     case "add":
@@ -432,6 +507,7 @@ function inputs(node: PlacedNode): Value[] {
     case "glu":
       return [node.gate, node.up];
     case "attention":
+    case "encode":
       return [node.q, node.k, node.v];
   }
 }

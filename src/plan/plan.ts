@@ -1,6 +1,7 @@
 // From a graph to a Program: lowers it, lays weights, constants, activations and KV pages out, and encodes everything as the
 // flat buffer that the engine runs. What it decides can be read from the Plan it returns.
 
+import type { DType } from "../graph/dtype.ts";
 import type { Graph, Vector, Weight } from "../graph/graph.ts";
 import { planArena } from "./arena.ts";
 import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, rowBytes } from "./formats.ts";
@@ -54,6 +55,11 @@ export interface PlannedOp {
 /** A packed matrix's place in the weights region. */
 export interface PackedMatrix {
   readonly name: string;
+  readonly dtype: DType;
+  readonly rows: number;
+  readonly columns: number;
+  /** Where it begins in the model file. */
+  readonly sourceOffset: number;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -70,10 +76,15 @@ export interface KvGroupPlan {
   readonly keptMax: number;
 }
 
+/** What runs, in order, and where everything lies. Bytes. */
 export interface Plan {
   readonly options: PlanOptions;
   readonly ops: readonly PlannedOp[];
   readonly vocabulary: number;
+  /** Values of a text's vector; undefined: the model gives none. */
+  readonly embeddingWidth: number | undefined;
+  /** Whether a text is computed whole in one step, and no token is drawn after it. */
+  readonly wholePrompts: boolean;
   readonly weightsBytes: number;
   readonly matrices: readonly PackedMatrix[];
   /** Bytes of the model file that are packed into the weights region, or mapped as it. */
@@ -161,16 +172,18 @@ class Planner {
   }
 
   run(): Plan {
-    const { ops, groups, logits } = this.#lowered;
+    const { ops, groups, logits, embeddings } = this.#lowered;
     const arenaBytes = this.#placeBuffers();
     const encoded = ops.map((op, index) => this.#encodeOp(op, groups[index] === groups[index + 1]));
     const kv = this.#planKv();
-    const logitsTensor = this.#buffers.get(logits.id) ?? layout.none;
-    const program = this.#encode(encoded, kv, arenaBytes, logitsTensor);
+    const outputs = { logits_tensor: this.#bufferTensor(logits), embeddings_tensor: this.#bufferTensor(embeddings) };
+    const program = this.#encode(encoded, kv, arenaBytes, outputs);
     return {
       options: this.#options,
       ops: ops.map((op, index) => describe(op, index, this.#kvDtype)),
       vocabulary: this.#graph.vocabulary,
+      embeddingWidth: embeddings?.columns,
+      wholePrompts: !this.#graph.causal,
       weightsBytes: this.#weightsBytes,
       matrices: this.#matrices,
       sourceBytes: this.#sourceBytes,
@@ -190,7 +203,7 @@ class Planner {
 
   /** Every buffer lives from the barrier-free group that first touches it to the one that last does. */
   #placeBuffers(): number {
-    const { ops, groups, buffers, logits } = this.#lowered;
+    const { ops, groups, buffers, logits, embeddings } = this.#lowered;
     const first = new Map<number, number>();
     const last = new Map<number, number>();
     ops.forEach((op, index) => {
@@ -201,8 +214,12 @@ class Planner {
         last.set(id, group);
       }
     });
-    // The logits are read after the last op.
-    last.set(logits.id, ops.length);
+    // The logits are read after the last op, vectors after any number of further steps.
+    if (logits) last.set(logits.id, ops.length);
+    if (embeddings) {
+      first.set(embeddings.id, 0);
+      last.set(embeddings.id, ops.length);
+    }
     const used = buffers.filter((buffer) => first.has(buffer.id));
     const strides = used.map(({ form, columns }) => rowBytes(form, columns));
     const { offsets, bytes } = planArena(
@@ -238,9 +255,13 @@ class Planner {
 
   #operand(operand: Operand): number {
     if (operand === undefined) return layout.none;
-    if ("buffer" in operand) return this.#buffers.get(operand.buffer.id) ?? layout.none;
+    if ("buffer" in operand) return this.#bufferTensor(operand.buffer);
     if ("screenOf" in operand) return this.#screenCopy(operand.screenOf);
     return "weight" in operand ? this.#weight(operand.weight) : this.#vector(operand.vector);
+  }
+
+  #bufferTensor(buffer: Buffer | undefined): number {
+    return (buffer && this.#buffers.get(buffer.id)) ?? layout.none;
   }
 
   /** Made by the engine from the weight; there is one. */
@@ -257,7 +278,8 @@ class Planner {
     const { packedWeights } = this.#options;
     const offset = packedWeights ? weight.byteOffset - packedWeights.offset : this.#weightsBytes;
     const scalesOffset = offset + packed.weight;
-    this.#matrices.push({ name: weight.name, offset, bytes: packed.weight + packed.scales });
+    const { name, dtype, rows, columns, byteOffset: sourceOffset } = weight;
+    this.#matrices.push({ name, dtype, rows, columns, sourceOffset, offset, bytes: packed.weight + packed.scales });
     if (!packedWeights) {
       this.#weightsBytes = scalesOffset + packed.scales;
       this.#sourceBytes += weight.byteLength;
@@ -272,7 +294,13 @@ class Planner {
       bytes: packed.weight,
       scales_offset: scalesOffset,
       scales_bytes: packed.scales,
-      ...(packedWeights ? {} : { source_offset: weight.byteOffset, source_bytes: weight.byteLength }),
+      ...(packedWeights
+        ? {}
+        : {
+            source_offset: weight.byteOffset,
+            source_bytes: weight.byteLength,
+            source_format: formatNumber(weight.sourceDtype ?? weight.dtype),
+          }),
     });
     this.#weights.set(weight.name, index);
     return index;
@@ -308,7 +336,8 @@ class Planner {
       flags:
         (joinsNext ? layout.flagJoinsNext : 0) |
         (op.rows === "logits" ? layout.flagLogitsRows : 0) |
-        (op.unscreened ? layout.flagUnscreened : 0),
+        (op.unscreened ? layout.flagUnscreened : 0) |
+        (op.embeds ? layout.flagEmbeds : 0),
       layer: op.layer,
       tensors,
       u: op.u,
@@ -359,7 +388,12 @@ class Planner {
     };
   }
 
-  #encode(ops: readonly EncodedOp[], kv: KvPlan, arenaBytes: number, logitsTensor: number): Uint8Array {
+  #encode(
+    ops: readonly EncodedOp[],
+    kv: KvPlan,
+    arenaBytes: number,
+    outputs: { readonly logits_tensor: number; readonly embeddings_tensor: number },
+  ): Uint8Array {
     const { Header, Op, Tensor, KvLayer, KvGroup } = layout;
     const opsOffset = layout.alignUp(Header.size, 8);
     const tensorsOffset = layout.alignUp(opsOffset + ops.length * Op.size, 8);
@@ -370,7 +404,10 @@ class Planner {
     const view = new DataView(bytes.buffer);
 
     const options = this.#options;
-    const heads = this.#lowered.ops.filter((op) => op.kind === "attention");
+    const attentions = this.#lowered.ops.filter((op) => op.kind === "attention");
+    const headWidths = this.#lowered.ops.map(({ kind, u }) =>
+      kind === "attention" ? u[2] : kind === "encode" ? u[1] : undefined,
+    );
     Header.write(view, 0, {
       magic: layout.programMagic,
       version: layout.programVersion,
@@ -395,9 +432,10 @@ class Planner {
       vocabulary: this.#graph.vocabulary,
       chunk_positions: options.chunkPositions,
       columns_max: this.#columnsMax,
-      head_width_max: Math.max(16, ...heads.map((op) => op.u[2] ?? 0)),
-      heads_per_kv_head_max: Math.max(1, ...heads.map((op) => Math.ceil((op.u[0] ?? 1) / (op.u[1] ?? 1)))),
-      logits_tensor: logitsTensor,
+      head_width_max: Math.max(16, ...headWidths.map((width) => width ?? 0)),
+      heads_per_kv_head_max: Math.max(1, ...attentions.map(({ u }) => Math.ceil((u[0] ?? 1) / (u[1] ?? 1)))),
+      ...outputs,
+      whole_prompts: this.#graph.causal ? 0 : 1,
     });
     ops.forEach((op, index) => {
       Op.write(view, opsOffset + index * Op.size, { ...op });
@@ -464,6 +502,12 @@ function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
     const [heads = 0, kvHeads = 0, headWidth = 0] = op.u;
     format = kvDtype.toLowerCase();
     bytesPerPosition = (kvHeads * kvHeadBytes(kvDtype, headWidth) * 2) / layout.pagePositions;
+    operationsPerPosition = heads * headWidth * 2 * 2;
+    operationsPerRow = 0;
+  } else if (op.kind === "encode") {
+    // A text's keys and values, float32, are read for each block of its rows.
+    const [heads = 0, headWidth = 0] = op.u;
+    bytesPerPosition = (heads * headWidth * 2 * 4) / layout.encodeRowBlock;
     operationsPerPosition = heads * headWidth * 2 * 2;
     operationsPerRow = 0;
   }

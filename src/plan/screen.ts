@@ -16,7 +16,7 @@ const formats: readonly string[] = ["Q8_0", "Q6_K"];
 
 /** The product that gives a graph's logits, if it is one. */
 export function headOf(graph: Graph): Product | undefined {
-  const node = graph.nodes.find(({ out }) => out.id === graph.logits.id);
+  const node = graph.nodes.find(({ out }) => out.id === graph.logits?.id);
   return node?.kind === "matmul" ? node : undefined;
 }
 

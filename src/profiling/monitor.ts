@@ -129,6 +129,7 @@ export class Monitor implements MetricsSource, Disposable {
     return this.#waitingBytes + this.#windows.footprintBytes;
   }
 
+  /** Whether it has ended. */
   get closed(): boolean {
     return this.#closedNs !== undefined;
   }
@@ -142,6 +143,7 @@ export class Monitor implements MetricsSource, Disposable {
     this.#onClose();
   }
 
+  /** As `close`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -393,11 +393,14 @@ function sentence(text: string): string {
   return capital.endsWith(".") ? capital : `${capital}.`;
 }
 
+/** Kinds of op that do more or less by where rows stand. */
+const placed: readonly string[] = ["attention", "attention_merge", "encode", "pool"];
+
 /** The profiler's view of ops, with what counts depend on. */
 export function countedOps(ops: readonly OpInfo[], signatures: readonly string[]): CountedOp[] {
   return ops.map((op) => ({
     ...op,
     signature: signatures[op.index] ?? String(op.index),
-    byPosition: op.kind === "attention" || op.kind === "attention_merge",
+    byPosition: placed.includes(op.kind),
   }));
 }

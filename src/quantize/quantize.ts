@@ -44,6 +44,7 @@ export interface QuantizedTensor {
   readonly bytes: number;
 }
 
+/** The new file, and what became of each tensor. */
 export interface QuantizeResult {
   readonly path: string;
   readonly type: QuantizationType;

@@ -20,7 +20,7 @@ describe("the rows", () => {
       const counts = cases
         .filter(({ kernel }) => kernel === `matmul ${format}`)
         .map(({ measurement }) => measurement.tokens);
-      expect([...new Set(counts)]).toEqual([1, 4, 16, 512]);
+      for (const tokens of [1, 4, 16, 512]) expect(counts).toContain(tokens);
     }
     expect(new Set(cases.map(({ kernel, shape }) => `${kernel} ${shape}`)).size).toBe(cases.length);
   });

@@ -111,7 +111,7 @@ test("a program that is damaged anywhere in its header is refused and runs nothi
   const { openLibrary } = await import("../../src/engine/library.ts");
   const { Engine } = await import("../../src/engine/engine.ts");
   const library = await openLibrary();
-  const options = { threadCount: 1, level: 0, affinity: undefined, events: false, sourcePath: path };
+  const options = { threadCount: 1, level: 0, affinity: undefined, events: false, sourcePaths: [path] };
   let refused = 0;
   for (const [name, field] of Header.fields) {
     // Sizes that are merely too large are the system's to refuse.

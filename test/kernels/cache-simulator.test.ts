@@ -108,6 +108,7 @@ const missing = missingForValgrind("cache simulator: not compared with cachegrin
 describe.skipIf(missing !== undefined)("simulated caches", () => {
   beforeAll(buildMemoryCheck, 600_000);
 
+  // Beside each other, since each is a minute of one CPU and more.
   // At the two lowest levels a first level of 32 KiB is left out: what the compiler spills there takes so much of it that products
   // of 9 and 17 tokens are up to 7 % apart.
   for (const [level, caches] of [
@@ -116,7 +117,7 @@ describe.skipIf(missing !== undefined)("simulated caches", () => {
     ["avx2", wide],
     ["avx2", narrow],
   ] as const) {
-    test(`miss as often as cachegrind's, kernel by kernel of level ${level}, with a first level of ${caches.first}`, async () => {
+    test.concurrent(`miss as often as cachegrind's, kernel by kernel of level ${level}, with a first level of ${caches.first}`, async () => {
       const compared = await compare([level, "all", "-", "-"], ["large"], caches);
       expect(compared.size).toBeGreaterThan(70);
       // Thousands, but for a few kernels that read little.

@@ -5,7 +5,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { type Graph, GraphBuilder, type Value, type Vector, type Weight } from "../../src/graph/graph.ts";
 import type { DType } from "../../src/model/file.ts";
-import { formRows } from "../../src/plan/layout.ts";
+import { formRows, slotsMax } from "../../src/plan/layout.ts";
 import { type Plan, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
 import { screenProblem } from "../../src/plan/screen.ts";
 import { blockSize } from "../support/formats.ts";
@@ -70,8 +70,9 @@ function attention(g: GraphBuilder, input: Value, dtypes: readonly DType[], wind
   });
 }
 
-function finish(g: GraphBuilder, x: Value, dtype: DType = "F32"): Graph {
+function finish(g: GraphBuilder, x: Value, dtype: DType = "F32", embeds = false): Graph {
   g.layer(-1);
+  if (embeds) g.embedding(g.rmsNorm(x, vector(width), 1e-6));
   const last = g.rmsNorm(g.select(x), vector(width), 1e-6);
   return g.finish(g.matmul(last, weight(vocabulary, width, dtype)), 4096);
 }
@@ -92,7 +93,7 @@ const block = fc.record<Block>({
 });
 
 /** Residual blocks of random kinds and formats, some in shapes that no family has. */
-function randomGraph(blocks: readonly Block[], headDtype: DType): Graph {
+function randomGraph(blocks: readonly Block[], headDtype: DType, embeds: boolean): Graph {
   const g = new GraphBuilder();
   let x = g.embed(weight(vocabulary, width));
   blocks.forEach(({ kind, dtypes, postNorm, window }, layer) => {
@@ -117,8 +118,39 @@ function randomGraph(blocks: readonly Block[], headDtype: DType): Graph {
       x = g.add(x, g.glu(gate, gate, "gelu_tanh"));
     }
   });
-  return finish(g, x, headDtype);
+  return finish(g, x, headDtype, embeds);
 }
+
+/** An encoder of such blocks: norms behind them, and no cache. */
+function randomEncoder(blocks: readonly Block[], positions: boolean): Graph {
+  const g = new GraphBuilder();
+  const placed = positions ? vector(options.contextMax * width) : undefined;
+  const norm = (value: Value, bias = true) =>
+    g.layerNorm(value, vector(width), bias ? vector(width) : undefined, 1e-12);
+  let x = norm(g.embed(weight(vocabulary, width), { positions: placed }));
+  blocks.forEach(({ kind, dtypes, postNorm, window }, layer) => {
+    g.layer(layer);
+    const [a = "F32", b = "F32", c = "F32", d = "F32"] = dtypes;
+    const bias = postNorm ? vector(width) : undefined;
+    if (kind === "attention" || kind === "twice") {
+      const [q, k, v] = [a, b, c].map((type) => g.matmul(x, weight(width, width, type), { bias }));
+      if (!q || !k || !v) throw new Error("three products");
+      const rope = window > 0 ? ropes[0] : undefined;
+      const encoded = g.encode(q, k, v, { heads: 2, headWidth: 32, scale: 0.25, rope });
+      x = norm(g.add(x, g.matmul(encoded, weight(width, width, d), { bias })), postNorm);
+    } else {
+      const inner = g.matmul(x, weight(128, width, a));
+      const active = kind === "bare" ? g.glu(inner, inner, "relu") : g.activation(inner, "gelu");
+      x = norm(g.add(x, g.matmul(active, weight(width, 128, b))), postNorm);
+    }
+  });
+  g.layer(-1);
+  g.embedding(x, { pooling: "first" });
+  return g.finish(undefined, 4096, vocabulary);
+}
+
+/** What an encoder's steps may have. */
+const encoding: PlanOptions = { ...options, rowsMax: options.contextMax };
 
 /** Ops between two barriers. */
 function barrierGroups(ops: readonly ProgramOp[]): ProgramOp[][] {
@@ -134,8 +166,9 @@ function barrierGroups(ops: readonly ProgramOp[]): ProgramOp[][] {
 function forAnyProgram(check: (program: DecodedProgram) => void): void {
   const blocks = fc.array(block, { minLength: 1, maxLength: 6 });
   fc.assert(
-    fc.property(blocks, dtype, (list, headDtype) => {
-      const graph = randomGraph(list, headDtype);
+    fc.property(blocks, dtype, fc.boolean(), (list, headDtype, embeds) => {
+      check(decodeProgram(planProgram(randomEncoder(list, embeds), encoding).program));
+      const graph = randomGraph(list, headDtype, embeds);
       check(decodeProgram(planProgram(graph, options).program));
       if (screenProblem(graph)) return;
       check(decodeProgram(planProgram(graph, { ...options, screening: true }).program));
@@ -215,11 +248,76 @@ describe("any graph's program", () => {
     forAnyProgram((program) => {
       const { ops } = program;
       const first = ops.findIndex(({ kind }) => kind === "gather");
-      expect(first).toBeGreaterThan(0);
+      expect(first > 0 || !ops.some(({ onLogitsRows }) => onLogitsRows)).toBe(true);
+      if (first < 0) return;
       ops.forEach((op, index) => {
         expect(op.onLogitsRows).toBe(index >= first);
       });
     });
+  });
+});
+
+describe("a program that gives vectors", () => {
+  test("keeps them where nothing else is written, a row for each slot", () => {
+    forAnyProgram(({ ops, tensors }) => {
+      const pool = ops.find(({ kind }) => kind === "pool");
+      if (!pool) return;
+      const [vectors] = pool.tensors;
+      expect([vectors?.rows, vectors?.columns]).toEqual([slotsMax, width]);
+      for (const other of tensors) {
+        if (vectors && other !== vectors) expect(overlap(vectors, other)).toBe(false);
+      }
+    });
+  });
+
+  test("runs only for them what tokens do not need, and all else as if it gave none", () => {
+    const draws = (embeds: boolean) => {
+      const g = new GraphBuilder();
+      return opsOf(finish(g, g.embed(weight(vocabulary, width)), "F32", embeds));
+    };
+    const both = draws(true);
+    expect(both.filter(({ embeds }) => embeds).map(({ kind }) => kind)).toEqual(["norm", "pool"]);
+    const others = both.filter(({ embeds }) => !embeds);
+    expect(others.map(({ kind, u, f }) => ({ kind, u, f }))).toEqual(
+      draws(false).map(({ kind, u, f }) => ({ kind, u, f })),
+    );
+  });
+
+  test("of an encoder adds products to the stream, normalises it, and activates into the next product's form", () => {
+    const feedForward = { kind: "feedForward", dtypes: ["BF16", "BF16", "BF16", "BF16"], postNorm: true } as const;
+    const attends = { ...feedForward, kind: "attention" } as const;
+    const layers = [attends, feedForward].map((part) => ({ ...part, window: 0 }));
+    const ops = decodeProgram(planProgram(randomEncoder(layers, true), encoding).program).ops;
+    expect(ops.map(({ kind }) => kind)).toEqual([
+      ...["embed", "norm", "matmul", "matmul", "matmul", "encode", "matmul", "norm"],
+      ...["matmul", "activation", "matmul", "norm", "pool"],
+    ] as ProgramOp["kind"][]);
+    const [, , , , , encode, output, , , activation, down] = ops;
+    expect([output?.u[0], down?.u[0]]).toEqual([1, 1]);
+    for (const op of [encode, activation]) {
+      expect(op?.tensors[0]).toBeUndefined();
+      expect(op?.tensors[1]?.format).toBe(formRows.wide);
+    }
+    expect(ops.filter(({ joinsNext }) => joinsNext).length).toBe(2);
+  });
+});
+
+describe("a graph", () => {
+  test("cannot be finished without logits and vectors, or with a cache beside texts that are whole", () => {
+    const start = () => {
+      const g = new GraphBuilder();
+      return { g, x: g.embed(weight(vocabulary, width)) };
+    };
+    const { g } = start();
+    expect(() => g.finish(undefined, 64, vocabulary)).toThrow("logits, an embedding, or both");
+    const mixed = start();
+    const shape = { heads: 2, headWidth: 32, scale: 1, rope: undefined };
+    const encoded = mixed.g.encode(mixed.x, mixed.x, mixed.x, shape);
+    mixed.g.embedding(attention(mixed.g, encoded, [], 0));
+    expect(() => mixed.g.finish(undefined, 64, vocabulary)).toThrow("no cache");
+    const wrong = start();
+    expect(() => wrong.g.embed(weight(vocabulary, width), { positions: vector(width + 1) })).toThrow("width");
+    expect(() => wrong.g.embedding(wrong.g.select(wrong.x))).toThrow("all its rows");
   });
 });
 

@@ -18,6 +18,7 @@ export interface ProgramOp {
   readonly kind: (typeof opKinds)[number];
   readonly joinsNext: boolean;
   readonly onLogitsRows: boolean;
+  readonly embeds: boolean;
   readonly layer: number;
   /** By slot; undefined where there is none. */
   readonly tensors: readonly (ProgramTensor | undefined)[];
@@ -62,6 +63,7 @@ export function decodeProgram(bytes: Uint8Array): DecodedProgram {
       kind,
       joinsNext: (flags & 1) !== 0,
       onLogitsRows: (flags & 2) !== 0,
+      embeds: (flags & 8) !== 0,
       layer: view.getInt32(at + Op.offset("layer"), true),
       tensors: Array.from({ length: 8 }, (_, slot) => tensors[u32(at + Op.offset("tensors") + slot * 4)]),
       u: Array.from({ length: 8 }, (_, slot) => u32(at + Op.offset("u") + slot * 4)),
@@ -86,12 +88,13 @@ export function touchedBy(op: ProgramOp): Touched {
   const at = (...slots: number[]) => slots.flatMap((slot) => op.tensors[slot] ?? []);
   switch (op.kind) {
     case "embed":
+      return { writes: at(0), reads: at(1, 2) };
     case "rope_table":
     case "gather":
     case "quantize":
       return { writes: at(0), reads: at(1) };
     case "norm":
-      return { writes: at(0, 1), reads: at(2, 3, 4) };
+      return { writes: at(0, 1), reads: at(2, 3, 4, 5) };
     case "add":
       return { writes: at(0), reads: at(0, 1) };
     case "matmul":
@@ -110,6 +113,14 @@ export function touchedBy(op: ProgramOp): Touched {
       return op.u[0] ? { writes: at(1, 2), reads: at(0, 1, 2) } : { writes: at(2), reads: at(1) };
     case "screen_product":
       return { writes: at(0), reads: at(1, 2, 3) };
+    case "activation":
+      return { writes: at(0, 1), reads: at(2) };
+    case "encode":
+      return { writes: at(0, 1), reads: at(2, 3, 4) };
+    case "rope":
+      return { writes: at(0, 1), reads: at(0, 1, 2) };
+    case "pool":
+      return { writes: at(0), reads: at(1) };
   }
 }
 

@@ -7,6 +7,8 @@ import type { DType } from "../../src/model/file.ts";
 import { type BuiltGguf, decodeTensor, tensorTypeNumbers, valueTypeNumbers } from "./gguf-writer.ts";
 
 export interface ReferenceModel {
+  /** The normalised hidden states, a row for each token. */
+  hidden(tokens: ArrayLike<number>): Float64Array[];
   /** A row of logits for each token, after the tokens up to it. */
   logits(tokens: ArrayLike<number>): Float64Array[];
 }
@@ -110,25 +112,29 @@ export function referenceModel(built: BuiltGguf, kvCache: "f16" | "q8_0" = "f16"
     );
   }
 
-  return {
-    logits(tokens) {
-      const embedding = matrix("token_embd.weight");
-      let rows: Float64Array[] = Array.from(tokens, (token) =>
-        embedding.values
-          .slice(token * width, (token + 1) * width)
-          .map((value) => value * (gemma ? Math.sqrt(width) : 1)),
+  const embedding = matrix("token_embd.weight");
+
+  function hidden(tokens: ArrayLike<number>): Float64Array[] {
+    let rows: Float64Array[] = Array.from(tokens, (token) =>
+      embedding.values.slice(token * width, (token + 1) * width).map((value) => value * (gemma ? Math.sqrt(width) : 1)),
+    );
+    for (let layer = 0; layer < layers; layer++) {
+      const after = (name: string, x: Float64Array): Float64Array => (gemma ? norm(`blk.${layer}.${name}`, x) : x);
+      const attended = attend(layer, rows);
+      rows = rows.map((x, position) =>
+        sum(x, after("post_attention_norm", apply(`blk.${layer}.attn_output`, attended[position] ?? x))),
       );
-      for (let layer = 0; layer < layers; layer++) {
-        const after = (name: string, x: Float64Array): Float64Array => (gemma ? norm(`blk.${layer}.${name}`, x) : x);
-        const attended = attend(layer, rows);
-        rows = rows.map((x, position) =>
-          sum(x, after("post_attention_norm", apply(`blk.${layer}.attn_output`, attended[position] ?? x))),
-        );
-        rows = rows.map((x) => sum(x, after("post_ffw_norm", feedForward(layer, x))));
-      }
+      rows = rows.map((x) => sum(x, after("post_ffw_norm", feedForward(layer, x))));
+    }
+    return rows.map((x) => norm("output_norm", x));
+  }
+
+  return {
+    hidden,
+    logits(tokens) {
       const head = tensors.get("output.weight") ?? embedding;
-      return rows.map((x) => {
-        const logits = multiply(head, norm("output_norm", x));
+      return hidden(tokens).map((x) => {
+        const logits = multiply(head, x);
         return logitCap > 0 ? logits.map((value) => logitCap * Math.tanh(value / logitCap)) : logits;
       });
     },
