@@ -70,6 +70,17 @@ export class SessionFileError extends TinyAIError {
   }
 }
 
+/** A file of an index of vectors that cannot be read or written, is damaged, or is none. */
+export class IndexFileError extends TinyAIError {
+  /** The file's path as the user gave it. */
+  readonly path: string;
+
+  constructor(path: string, problem: string, options?: ErrorOptions) {
+    super("index_file", `${path}: ${problem}`, options);
+    this.path = path;
+  }
+}
+
 /** A file with what a test's matchers measured or counted before, that cannot be read or written, or is damaged. */
 export class BaselineFileError extends TinyAIError {
   override readonly name: string = "BaselineFileError";

@@ -1,15 +1,68 @@
 // The public face of TinyAI.
 
-export type { Profile, WindowProfile } from "../profiler/index.ts";
-export type { Report } from "../profiler/report.ts";
+export type {
+  CostRow,
+  HistogramData,
+  HistogramUnit,
+  KindRow,
+  LayerRow,
+  OpRow,
+  PhaseRow,
+  Profile,
+  ReportOptions,
+  TableOptions,
+  ThreadRow,
+  TimeRow,
+  TimeSpan,
+  WindowProfile,
+} from "../profiler/index.ts";
+export type {
+  Allocations,
+  AmountRow,
+  Bound,
+  CacheCounts,
+  CacheGeometry,
+  CacheName,
+  CacheStatistics,
+  Finding,
+  JavaScriptRow,
+  JavaScriptShare,
+  MachineInfo,
+  MachineRoofs,
+  MemoryCounts,
+  MemoryOperations,
+  OpMemoryRow,
+  Region,
+  Report,
+  RequestRow,
+  Roofline,
+  RooflineRow,
+  RunInfo,
+  SystemSample,
+  SystemUse,
+} from "../profiler/report.ts";
 export { formatProfile } from "../profiler/table.ts";
 export { formatReport } from "../profiler/terminal.ts";
 export { type AnalysisOptions, createPerformanceAnalysis, type PerformanceAnalysis } from "./analysis.ts";
+export type { EmbedInput } from "./embed/embed.ts";
+export { createIndex, openIndex } from "./embed/index.ts";
+export type { Metric } from "./embed/index-file.ts";
+export type { Matrix } from "./embed/matrix.ts";
+export type { EmbedOptions, EmbedStreamOptions } from "./embed/options.ts";
+export { similarity } from "./embed/similarity.ts";
+export type {
+  CreateIndexOptions,
+  OpenIndexOptions,
+  SearchHit,
+  SearchOptions,
+  VectorIndex,
+} from "./embed/vector-index.ts";
 export { cpu } from "./engine/cpu.ts";
 export type { Candidate } from "./engine/engine.ts";
 export {
   DownloadError,
   EngineError,
+  IndexFileError,
   LibraryError,
   ModelFileError,
   OptionError,
@@ -20,6 +73,8 @@ export type { GeneratedToken, GenerateResult, Piece, Prompt, Speculation, Timing
 export type { GenerateOptions, LookupOptions } from "./generate/options.ts";
 export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
 export type { Session } from "./generate/session.ts";
+export type { DType } from "./graph/dtype.ts";
+export type { PoolingName } from "./graph/graph.ts";
 export {
   type LoadOptions,
   loadModel,
@@ -28,9 +83,12 @@ export {
   type PrepareOptions,
   prepareModel,
 } from "./load.ts";
+export type { KvDType } from "./plan/formats.ts";
+export type { KvGroupPlan, PackedMatrix, Plan, PlannedOp, PlanOptions } from "./plan/plan.ts";
 export type { Preparation } from "./prepared.ts";
 export type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
 export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";
-export type { Tokenizer } from "./tokenizer/index.ts";
+export type { DecodeOptions, EncodeOptions, StreamDecoder, Tokenizer } from "./tokenizer/index.ts";
+export type { TuningChoice } from "./tuning.ts";

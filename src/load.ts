@@ -7,6 +7,10 @@ import manifest from "../package.json" with { type: "json" };
 import type { OpInfo } from "../profiler/events.ts";
 import type { RunInfo } from "../profiler/report.ts";
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
+import type * as embedModule from "./embed/embed.ts";
+import type { EmbedInput } from "./embed/embed.ts";
+import type { Matrix } from "./embed/matrix.ts";
+import type { EmbeddingShape, EmbedOptions, EmbedStreamOptions } from "./embed/options.ts";
 import { type ChosenLevel, chooseLevel, cpu, usableCpus } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
 import {
@@ -33,17 +37,17 @@ import type { Session, SessionModel } from "./generate/session.ts";
 import type { Graph } from "./graph/graph.ts";
 import { buildGraph } from "./model/architectures/index.ts";
 import { findBundled } from "./model/bundled.ts";
-import type { ModelFile, PackedWeights } from "./model/file.ts";
-import { openGguf } from "./model/gguf.ts";
+import { dataFilesOf, type ModelFile, type PackedWeights } from "./model/file.ts";
 import { isPrepared, type ReadHead, readHead } from "./model/prepared.ts";
 import { resolveModel } from "./model/resolve.ts";
 import { type KvDType, kvBlock } from "./plan/formats.ts";
-import { sequencesMax } from "./plan/layout.ts";
+import { sequencesMax, stepRowsMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
 import { screenProblem } from "./plan/screen.ts";
 import {
   findModel,
   findPrepared,
+  openSource,
   type Preparation,
   type Preparing,
   preparedPath,
@@ -76,7 +80,7 @@ export interface LoadOptions {
     | undefined;
   /** Positions a sequence may have. Default the model's own limit, or less where memory is short. */
   readonly contextLength?: number | undefined;
-  /** Sequences that run in one step at most, 1 to 64. Default 16. */
+  /** Sequences that run in one step at most, 1 to 64. Default 16, or 64 for a model that only embeds. */
   readonly batchSize?: number | undefined;
   /**
    * Whether prompts that begin with tokens which another sequence has computed start from its keys and values, also after
@@ -112,6 +116,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const embeddingLengthKey = "tinyai.embedding.max_length";
 const batchSizeDefault = 16;
 const keptBytesDefault = 256 * 2 ** 20;
 /** Kept keys and values take at most this part of what memory is free. */
@@ -120,12 +125,15 @@ const keptPart = 1 / 8;
 const contextMinimum = 512;
 /** Rows of a step: enough that each weight read from memory is used many times, few enough that others wait at most for one. */
 const stepRows = 256;
+/** The same where texts are computed whole, whose steps nobody waits for to draw a token. Longer texts have a step to themselves. */
+const encoderStepRows = 512;
 /** Rows of logits of a step: with Gemma's vocabulary each takes 1 MB. */
 const scoreRows = 32;
 
 /**
  * Opens a model. One that is inside the program, which `tinyai bundle` made, comes before files of that name.
- * @param model a path to a GGUF or `.tinyai` file, or the name of a model that `tinyai pull` has brought.
+ * @param model a path to a GGUF or `.tinyai` file or to a sentence-transformers folder, or the name of a model that `tinyai pull`
+ * has brought.
  * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
  * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
  * @throws {EngineError} if the system refuses memory or threads.
@@ -163,6 +171,10 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
       const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
       throw new OptionError("contextLength", problem);
     }
+    if (checked.contextLength !== undefined && checked.contextLength > stepRowsMax && !graph.causal) {
+      const problem = `is ${checked.contextLength}, but a text that is computed whole has at most ${stepRowsMax} positions`;
+      throw new OptionError("contextLength", problem);
+    }
     checkHeadWidths(graph, checked.kvDtype);
     const problem = checked.screening ? screenProblem(graph) : undefined;
     if (problem !== undefined) throw new OptionError("screening", `is true, but ${problem}; leave it out`);
@@ -181,7 +193,7 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     affinity: checked.affinity,
     tuning,
     events: false,
-    sourcePath: file.path,
+    sourcePaths: dataFilesOf(file).map((part) => part.path),
     mapped,
     onLoadProgress: options.onProgress,
     signal: options.signal,
@@ -218,10 +230,11 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     },
     engine,
     tokenizer,
+    embedding: embeddingOf(file, graph, plan),
     plan,
     level,
     contextLength,
-    batchSize: checked.batchSize,
+    batchSize: plan.options.batchMax,
     prefixCache: checked.keptBytesMax > 0,
     loadMs: performance.now() - startedMs,
   });
@@ -257,7 +270,7 @@ export interface PreparedModel {
 
 /**
  * Makes a model's prepared file: the matrices as the engine reads them, the tokenizer's tables flat. Opening it maps it.
- * @param model a path to a GGUF file, or the name of a pulled model.
+ * @param model a path to a GGUF file or a sentence-transformers folder, or the name of a pulled model.
  * @throws {ModelFileError} if the file is missing, damaged, or of a kind that is not supported.
  * @throws {OptionError} if an option is out of its bounds, or there is no model of that name.
  * @throws {EngineError} if there is not the memory or the disk for it, or another process is making it.
@@ -279,7 +292,7 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
   }
   const found = output === undefined ? await findPrepared(source, stamp, readHead) : undefined;
   if (found) return { path, bytes: found.byteLength, made: false };
-  const file = openGguf(source);
+  const file = openSource(source);
   const graph = buildGraph(file);
   createModelTokenizer(file, graph.vocabulary);
   const library = await openLibrary();
@@ -289,7 +302,7 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
     level: chooseLevel(library, undefined).index,
     affinity: undefined,
     events: false,
-    sourcePath: source,
+    sourcePaths: dataFilesOf(file).map((part) => part.path),
     signal,
   });
   try {
@@ -314,6 +327,19 @@ function createModelTokenizer(file: ModelFile, vocabulary: number): Tokenizer {
   throw file.metadata.error("tokenizer.ggml.tokens", problem);
 }
 
+/** What the model's vectors are like, as its file says; undefined if it gives none. */
+function embeddingOf(file: ModelFile, graph: Graph, plan: Plan): EmbeddingShape | undefined {
+  const { embeddingWidth: width, options } = plan;
+  if (width === undefined) return undefined;
+  const lengthMax = file.metadata.integer(embeddingLengthKey, { minimum: 2 }, options.contextMax);
+  return {
+    width,
+    pooling: graph.pooling ?? "mean",
+    normalise: graph.normalise,
+    lengthMax: Math.min(lengthMax, options.contextMax),
+  };
+}
+
 interface ModelParts {
   readonly path: string;
   /** What reports call it. */
@@ -330,6 +356,7 @@ interface ModelParts {
   readonly plan: Plan;
   readonly level: ChosenLevel;
   readonly contextLength: number;
+  readonly embedding: EmbeddingShape | undefined;
   readonly batchSize: number;
   readonly prefixCache: boolean;
   readonly loadMs: number;
@@ -352,6 +379,7 @@ export class Model implements AsyncDisposable {
   readonly #monitors = new Set<Monitor>();
   #sourceHash: Promise<string> | undefined;
 
+  /** @internal `loadModel` makes models. */
   constructor(parts: ModelParts) {
     this.#parts = parts;
     modelOpened(this.#watched);
@@ -362,6 +390,7 @@ export class Model implements AsyncDisposable {
     return this.#parts.path;
   }
 
+  /** Turns texts into the model's tokens and back. */
   get tokenizer(): Tokenizer {
     return this.#parts.tokenizer;
   }
@@ -369,6 +398,16 @@ export class Model implements AsyncDisposable {
   /** Positions a sequence may have. */
   get contextLength(): number {
     return this.#parts.contextLength;
+  }
+
+  /** Values of a text's vector; undefined for a model that gives none. */
+  get embeddingWidth(): number | undefined {
+    return this.#parts.embedding?.width;
+  }
+
+  /** Tokens of a text that its vector is made of at most, special ones included; undefined for a model that gives none. */
+  get embeddingLength(): number | undefined {
+    return this.#parts.embedding?.lengthMax;
   }
 
   /** Sequences that run in one step at most. */
@@ -411,6 +450,7 @@ export class Model implements AsyncDisposable {
     input: Prompt | readonly Prompt[],
     options: GenerateOptions = {},
   ): Promise<GenerateResult | GenerateResult[]> {
+    this.#checkGenerates();
     const checked = checkGenerateOptions(options, this.batchSize);
     if (!isBatch(input)) return complete(await this.#start(input, checked, "prompt"));
     const encoded: Awaited<ReturnType<typeof encodePrompt>>[] = [];
@@ -441,12 +481,14 @@ export class Model implements AsyncDisposable {
    * @throws {OptionError} as `generate`, when the first piece is asked for.
    */
   async *stream(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Piece, GenerateResult, undefined> {
+    this.#checkGenerates();
     const checked = checkGenerateOptions(options, this.batchSize);
     return yield* await this.#start(prompt, checked, "prompt");
   }
 
   /** A new session: a text that grows turn by turn and can be saved to a file. */
   async session(): Promise<Session> {
+    this.#checkGenerates();
     const { Session } = await import("./generate/session.ts");
     return new Session(this.#sessionModel);
   }
@@ -457,17 +499,57 @@ export class Model implements AsyncDisposable {
    * instruction-set level, or another layout of keys and values.
    */
   async loadSession(path: string): Promise<Session> {
+    this.#checkGenerates();
     const { Session } = await import("./generate/session.ts");
     return Session.load(this.#sessionModel, path);
   }
 
   /** Log-probabilities of a text's own tokens, or of tokens as they are. */
   async score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
+    this.#checkGenerates();
     if (typeof text !== "string" && !(text instanceof Uint32Array)) {
       throw new OptionError("text", `is ${describe(text)}; a text or a Uint32Array of tokens is expected`);
     }
     const tokens = typeof text === "string" ? this.tokenizer.encode(text, { addSpecial: true }) : text;
     return scoreTokens(this.#generator, tokens, options);
+  }
+
+  /**
+   * Vectors of texts, or of tokens as they are: the more alike two texts are, the larger their vectors' cosine (`similarity`). Texts
+   * run side by side; each gives what it gives alone. A list of texts gives a list of vectors, or a matrix of them.
+   * @throws {OptionError} for options or texts out of bounds, or a model that gives no vectors.
+   * @example
+   * const [a, b] = await model.embed(["The cat sleeps.", "A kitten is napping."]);
+   */
+  embed(text: EmbedInput, options?: EmbedOptions): Promise<Float32Array>;
+  embed(texts: readonly EmbedInput[], options: EmbedOptions & { readonly as: "matrix" }): Promise<Matrix>;
+  embed(
+    texts: readonly EmbedInput[],
+    options?: EmbedOptions & { readonly as?: "vectors" | undefined },
+  ): Promise<Float32Array[]>;
+  async embed(
+    input: EmbedInput | readonly EmbedInput[],
+    options: EmbedOptions = {},
+  ): Promise<Float32Array | Float32Array[] | Matrix> {
+    const embedder = this.#embedder;
+    const { embedList, embedOne }: typeof embedModule = require("./embed/embed.ts");
+    return isList(input) ? embedList(embedder, input, options) : embedOne(embedder, input, options);
+  }
+
+  /**
+   * Vectors of any number of texts, in their order and in bounded memory: texts are taken from the iterable as vectors are taken from
+   * the stream. Leaving the loop ends it.
+   * @throws {OptionError} as `embed`, in the text's place; for options when the first vector is asked for.
+   * @example
+   * for await (const vector of model.embedStream(readLines("texts.txt"))) store(vector);
+   */
+  async *embedStream(
+    texts: Iterable<EmbedInput> | AsyncIterable<EmbedInput>,
+    options: EmbedStreamOptions = {},
+  ): AsyncGenerator<Float32Array, void, undefined> {
+    const embedder = this.#embedder;
+    const { embedStream }: typeof embedModule = require("./embed/embed.ts");
+    yield* embedStream(embedder, texts, options);
   }
 
   /**
@@ -615,12 +697,25 @@ export class Model implements AsyncDisposable {
     }
   }
 
+  /** As `close`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
   get #generator(): Generator {
     return this.#parts;
+  }
+
+  get #embedder(): embedModule.Embedder {
+    const { embedding } = this.#parts;
+    if (embedding) return { ...this.#parts, embedding };
+    throw new OptionError("model", `${basename(this.path)} gives no vectors; load an embedder, or a language model`);
+  }
+
+  #checkGenerates(): void {
+    if (!this.#parts.plan.wholePrompts) return;
+    const problem = `${basename(this.path)} makes vectors of texts and no texts; call embed (\`tinyai embed\`)`;
+    throw new OptionError("model", `${problem}, or load a language model`);
   }
 
   get #sessionModel(): SessionModel {
@@ -644,10 +739,14 @@ function isBatch(input: Prompt | readonly Prompt[]): input is readonly Prompt[] 
   return input.length === 0 || typeof first === "string" || Array.isArray(first) || first instanceof Uint32Array;
 }
 
+function isList(input: EmbedInput | readonly EmbedInput[]): input is readonly EmbedInput[] {
+  return Array.isArray(input);
+}
+
 /** The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to, and a screened product's groups. */
 function describeOps(plan: Plan, level: string): OpInfo[] {
   return plan.ops.map((op) => {
-    const attends = op.kind === "attention";
+    const attends = op.kind === "attention" || op.kind === "encode";
     return {
       index: op.index,
       name: op.name,
@@ -676,7 +775,7 @@ function describeRun(
     level: level.name,
     threads: checked.threadCount,
     contextLength: plan.options.contextMax,
-    batchSize: checked.batchSize,
+    batchSize: plan.options.batchMax,
     options: {
       screening: checked.screening,
       screeningProblem: screenProblem(graph) ?? null,
@@ -731,15 +830,7 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
     throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
   }
   checkKeys("options", options, loadKeys);
-  const {
-    threads = {},
-    simd = {},
-    batchSize = batchSizeDefault,
-    prepared = true,
-    screening = false,
-    onProgress,
-    signal,
-  } = options;
+  const { threads = {}, simd = {}, prepared = true, screening = false, onProgress, signal } = options;
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw new OptionError("onProgress", `is ${describe(onProgress)}; a function is expected`);
   }
@@ -767,7 +858,8 @@ function checkLoadOptions(model: unknown, options: LoadOptions) {
       options.contextLength === undefined
         ? undefined
         : checkInteger("contextLength", options.contextLength, 16, 1 << 24),
-    batchSize: checkInteger("batchSize", batchSize, 1, sequencesMax),
+    batchSize:
+      options.batchSize === undefined ? undefined : checkInteger("batchSize", options.batchSize, 1, sequencesMax),
     keptBytesMax: checkPrefixCache(options.prefixCache),
     kvDtype: checkKvCache(options.kvCache),
     prepared: checkBoolean("prepared", prepared),
@@ -849,15 +941,13 @@ function availableMemory(): number {
  */
 function planForMemory(file: ModelFile, graph: Graph, checked: ReturnType<typeof checkLoadOptions>): Plan {
   const available = availableMemory();
-  let contextMax = checked.contextLength ?? graph.contextLength;
+  const longest = graph.causal ? graph.contextLength : Math.min(graph.contextLength, stepRowsMax);
+  let contextMax = checked.contextLength ?? longest;
   for (;;) {
     const planFor = (kvBytesMax: number) =>
       planProgram(graph, {
         contextMax,
-        batchMax: checked.batchSize,
-        rowsMax: Math.max(stepRows, checked.batchSize),
-        logitsRowsMax: Math.max(scoreRows, checked.batchSize),
-        chunkPositions: stepRows,
+        ...stepSizes(graph, contextMax, checked.batchSize),
         kvBytesMax,
         keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
         kvDtype: checked.kvDtype,
@@ -874,6 +964,18 @@ function planForMemory(file: ModelFile, graph: Graph, checked: ReturnType<typeof
       throw tooLarge(file.path, plan, needed, available);
     contextMax = Math.floor(contextMax / 2);
   }
+}
+
+/** What a step may have. */
+function stepSizes(graph: Graph, contextMax: number, batchSize: number | undefined) {
+  if (graph.causal) {
+    const batchMax = batchSize ?? batchSizeDefault;
+    const rowsMax = Math.max(stepRows, batchMax);
+    return { batchMax, rowsMax, logitsRowsMax: Math.max(scoreRows, batchMax), chunkPositions: stepRows };
+  }
+  const batchMax = batchSize ?? sequencesMax;
+  const rowsMax = Math.max(encoderStepRows, contextMax);
+  return { batchMax, rowsMax, logitsRowsMax: batchMax, chunkPositions: encoderStepRows };
 }
 
 /** What a plan takes beside the KV cache. */

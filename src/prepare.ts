@@ -1,15 +1,15 @@
 // Makes the prepared copy of a model file. A copy is written to a temporary name and renamed, and only ever replaced as a whole:
 // those who have mapped an old one keep it.
 
-import { closeSync, mkdirSync, openSync, readdirSync, readSync, renameSync, rmSync, statfsSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmSync, statfsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { EngineError, ModelFileError } from "./errors.ts";
+import { EngineError } from "./errors.ts";
 import { isSystemError, syncFolder, writeAll } from "./files.ts";
-import type { MetadataEntry, ModelFile, StringBytes, TensorEntry } from "./model/file.ts";
+import { type MetadataEntry, type ModelFile, readBytes, type StringBytes, type TensorEntry } from "./model/file.ts";
 import { encodePrepared } from "./model/prepared.ts";
 import type { Plan } from "./plan/plan.ts";
-import { hashFile, type Stamp, stampOf } from "./prepared.ts";
+import { hashModel, type Stamp, stampOf } from "./prepared.ts";
 import { isAlive } from "./setup/checkout.ts";
 import { readMerges } from "./tokenizer/byte-pair.ts";
 import { keys, readAttributes, readTexts } from "./tokenizer/vocabulary.ts";
@@ -55,7 +55,7 @@ export async function writePrepared(
     if (busy !== undefined) return `process ${busy} is making it`;
     const { bavail, bsize } = statfsSync(dirname(path));
     if (bavail * bsize < file.byteLength * 1.1 + freeBytesMin) return `there is too little room in ${dirname(path)}`;
-    const sha256 = await hashFile(file.path, signal);
+    const sha256 = await hashModel(file.path, signal);
     const now = stampOf(file.path);
     const { stamp } = model;
     if (now?.bytes !== stamp.bytes || now.modifiedNs !== stamp.modifiedNs || now.changedNs !== stamp.changedNs) {
@@ -122,27 +122,18 @@ function partMetadata({ metadata }: ModelFile) {
   return { metadata: kept, strings };
 }
 
-/** A file's tensors as a prepared one has them: matrices at their place in the weights, the others with their bytes. */
+/** A file's tensors as a prepared one has them: matrices as they are packed, at their place in the weights, the others with their bytes. */
 function partTensors(file: ModelFile, plan: Plan) {
-  const places = new Map(plan.matrices.map((matrix) => [matrix.name, matrix]));
-  const matrices: TensorEntry[] = [];
-  const vectors: { entry: TensorEntry; bytes: Uint8Array }[] = [];
-  const descriptor = openSync(file.path, "r");
-  try {
-    for (const entry of file.tensors.values()) {
-      const place = places.get(entry.name);
-      if (place) {
-        matrices.push({ ...entry, byteOffset: place.offset, byteLength: place.bytes });
-        continue;
-      }
-      const bytes = new Uint8Array(entry.byteLength);
-      if (readSync(descriptor, bytes, 0, bytes.length, entry.byteOffset) < bytes.length) {
-        throw new ModelFileError(file.path, `tensor ${entry.name}`, "was cut short while it was being prepared");
-      }
-      vectors.push({ entry, bytes });
-    }
-  } finally {
-    closeSync(descriptor);
-  }
+  const matrices: TensorEntry[] = plan.matrices.map(({ name, dtype, rows, columns, offset, bytes }) => ({
+    name,
+    dtype,
+    shape: [columns, rows],
+    byteOffset: offset,
+    byteLength: bytes,
+  }));
+  // A tensor may hold several matrices, the first where it begins.
+  const packed = new Set(plan.matrices.map(({ sourceOffset }) => sourceOffset));
+  const others = [...file.tensors.values()].filter(({ byteOffset }) => !packed.has(byteOffset));
+  const vectors = others.map((entry) => ({ entry, bytes: readBytes(file, entry, `tensor ${entry.name}`) }));
   return { matrices, vectors };
 }

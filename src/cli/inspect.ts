@@ -2,9 +2,8 @@
 // needs no native library, so it also tells about models that TinyAI cannot run.
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import type { Command } from "commander";
-import { catalogue } from "../model/catalogue.ts";
+import { catalogue, pulledPath } from "../model/catalogue.ts";
 import {
   arrayLength,
   type DType,
@@ -14,7 +13,6 @@ import {
   printable,
   StringTable,
 } from "../model/file.ts";
-import { modelsFolder } from "../model/folders.ts";
 import { openModelFile } from "../prepared.ts";
 
 /** What JSON can carry of a metadata value. Integers beyond 2^53, infinities and NaN are strings. */
@@ -53,6 +51,7 @@ export interface InspectedDType {
 export interface Inspection {
   readonly path: string;
   readonly format: string;
+  /** Of the format; 0 where it has none. */
   readonly version: number;
   /** Of the whole file. */
   readonly bytes: number;
@@ -173,7 +172,7 @@ export function formatInspection(inspection: Inspection, options: { readonly ten
   const paragraphs = [
     formatTable([
       ["file", printable(inspection.path)],
-      ["format", `${inspection.format} version ${inspection.version}`],
+      ["format", inspection.version > 0 ? `${inspection.format} version ${inspection.version}` : inspection.format],
       ["architecture", printable(inspection.architecture ?? "not named")],
       ["name", printable(inspection.name ?? "not named")],
       ["parameters", `${grouped(inspection.parameters)} in ${grouped(tensors.length)} tensors`],
@@ -244,10 +243,10 @@ function megabytes(bytes: number, digits = 1): string {
   return (bytes / 1e6).toFixed(digits);
 }
 
-/** A path as it is, or the file of a model that `tinyai pull` has brought. */
+/** A path as it is, or the file or folder of a model that `tinyai pull` has brought. */
 function resolveFile(file: string): string {
-  const isName = !existsSync(file) && catalogue.some(({ name }) => name === file);
-  return isName ? join(modelsFolder(), `${file}.gguf`) : file;
+  const entry = existsSync(file) ? undefined : catalogue.find(({ name }) => name === file);
+  return entry ? pulledPath(entry) : file;
 }
 
 /** Adds `tinyai inspect`. */
@@ -255,7 +254,7 @@ export function registerInspect(program: Command): void {
   program
     .command("inspect")
     .description("tell what is in a model file: metadata, tensors, sizes")
-    .argument("<file>", "a GGUF file, or the name of a model that was pulled")
+    .argument("<file>", "a GGUF file or a sentence-transformers folder, or the name of a model that was pulled")
     .option("--tensors", "list every tensor too")
     .option("--json", "print everything as JSON; arrays with their length and first elements")
     .addHelpText(

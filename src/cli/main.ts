@@ -32,6 +32,16 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./profile.ts")).registerProfile(program),
   },
   {
+    name: "embed",
+    summary: "vectors of texts",
+    register: async (program) => (await import("./embed.ts")).registerEmbed(program),
+  },
+  {
+    name: "search",
+    summary: "find what is nearest to a query in meaning",
+    register: async (program) => (await import("./search.ts")).registerSearch(program),
+  },
+  {
     name: "pull",
     summary: "get a model by name, check it, and keep it for every later use",
     register: async (program) => (await import("./pull.ts")).registerPull(program),

@@ -38,9 +38,19 @@ export interface GenerationFlags {
 /** Loading that takes longer than this shows how far it is. */
 const quietLoadMs = 500;
 
+const modelHelp = "path of a GGUF or .tinyai file or a model's folder, or the name of a pulled model";
+
 export function addModelFlags(command: Command): Command {
+  return addRunFlags(command.requiredOption("--model <model>", modelHelp));
+}
+
+/** For a verb that knows another way to the model. */
+export function addOptionalModelFlags(command: Command, otherwise: string): Command {
+  return addRunFlags(command.option("--model <model>", `${modelHelp} (default: ${otherwise})`));
+}
+
+function addRunFlags(command: Command): Command {
   return command
-    .requiredOption("--model <model>", "path of a GGUF or .tinyai file, or the name of a pulled model")
     .option("--threads <count>", "threads that compute (default: the CPUs this process may use)")
     .option("--simd-level <level>", "0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default)")
     .option("--context <positions>", "positions a sequence may have (default: the model's limit)")

@@ -10,7 +10,7 @@ export function registerPrepare(program: Command): void {
   program
     .command("prepare")
     .description("make the copy of a model that opens in milliseconds")
-    .argument("<model>", "path of a GGUF file, or the name of a pulled model")
+    .argument("<model>", "path of a GGUF file or a sentence-transformers folder, or the name of a pulled model")
     .option("--output <file>", "where to write it (default: the cache, where opening the model finds it)")
     .option("--json", "print its path, its bytes, and whether it was made now, as JSON")
     .addHelpText(

@@ -1,6 +1,6 @@
-// `tinyai profile`: generates after a prompt while everything is watched, shows where time and bytes went, and writes the
-// report in files. What would not be written for another reason than a full disk is refused before the model is loaded. Where it is
-// interrupted, the report is of what ran until then.
+// `tinyai profile`: generates after a prompt, or embeds it where the model does just that, while everything is watched, shows
+// where time and bytes went, and writes the report in files. What would not be written for another reason than a full disk is
+// refused before the model is loaded. Where it is interrupted, the report is of what ran until then.
 
 import { statSync } from "node:fs";
 import { basename, dirname } from "node:path";
@@ -50,7 +50,7 @@ const runsMax = 10_000;
 /** Adds `tinyai profile`. */
 export function registerProfile(program: Command): void {
   const command = program.command("profile").description("where the time and the bytes of a generation went");
-  addGenerationFlags(addModelFlags(command).requiredOption("--prompt <text>", "the text to go on from"))
+  addGenerationFlags(addModelFlags(command).requiredOption("--prompt <text>", "the text to go on from, or to embed"))
     .option("--runs <count>", "generate so often, each time from the prompt's first token (default: 1)")
     .option("--deterministic", "count on a fixed machine's caches, so that counts are the same on every machine")
     .option("--no-cache", "do without cache statistics, for which some steps are simulated afterwards")
@@ -68,6 +68,7 @@ Examples:
   tinyai profile --model gemma3-270m --prompt "Once upon a time"
   tinyai profile --model gemma3-270m --prompt "Hello" --report report.html --trace trace.json
   tinyai profile --model gemma3-270m --prompt "Hello" --runs 10 --temperature 0 --text performance_report.txt
+  tinyai profile --model all-minilm-l6-v2 --prompt "a cat on a mat" --runs 100
   tinyai profile --model model.gguf --prompt "Hello" --deterministic --json`,
     )
     .action(run);
@@ -82,13 +83,18 @@ async function run(flags: Flags): Promise<void> {
   if (flags.prompt === "") throw new OptionError("--prompt", "is empty; give a text of at least one character");
   const outputs = checkOutputs(flags);
   await using model = await loadFromFlags(flags);
-  const label = `profiling ${runs === 1 ? "a run" : `${runs} runs`} of up to ${maxLength} tokens`;
+  const embeds = model.plan.wholePrompts;
+  const what = embeds ? "an embedder" : `up to ${maxLength} tokens`;
+  const label = `profiling ${runs === 1 ? "a run" : `${runs} runs`} of ${what}`;
   const progress = startProgress({ label, unit: "seconds" });
   let profiled: ProfiledRun;
   try {
     const work = async () => {
       try {
-        for (let done = 0; done < runs; done++) await model.generate(flags.prompt, options);
+        for (let done = 0; done < runs; done++) {
+          if (embeds) await model.embed(flags.prompt, { signal });
+          else await model.generate(flags.prompt, options);
+        }
       } catch (error) {
         if (!signal.aborted) throw error;
         process.stderr.write("interrupted; the report is of what ran until now (once more ends it at once)\n");

@@ -1,24 +1,26 @@
 // `tinyai pull NAME`: gets a model by name, once. What has arrived is kept in `NAME.gguf.part` and continued by the next
-// try; the model appears under its own name only when it is whole, checked and on the disk.
+// try; the model appears under its own name only when it is whole, checked and on the disk. A model that is a folder arrives as
+// its files one after another, and is cut into them at the end.
 
 import { createHash } from "node:crypto";
 import {
   createReadStream,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   renameSync,
   rmSync,
   statfsSync,
   statSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Command } from "commander";
 import { DownloadError } from "../errors.ts";
-import { syncFolder } from "../files.ts";
+import { syncFolder, writeAll } from "../files.ts";
 import { acquireLock, type Lock } from "../lock.ts";
-import { type CatalogueEntry, catalogue, catalogueEntry } from "../model/catalogue.ts";
-import { modelsFolder } from "../model/folders.ts";
+import { type CatalogueEntry, catalogue, catalogueEntry, pulledPath } from "../model/catalogue.ts";
 import { interruption } from "./interrupt.ts";
 import { formatBytes, startProgress } from "./progress.ts";
 import { FolderError, guard, PartialFile, type Source, sourcesOf } from "./sources.ts";
@@ -26,10 +28,10 @@ import { FolderError, guard, PartialFile, type Source, sourcesOf } from "./sourc
 /** A model that is on this machine. */
 export interface PulledModel {
   readonly name: string;
-  /** The file's absolute path. */
+  /** The file's or folder's absolute path. */
   readonly path: string;
   readonly bytes: number;
-  /** The file's SHA-256, in lower-case hexadecimal. */
+  /** The file's SHA-256, in lower-case hexadecimal; of a folder that of its files one after another. */
   readonly sha256: string;
 }
 
@@ -50,7 +52,7 @@ export interface PullOptions {
  * @throws {OptionError} if there is no model of that name.
  */
 export function modelPath(name: string): string {
-  return join(modelsFolder(), `${catalogueEntry(name).name}.gguf`);
+  return pulledPath(catalogueEntry(name));
 }
 
 /**
@@ -63,7 +65,7 @@ export function pullModel(name: string, options: PullOptions = {}): Promise<Pull
   return pullEntry(entry, modelPath(name), options);
 }
 
-/** Gets the model that `entry` describes into the file `path`. */
+/** Gets the model that `entry` describes into the file or folder `path`. */
 export async function pullEntry(entry: CatalogueEntry, path: string, options: PullOptions = {}): Promise<PulledModel> {
   const folder = dirname(path);
   const signal = options.signal ?? new AbortController().signal;
@@ -124,7 +126,8 @@ async function download(
       if (!lock.held())
         throw new DownloadError(`${path}: another process took the download over: run the same command again`);
       file.sync();
-      guard(path, () => renameSync(file.path, path));
+      if (entry.folder) await cutIntoFolder(entry.folder, file.path, path, options.signal);
+      else guard(path, () => renameSync(file.path, path));
       syncFolder(dirname(path));
       return;
     }
@@ -141,6 +144,47 @@ async function download(
   throw new DownloadError(`${entry.name}: ${tried}: ${next}, or set TINYAI_HUB to a model hub's address`);
 }
 
+/** Cuts what has arrived into a folder's files, which appears when it is whole, in the place of one that may be there. */
+async function cutIntoFolder(
+  files: NonNullable<CatalogueEntry["folder"]>,
+  source: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const temporary = guard(path, () => mkdtempSync(temporaryPrefix(path)));
+  let begin = 0;
+  for (const file of files) {
+    const target = join(temporary, file.path);
+    guard(target, () => mkdirSync(dirname(target), { recursive: true }));
+    try {
+      const handle = await open(target, "wx");
+      try {
+        const end = begin + file.bytes;
+        const pieces =
+          end > begin ? createReadStream(source, { start: begin, end: end - 1, highWaterMark: 1 << 20 }) : [];
+        for await (const piece of pieces as AsyncIterable<Uint8Array>) {
+          signal.throwIfAborted();
+          await writeAll(handle, piece);
+        }
+        await handle.sync();
+        begin = end;
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      guard(target, () => {
+        throw error;
+      });
+    }
+  }
+  guard(path, () => {
+    rmSync(path, { recursive: true, force: true });
+    renameSync(temporary, path);
+    rmSync(source, { force: true });
+  });
+}
+
 async function fillAndCheck(
   entry: CatalogueEntry,
   file: PartialFile,
@@ -148,7 +192,8 @@ async function fillAndCheck(
   options: PullOptions & { readonly signal: AbortSignal },
 ): Promise<void> {
   if (file.position > entry.bytes) file.cut(0);
-  requireSpace(dirname(file.path), entry.bytes - file.position + source.extra_bytes);
+  const copy_bytes = entry.folder ? entry.bytes : 0;
+  requireSpace(dirname(file.path), entry.bytes - file.position + Math.max(source.extra_bytes, copy_bytes));
   // A second try only makes sense after a resumed first one: what an earlier download left may be damaged.
   for (;;) {
     const resumedAt = file.position;
@@ -202,9 +247,29 @@ async function sha256Of(path: string, begin: number, end: number): Promise<strin
 }
 
 async function isWhole(entry: CatalogueEntry, path: string, verify: boolean): Promise<boolean> {
+  if (entry.folder) return isWholeFolder(entry, entry.folder, path, verify);
   const present = guard(path, () => statSync(path, { throwIfNoEntry: false }));
   if (present === undefined || !present.isFile() || present.size !== entry.bytes) return false;
   return !verify || (await sha256Of(path, 0, entry.bytes)) === entry.sha256;
+}
+
+async function isWholeFolder(
+  entry: CatalogueEntry,
+  files: NonNullable<CatalogueEntry["folder"]>,
+  path: string,
+  verify: boolean,
+): Promise<boolean> {
+  const hash = createHash("sha256");
+  for (const file of files) {
+    const place = join(path, file.path);
+    const present = guard(place, () => statSync(place, { throwIfNoEntry: false }));
+    if (!present?.isFile() || present.size !== file.bytes) return false;
+    if (!verify) continue;
+    for await (const chunk of createReadStream(place, { highWaterMark: 1 << 20 }) as AsyncIterable<Uint8Array>) {
+      hash.update(chunk);
+    }
+  }
+  return !verify || hash.digest("hex") === entry.sha256;
 }
 
 function requireSpace(folder: string, needed_bytes: number): void {

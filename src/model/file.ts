@@ -1,6 +1,7 @@
 // What every reader of a model file hands on: where each tensor's bytes lie, and the metadata behind typed getters. It
-// holds no weights, opens no file, and knows neither a container's layout (gguf.ts does) nor a model's architecture.
+// holds no weights, and knows neither a container's layout (gguf.ts does) nor a model's architecture.
 
+import { closeSync, openSync, readSync } from "node:fs";
 import { ModelFileError } from "../errors.ts";
 import type { DType } from "../graph/dtype.ts";
 
@@ -274,10 +275,7 @@ export class Metadata {
   }
 
   #missing(key: string, expected: string): ModelFileError {
-    return this.error(
-      key,
-      `is missing; ${expected} is expected. The file may hold something else than a language model`,
-    );
+    return this.error(key, `is missing; ${expected} is expected. The file may hold something else than a model`);
   }
 
   #wrongType(key: string, expected: string, entry: MetadataEntry): ModelFileError {
@@ -297,20 +295,28 @@ export interface BytePlace {
   readonly byteLength: number;
 }
 
+/** One of the files that hold a model's tensors. */
+export interface DataFile {
+  readonly path: string;
+  readonly byteLength: number;
+}
+
 /** An opened model file: its directory, not its weights. It holds no file handle. */
 export interface ModelFile {
-  /** As the caller gave it. */
+  /** As the caller gave it; of a model in several files their folder. */
   readonly path: string;
   /** Where it begins in the file of that path, when that is a program with the model inside. Offsets count from here. Default 0. */
   readonly startsAt?: number;
   /** The whole file's size. */
   readonly byteLength: number;
-  readonly format: "gguf" | "tinyai";
-  /** The container's version. */
+  readonly format: "gguf" | "safetensors" | "tinyai";
+  /** The container's version; 0 where it has none. */
   readonly version: number;
   readonly metadata: Metadata;
   /** By name, in the file's order. Every entry lies inside the file and overlaps no other. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
+  /** The files that hold the tensors, whose offsets count through all of them as if they were one. Undefined: `path` does. */
+  readonly dataFiles?: readonly DataFile[];
   /** The part of the file that holds all matrices in the engine's own layout; undefined: they are row-major. */
   readonly packedWeights?: PackedWeights;
   /** The file's first bytes, where they are in memory. Read-only: writing to them may end the process. */
@@ -321,6 +327,46 @@ export interface ModelFile {
 export interface PackedWeights {
   readonly offset: number;
   readonly bytes: number;
+}
+
+/** The files that hold a model's tensors, in the order in which offsets count through them. */
+export function dataFilesOf({ path, byteLength, dataFiles }: ModelFile): readonly DataFile[] {
+  return dataFiles ?? [{ path, byteLength }];
+}
+
+/**
+ * A copy of some bytes of a model's files, all in one of them. `field` is what they are.
+ * @throws {ModelFileError} if they cannot be read.
+ */
+export function readBytes(model: ModelFile, place: BytePlace, field: string): Uint8Array<ArrayBuffer> {
+  const { head, startsAt = 0 } = model;
+  const end = place.byteOffset + place.byteLength;
+  if (head && end <= head.length) return head.slice(place.byteOffset, end);
+  let offset = place.byteOffset;
+  let path = model.path;
+  for (const file of dataFilesOf(model)) {
+    path = file.path;
+    if (offset < file.byteLength) break;
+    offset -= file.byteLength;
+  }
+  const fail = (problem: string, options?: ErrorOptions) => new ModelFileError(path, field, problem, options);
+  const bytes = new Uint8Array(place.byteLength);
+  let handle: number | undefined;
+  let done = 0;
+  try {
+    handle = openSync(path, "r");
+    while (done < bytes.length) {
+      const count = readSync(handle, bytes, done, bytes.length - done, startsAt + offset + done);
+      if (count === 0) break;
+      done += count;
+    }
+  } catch (cause) {
+    throw fail(`cannot be read: ${(cause as Error).message}`, { cause });
+  } finally {
+    if (handle !== undefined) closeSync(handle);
+  }
+  if (done === bytes.length) return bytes;
+  throw fail(`ends after ${done} of ${bytes.length} bytes: the file was cut short while it was being read`);
 }
 
 /** A metadata entry's type in words: `uint32`, `array of string`. */

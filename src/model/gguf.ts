@@ -8,7 +8,7 @@
 //   tensor directory: name (string), dimensions u32, one u64 for each, type u32, offset u64 from the start of the data,
 //   padding to general.alignment, then the data.
 
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from "node:fs";
+import { closeSync, readSync } from "node:fs";
 import { ModelFileError } from "../errors.ts";
 import {
   type BytePlace,
@@ -25,6 +25,7 @@ import {
   StringTable,
   type TensorEntry,
 } from "./file.ts";
+import { openRegularFile, reason } from "./regular-file.ts";
 
 /** The header is read in pieces of at least this size. A model without a vocabulary has a header of some 20 KB. */
 const chunkBytes = 256 * 1024;
@@ -141,6 +142,9 @@ const otherFormats: readonly (readonly [start: string, name: string])[] = [
   ["<html", "a web page: the download gave an answer for people instead of the file"],
 ];
 
+/** Safetensors have no magic: a length of eight bytes, then JSON. */
+const safetensors = ["", "a safetensors file; give the path of the folder that it lies in"] as const;
+
 /** An opened GGUF file. */
 export interface GgufFile extends ModelFile {
   readonly format: "gguf";
@@ -154,7 +158,7 @@ export interface GgufFile extends ModelFile {
  * @throws {ModelFileError} naming the file and the field, if it cannot be read or anything in it is out of bounds.
  */
 export function openGguf(path: string): GgufFile {
-  const { file, byteLength } = openRegularFile(path);
+  const { file, byteLength } = openRegularFile(path, "GGUF");
   try {
     return readModelFile(new HeaderReader(path, file, byteLength));
   } finally {
@@ -190,7 +194,7 @@ function readModelFile(reader: HeaderReader): GgufFile {
 function readVersion(reader: HeaderReader): number {
   const start = reader.peekLatin1(23);
   if (!start.startsWith("GGUF")) {
-    const other = otherFormats.find(([magic]) => start.startsWith(magic));
+    const other = start[8] === "{" ? safetensors : otherFormats.find(([magic]) => start.startsWith(magic));
     if (other !== undefined) throw reader.error("header.magic", `is that of ${other[1]}`);
     const shown = JSON.stringify(start.slice(0, 4));
     throw reader.error("header.magic", `is ${printable(shown)} instead of "GGUF": this is not a GGUF file`);
@@ -609,54 +613,6 @@ class HeaderReader {
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const lenientUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-
-function openRegularFile(path: string): { file: number; byteLength: number } {
-  // Asked before it is opened: opening a device can have effects.
-  checkKind(
-    path,
-    attempt(path, () => statSync(path)),
-  );
-  // O_NONBLOCK: should the path have become a FIFO since, opening it does not wait for a writer.
-  const file = attempt(path, () => openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
-  try {
-    const stats = attempt(path, () => fstatSync(file));
-    checkKind(path, stats);
-    return { file, byteLength: stats.size };
-  } catch (error) {
-    closeSync(file);
-    throw error;
-  }
-}
-
-function checkKind(path: string, stats: Stats): void {
-  if (stats.isDirectory()) throw new ModelFileError(path, "file", "is a folder; give the path of a GGUF file in it");
-  if (!stats.isFile()) throw new ModelFileError(path, "file", "is not a regular file; a GGUF file is expected");
-  if (stats.size === 0) throw new ModelFileError(path, "file", "is empty: the download failed; run tinyai pull again");
-}
-
-function attempt<Result>(path: string, action: () => Result): Result {
-  try {
-    return action();
-  } catch (cause) {
-    throw new ModelFileError(path, "file", `cannot be opened: ${reason(cause)}`, { cause });
-  }
-}
-
-/** What the system said, in words where its code is a common one. */
-function reason(cause: unknown): string {
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
-  const words: Readonly<Record<string, string>> = {
-    ENOENT: "there is no such file; check the path",
-    EACCES: "this user may not read it; check its permissions",
-    EPERM: "this user may not read it; check its permissions",
-    ENOTDIR: "a part of its path is not a folder; check the path",
-    ENAMETOOLONG: "its name is too long; check the path",
-    ELOOP: "its symbolic links go in a circle",
-    EMFILE: "this process has too many files open",
-    EIO: "the disk reports an error",
-  };
-  return words[code] ?? (cause instanceof Error ? printable(cause.message) : "unknown reason");
-}
 
 function grouped(value: number): string {
   return value.toLocaleString("en-US");

@@ -39,10 +39,10 @@ const arrayAlignment = 64;
 /** As the GGUF reader bounds a header. */
 const prefixBytesMax = 512 * 1024 * 1024;
 
-/** The file that a prepared one was made from. */
+/** The file or folder that a prepared one was made from. */
 export interface PreparedSource {
   readonly bytes: number;
-  /** Nanoseconds since 1970, as the file system has them. */
+  /** Nanoseconds since 1970, as the file system has them; of a folder hashes over its files'. */
   readonly modifiedNs: bigint;
   readonly changedNs: bigint;
   /** In lower-case hexadecimal. */

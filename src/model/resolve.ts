@@ -1,11 +1,9 @@
-// From what a user calls a model to its file: a path, or a name of the catalogue. Nothing here opens or downloads it.
+// From what a user calls a model to its file or folder: a path, or a name of the catalogue. Nothing here opens or downloads it.
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { describe } from "../check.ts";
 import { DownloadError, OptionError } from "../errors.ts";
-import { catalogue } from "./catalogue.ts";
-import { modelsFolder } from "./folders.ts";
+import { catalogue, pulledPath } from "./catalogue.ts";
 
 /**
  * A name of the catalogue, unless a file of that path exists. `option` is what the model was given as.
@@ -14,7 +12,8 @@ import { modelsFolder } from "./folders.ts";
  */
 export function resolveModel(model: string, option = "model"): string {
   if (existsSync(model)) return model;
-  if (!catalogue.some(({ name }) => name === model)) {
+  const entry = catalogue.find(({ name }) => name === model);
+  if (!entry) {
     if (/[/\\.]/.test(model)) return model;
     const names = catalogue.map(({ name }) => name).join(", ");
     throw new OptionError(
@@ -22,7 +21,7 @@ export function resolveModel(model: string, option = "model"): string {
       `there is no file and no model named ${describe(model)}; models with a name are ${names}`,
     );
   }
-  const path = join(modelsFolder(), `${model}.gguf`);
+  const path = pulledPath(entry);
   if (!existsSync(path)) {
     throw new DownloadError(`${model} is not on this machine yet; run \`tinyai pull ${model}\``);
   }

@@ -1,13 +1,14 @@
 // Finds a model file's tensors by name for an architecture, with their shapes checked, and reads small vectors into memory.
 // Matrices stay in the file: the engine reads them.
 
-import { closeSync, openSync, readSync } from "node:fs";
 import { ModelFileError } from "../errors.ts";
 import type { Vector, Weight } from "../graph/graph.ts";
-import type { ModelFile, TensorEntry } from "./file.ts";
+import { type ModelFile, readBytes, type TensorEntry } from "./file.ts";
 
 /** Norms, biases and rope factors are at most this long; a longer "vector" is a damaged file. */
 const vectorLengthMax = 1 << 20;
+/** Values of a small matrix that is read into memory; positions of 8,192 tokens with 1,024 values each would fit. */
+const tableLengthMax = 1 << 24;
 const notFinite = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY] as const;
 
 /** Access to one file's weights. Errors are ModelFileErrors that name the tensor. */
@@ -28,21 +29,40 @@ export class Weights {
     const entry = this.#entry(name);
     this.#shape(entry, [columns, rows]);
     const { dtype, byteOffset, byteLength } = entry;
+    const { packedWeights } = this.#file;
+    if (packedWeights && byteOffset < packedWeights.offset)
+      throw this.#error(entry, "is not packed; make the file anew");
     return { name, dtype, rows, columns, byteOffset, byteLength };
+  }
+
+  /** `rows` rows of the matrix `whole`, from row `first` on, as a matrix `name`. The whole has `wholeRows` rows. */
+  part(name: string, whole: string, wholeRows: number, first: number, rows: number, columns: number): Weight {
+    const { dtype, byteOffset, byteLength } = this.matrix(whole, wholeRows, columns);
+    const rowBytes = byteLength / wholeRows;
+    return { name, dtype, rows, columns, byteOffset: byteOffset + first * rowBytes, byteLength: rows * rowBytes };
   }
 
   /** The vector `name` of `length` float32 values. Float16 and bfloat16 are converted. */
   vector(name: string, length: number): Vector {
+    return { name, values: this.#values(name, [length], vectorLengthMax) };
+  }
+
+  /** The values of the small matrix `name`, row by row. */
+  table(name: string, rows: number, columns: number): Float32Array {
+    return this.#values(name, [columns, rows], tableLengthMax);
+  }
+
+  #values(name: string, shape: readonly number[], lengthMax: number): Float32Array {
     const entry = this.#entry(name);
-    this.#shape(entry, [length]);
-    if (length > vectorLengthMax)
-      throw this.#error(entry, `has ${length} values; at most ${vectorLengthMax} are expected`);
-    const values = decode(entry.dtype, this.#read(entry));
+    this.#shape(entry, shape);
+    const length = shape.reduce((product, size) => product * size, 1);
+    if (length > lengthMax) throw this.#error(entry, `has ${length} values; at most ${lengthMax} are expected`);
+    const values = decode(entry.dtype, readBytes(this.#file, entry, `tensor ${entry.name}`));
     if (!values) throw this.#error(entry, `has type ${entry.dtype}; vectors are F32, F16 or BF16`);
     // Searches of the runtime's own: a loop over all vectors' values would take longer than the rest of the graph.
     if (notFinite.some((value) => values.includes(value)))
       throw this.#error(entry, "holds a value that is not a finite number: the file is damaged");
-    return { name, values };
+    return values;
   }
 
   /** The vector `name` if the file has it. */
@@ -89,41 +109,8 @@ export class Weights {
     }
   }
 
-  #read(entry: TensorEntry): Uint8Array {
-    const { head, startsAt = 0 } = this.#file;
-    const end = entry.byteOffset + entry.byteLength;
-    if (head && end <= head.length) return head.slice(entry.byteOffset, end);
-    const bytes = new Uint8Array(entry.byteLength);
-    let handle: number | undefined;
-    let done = 0;
-    try {
-      handle = openSync(this.#file.path, "r");
-      while (done < bytes.length) {
-        const count = readSync(handle, bytes, done, bytes.length - done, startsAt + entry.byteOffset + done);
-        if (count === 0) break;
-        done += count;
-      }
-    } catch (cause) {
-      throw this.#error(entry, `cannot be read: ${(cause as Error).message}`, cause);
-    } finally {
-      if (handle !== undefined) closeSync(handle);
-    }
-    if (done < bytes.length) {
-      throw this.#error(
-        entry,
-        `ends after ${done} of ${bytes.length} bytes: the file was cut short while it was being read`,
-      );
-    }
-    return bytes;
-  }
-
-  #error(entry: TensorEntry, problem: string, cause?: unknown): ModelFileError {
-    return new ModelFileError(
-      this.#file.path,
-      `tensor ${entry.name}`,
-      problem,
-      cause === undefined ? undefined : { cause },
-    );
+  #error(entry: TensorEntry, problem: string): ModelFileError {
+    return new ModelFileError(this.#file.path, `tensor ${entry.name}`, problem);
   }
 }
 

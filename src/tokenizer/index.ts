@@ -1,5 +1,5 @@
-// From text to a model's token ids and back, as the model file's metadata says: SentencePiece or byte-level byte-pair encoding.
-// The ids are those that llama.cpp gives for the same file. It knows no chat format (chat.ts) and no model.
+// From text to a model's token ids and back, as the model file's metadata says: SentencePiece, byte-level byte-pair
+// encoding, or BERT's WordPiece. The ids are those that llama.cpp gives for the same file. It knows no chat format (chat.ts) and no model.
 
 import { OptionError } from "../errors.ts";
 import type { Metadata } from "../model/file.ts";
@@ -13,6 +13,7 @@ import { markSpaces, SentencePiece, unmarkSpaces } from "./sentencepiece.ts";
 import { SpecialTokens } from "./special.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 import { attribute, byteOfText, keys, readVocabulary } from "./vocabulary.ts";
+import { WordPiece, type WordPieceOptions, wordPieceDefaults } from "./wordpiece.ts";
 
 /** How a text becomes tokens. */
 export interface EncodeOptions {
@@ -63,6 +64,11 @@ export interface Tokenizer {
    */
   encode(text: string, options?: EncodeOptions): Uint32Array;
   /**
+   * The first `length` of a text's tokens, at least 2; an end-of-text token that `encode` put last stays the last. Tokens that
+   * are not more are given back as they are.
+   */
+  truncate(tokens: Uint32Array, length: number): Uint32Array;
+  /**
    * The text of `tokens`. Bytes that are not UTF-8 become U+FFFD, as TextDecoder has it.
    * @throws {OptionError} if an id is not of the vocabulary.
    */
@@ -106,10 +112,41 @@ export function createTokenizer(metadata: Metadata): Tokenizer {
     const bytePair = new BytePair(vocabulary.texts, readMerges(metadata), preTokenizer.ignoresMerges);
     return new BytePairTokenizer(shared(vocabulary, preTokenizer.addsBos), bytePair, preTokenizer);
   }
+  if (model === "bert") return createWordPiece(metadata);
   throw metadata.error(
     keys.model,
-    `tokenizer "${printable(model)}" is not supported; llama (SentencePiece) and gpt2 (byte-level byte-pair encoding) are`,
+    `tokenizer "${printable(model)}" is not supported; llama (SentencePiece), gpt2 (byte-level byte-pair encoding) and bert (WordPiece) are`,
   );
+}
+
+/** Every text is between two tokens, which files call by names of BERT's: the first stands for the text, the last ends it. */
+function createWordPiece(metadata: Metadata): Tokenizer {
+  const vocabulary = readVocabulary(metadata, {});
+  const token = (key: string, text: string): number => {
+    const id = metadata.has(key)
+      ? metadata.integer(key, { maximum: vocabulary.count - 1 })
+      : vocabulary.texts.findText(text);
+    if (id >= 0) return id;
+    throw metadata.error(key, `is missing, and no token is called ${text}; a tokenizer like BERT's needs it`);
+  };
+  const unknown = token(keys.unknown, "[UNK]");
+  const bos = token(keys.first, "[CLS]");
+  const eos = token(keys.separator, "[SEP]");
+  const lowercase = metadata.boolean(keys.lowercase, wordPieceDefaults.lowercase);
+  const options: WordPieceOptions = {
+    lowercase,
+    stripsAccents: metadata.boolean(keys.stripAccents, lowercase),
+    cleans: metadata.boolean(keys.cleanText, wordPieceDefaults.cleans),
+    splitsIdeographs: metadata.boolean(keys.splitIdeographs, wordPieceDefaults.splitsIdeographs),
+    wordCharactersMax: metadata.integer(keys.wordCharacters, { minimum: 1 }, wordPieceDefaults.wordCharactersMax),
+  };
+  const shared = {
+    vocabulary: { ...vocabulary, bos, eos, unknown },
+    addBos: true,
+    addEos: true,
+    chatTemplate: undefined,
+  };
+  return new WordPieceTokenizer(shared, new WordPiece(vocabulary.texts, unknown, options));
 }
 
 function missing(metadata: Metadata, key: string, flag: string): Error {
@@ -131,7 +168,7 @@ function readPreTokenizer(metadata: Metadata): PreTokenizer {
   throw metadata.error(keys.pre, `pre-tokenizer "${printable(name)}" is not supported; ${supported} are`);
 }
 
-/** What both kinds of tokenizer read in the same way. */
+/** What all kinds of tokenizer read in the same way. */
 interface Shared {
   readonly vocabulary: Vocabulary;
   readonly addBos: boolean;
@@ -183,6 +220,13 @@ abstract class BaseTokenizer implements Tokenizer {
     }
     if (addSpecial && this.addEos && this.vocabulary.eos !== undefined) output.push(this.vocabulary.eos);
     return output.take();
+  }
+
+  truncate(tokens: Uint32Array, length: number): Uint32Array {
+    if (tokens.length <= length) return tokens;
+    const cut = tokens.slice(0, length);
+    if (this.addEos && this.eosToken !== undefined && tokens.at(-1) === this.eosToken) cut[length - 1] = this.eosToken;
+    return cut;
   }
 
   decode(tokens: Iterable<number>, options: DecodeOptions = {}): string {
@@ -309,6 +353,24 @@ class BytePairTokenizer extends BaseTokenizer {
   protected normalBytes(token: number): Uint8Array {
     const text = this.vocabulary.texts.text(token);
     return decodeAlphabet(text) ?? text;
+  }
+}
+
+class WordPieceTokenizer extends BaseTokenizer {
+  protected readonly addsSpace = true;
+  readonly #wordPiece: WordPiece;
+
+  constructor(shared: Shared, wordPiece: WordPiece) {
+    super(shared);
+    this.#wordPiece = wordPiece;
+  }
+
+  protected encodeText(bytes: Uint8Array, start: number, end: number, output: TokenBuffer): void {
+    this.#wordPiece.encode(bytes, start, end, output);
+  }
+
+  protected normalBytes(token: number): Uint8Array {
+    return unmarkSpaces(this.vocabulary.texts.text(token));
   }
 }
 

@@ -39,10 +39,19 @@ export const keys = {
   addBos: "tokenizer.ggml.add_bos_token",
   addEos: "tokenizer.ggml.add_eos_token",
   addSpacePrefix: "tokenizer.ggml.add_space_prefix",
+  // Of BERT's tokenizers: the tokens before and behind each text ("seperator" is how GGUF spells it), and how a text is cleaned.
+  // llama.cpp knows the first four; it always cleans as the others' defaults say.
+  first: "tokenizer.ggml.cls_token_id",
+  separator: "tokenizer.ggml.seperator_token_id",
+  lowercase: "tokenizer.ggml.normalizer.lowercase",
+  stripAccents: "tokenizer.ggml.normalizer.strip_accents",
+  cleanText: "tinyai.tokenizer.clean_text",
+  splitIdeographs: "tinyai.tokenizer.handle_chinese_chars",
+  wordCharacters: "tinyai.tokenizer.max_input_chars_per_word",
   chatTemplate: "tokenizer.chat_template",
 } as const;
 
-// Ids that are only checked, for nothing here uses them. "seperator" is how GGUF spells it.
+// Ids that are only checked: most tokenizers have no use for them.
 const checkedIds = ["seperator", "padding", "mask", "cls", "prefix", "suffix", "middle"] as const;
 
 /** Texts by which tokens end a generation, whatever the file says of their type. */

@@ -5,12 +5,16 @@ import { ModelFileError } from "../../src/errors.ts";
 import { loadModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { type GgufWriter, type TinyModelOptions, tinyModel } from "../support/gguf-writer.ts";
+import { tinyEncoder } from "../support/tiny-encoder.ts";
 
 const folder = temporaryFolder();
 let files = 0;
 
-async function failure(options: TinyModelOptions, change: (writer: GgufWriter) => void): Promise<ModelFileError> {
-  const writer = tinyModel(options);
+function failure(options: TinyModelOptions, change: (writer: GgufWriter) => void): Promise<ModelFileError> {
+  return failureOf(tinyModel(options), change);
+}
+
+async function failureOf(writer: GgufWriter, change: (writer: GgufWriter) => void): Promise<ModelFileError> {
   change(writer);
   const path = folder.write(`model${files++}.gguf`, writer.build().bytes);
   try {
@@ -249,4 +253,58 @@ test("a refused file leaves no descriptor open", async () => {
     await failure(options, (writer) => writer.tensor("extra.weight", "F32", [64], ones(64)));
   }
   expect(count()).toBe(before);
+});
+
+/** The same for an encoder of BERT's kind. */
+const encoderCases: readonly [string, (writer: GgufWriter) => void, string, RegExp][] = [
+  ["another tokenizer", set("tokenizer.ggml.model", "string", "t5"), "tokenizer.ggml.model", /"t5".*XLM-RoBERTa/],
+  ["scores instead of vectors", set("bert.pooling_type", "uint32", 4), "bert.pooling_type", /ranks texts/],
+  ["a pooling that is not known", set("bert.pooling_type", "uint32", 5), "bert.pooling_type", /from 0 to 4/],
+  ["attention to the past alone", set("bert.attention.causal", "bool", true), "bert.attention.causal", /encoder/],
+  [
+    "no epsilon",
+    (writer) => writer.remove("bert.attention.layer_norm_epsilon"),
+    "bert.attention.layer_norm_epsilon",
+    /missing/,
+  ],
+  [
+    "a negative epsilon",
+    set("bert.attention.layer_norm_epsilon", "float32", -1),
+    "bert.attention.layer_norm_epsilon",
+    /-1/,
+  ],
+  [
+    "fewer heads of keys",
+    add("bert.attention.head_count_kv", "uint32", 1),
+    "bert.attention.head_count",
+    /fill the width/,
+  ],
+  [
+    "more positions than it has rows for",
+    set("bert.context_length", "uint32", 128),
+    "tensor position_embd.weight",
+    /\[64, 64\].*\[64, 128\]/,
+  ],
+  ["no positions", (writer) => writer.removeTensor("position_embd.weight"), "tensor position_embd.weight", /missing/],
+  [
+    "no bias of a norm",
+    (writer) => writer.removeTensor("token_embd_norm.bias"),
+    "tensor token_embd_norm.bias",
+    /missing/,
+  ],
+  [
+    "a head that ranks",
+    (writer) => writer.tensor("cls.weight", "F32", [64, 64], ones(4096)),
+    "tensor cls.weight",
+    /not part of the bert family/,
+  ],
+  ["no beginning of a text", set("tokenizer.ggml.cls_token_id", "uint32", 256), "tokenizer.ggml.cls_token_id", /256/],
+];
+
+describe("an encoder", () => {
+  test.each(encoderCases)("with %s is refused", async (_, change, field, words) => {
+    const error = await failureOf(tinyEncoder({ heads: 2 }), change);
+    expect(error.field).toBe(field);
+    expect(error.message).toMatch(words);
+  });
 });

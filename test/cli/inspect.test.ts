@@ -4,6 +4,7 @@ import { expect, test } from "bun:test";
 import { formatInspection, inspect } from "../../src/cli/inspect.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { GgufWriter, writeTinyModel } from "../support/gguf-writer.ts";
+import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
 
 const folder = temporaryFolder();
 
@@ -78,4 +79,15 @@ test("inspect tells about a model without tensors, and a whole tiny model", () =
   const tiny = folder.file("tiny.gguf");
   writeTinyModel(tiny, { architecture: "gemma3" });
   expect(formatInspection(inspect(tiny))).toMatch(/^tokenizer\.ggml\.tokens +array of string +512: "<unk>", /m);
+});
+
+test("inspect tells of a folder what it tells of a file", () => {
+  const path = writeTinyEncoderFolder(folder.file("encoder"), { maxLength: 32 });
+  const inspection = inspect(path);
+  expect(inspection).toMatchObject({ path, format: "safetensors", version: 0, architecture: "bert", name: "encoder" });
+  expect(inspection.dtypes).toEqual([
+    { dtype: "F32", tensors: 37, parameters: inspection.parameters, bytes: 4 * inspection.parameters },
+  ]);
+  expect(inspection.metadata).toContainEqual({ key: "tinyai.embedding.max_length", type: "uint32", value: 32 });
+  expect(formatInspection(inspection)).toContain("format        safetensors\n");
 });

@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { acquireLock } from "../../src/lock.ts";
+import type { CatalogueEntry } from "../../src/model/catalogue.ts";
 import {
   makeModel,
   noise,
@@ -11,6 +12,7 @@ import {
   startHub,
   temporaryFolder,
   writeModelWheels,
+  writeWheels,
 } from "./support.ts";
 
 // Processes and pip take their time on a loaded machine.
@@ -312,4 +314,94 @@ test("a holder whose lock was taken away knows it and does not release the new o
   expect(lock.held()).toBe(false);
   lock.release();
   expect(existsSync(path)).toBe(true);
+});
+
+describe("a model that is a folder", () => {
+  const names = ["config.json", "1_Pooling/config.json", "model.bin"] as const;
+  const sizes = [1000, 0, 400_000];
+  const { bytes: joined, entry: pieces } = makeModel(sizes);
+  const requirement = "tinyai-test-folder==1.0.0";
+  const whole: CatalogueEntry = {
+    ...pieces,
+    file: "tiny-folder",
+    folder: names.map((path, index) => ({ path, bytes: sizes[index] ?? 0 })),
+    parts: pieces.parts.map((part, index) => ({ ...part, requirement, member: `tinyai_test_folder/${names[index]}` })),
+  };
+  const fileBytes = (index: number) => {
+    const begin = sizes.slice(0, index).reduce((sum, size) => sum + size, 0);
+    return joined.slice(begin, begin + (sizes[index] ?? 0));
+  };
+
+  async function wheel(folder: string, damaged = -1): Promise<void> {
+    const members: Record<string, string> = {};
+    for (const [index, name] of names.entries()) {
+      const source = join(folder, `${index}.bin`);
+      writeFileSync(source, index === damaged ? noise(sizes[index] ?? 0, 5) : fileBytes(index));
+      members[`tinyai_test_folder/${name}`] = source;
+    }
+    await writeWheels(folder, [{ name: "tinyai_test_folder", version: "1.0.0", members }]);
+  }
+
+  function expectTheFolder(path: string): void {
+    expect(readdirSync(join(path, ".."))).toEqual(["tiny"]);
+    expect(readdirSync(path, { recursive: true }).sort()).toEqual(["1_Pooling", ...names].sort());
+    for (const [index, name] of names.entries()) {
+      expect(new Uint8Array(readFileSync(join(path, name)))).toEqual(new Uint8Array(fileBytes(index)));
+    }
+  }
+
+  test("comes out of one package, which is fetched once", async () => {
+    using folder = temporaryFolder();
+    using wheelsOfIt = temporaryFolder();
+    await wheel(wheelsOfIt.path);
+    const path = join(folder.path, "tiny");
+    const { status, result } = await pullInChild(whole, path, offline(wheelsOfIt.path));
+    expect(result).toEqual({ name: "tiny", path, bytes: joined.length, sha256: whole.sha256 });
+    expect(status).toBe(0);
+    expectTheFolder(path);
+    // It is here now; a file that was damaged since is found, and the folder is fetched again.
+    expect((await pullInChild(whole, path, offline(undefined))).status).toBe(0);
+    writeFileSync(join(path, "model.bin"), noise(400_000, 6));
+    expect((await pullInChild(whole, path, offline(undefined), { verify: false })).status).toBe(0);
+    expect((await pullInChild(whole, path, offline(undefined))).status).toBe(1);
+    expect((await pullInChild(whole, path, offline(wheelsOfIt.path))).status).toBe(0);
+    expectTheFolder(path);
+  });
+
+  test("of which a package has a wrong file is refused by the file's name", async () => {
+    using folder = temporaryFolder();
+    using wheelsOfIt = temporaryFolder();
+    await wheel(wheelsOfIt.path, 2);
+    const { status, result } = await pullInChild(whole, join(folder.path, "tiny"), offline(wheelsOfIt.path));
+    expect(status).toBe(1);
+    expect(result["message"]).toContain("tinyai_test_folder/model.bin has 400000 bytes and SHA-256");
+    expect(readdirSync(folder.path)).toEqual([]);
+  });
+
+  test("comes from a hub file by file, and goes on in the file in which the download was cut", async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "tiny");
+    const asked: string[] = [];
+    using hub = Bun.serve({
+      port: 0,
+      fetch(request) {
+        const name = new URL(request.url).pathname.replace("/models/tiny-folder/", "");
+        const range = request.headers.get("range");
+        asked.push(`${name} ${range ?? "all"}`);
+        const content = fileBytes(names.indexOf(name as (typeof names)[number]));
+        const begin = Number(/^bytes=(\d+)-/.exec(range ?? "")?.[1] ?? 0);
+        const headers = { "content-range": `bytes ${begin}-${content.length - 1}/${content.length}` };
+        return new Response(content.slice(begin), begin > 0 ? { status: 206, headers } : {});
+      },
+    });
+    writeFileSync(`${path}.part`, joined.slice(0, 5000));
+    const address = `http://127.0.0.1:${hub.port}/models`;
+    expect((await pullInChild(whole, path, offline(undefined, address))).status).toBe(0);
+    expectTheFolder(path);
+    expect(asked).toEqual(["model.bin bytes=4000-"]);
+    using other = temporaryFolder();
+    expect((await pullInChild(whole, join(other.path, "tiny"), offline(undefined, address))).status).toBe(0);
+    expectTheFolder(join(other.path, "tiny"));
+    expect(asked.slice(1)).toEqual(["config.json all", "model.bin all"]);
+  });
 });

@@ -133,7 +133,7 @@ async function run(command: readonly string[], environment: Readonly<Record<stri
 
 const requirements = join(here, "requirements.txt");
 
-/** How scripts of this folder are started, with numpy and gguf at hand. */
+/** How scripts of this folder are started, with numpy, gguf and tokenizers at hand. */
 interface Python {
   readonly command: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
@@ -156,7 +156,7 @@ function python(): Promise<Python> {
         const pip = [...command, ...install, "-r", requirements];
         const finished = await runProgram(pip, { env: pipEnvironment(temporary) });
         if (finished.status !== 0)
-          throw new Error(`numpy and gguf from PyPI, for the reference: ${pipProblem(finished)}`);
+          throw new Error(`numpy, gguf and tokenizers from PyPI, for the reference: ${pipProblem(finished)}`);
         renameSync(packages, folder);
       } finally {
         rmSync(temporary, { recursive: true, force: true });
@@ -168,7 +168,7 @@ function python(): Promise<Python> {
 }
 
 /** Runs a script of this folder and gives what it printed. */
-async function runScript(script: string, ...rest: readonly string[]): Promise<string> {
+export async function runScript(script: string, ...rest: readonly string[]): Promise<string> {
   const { command, environment } = await python();
   return run([...command, join(here, script), ...rest], environment);
 }

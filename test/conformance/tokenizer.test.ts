@@ -31,6 +31,15 @@ interface VocabularyFixture {
   readonly vocabularies: readonly (Expected & { readonly vocabulary: string; readonly pre: string | null })[];
 }
 
+/** What Hugging Face's tokenizers gave with BERT's uncased vocabulary, for each way to clean a text. */
+interface WordPieceFixture {
+  readonly texts: readonly string[];
+  readonly variants: readonly {
+    readonly options: Readonly<Record<string, boolean | null>>;
+    readonly ids: readonly (readonly number[])[];
+  }[];
+}
+
 const gemma: GemmaFixture = readFixture("gemma-tokens.json");
 const others: VocabularyFixture = readFixture("vocabulary-tokens.json");
 const folder = await vectorsFolder();
@@ -68,9 +77,37 @@ describe("llama.cpp's vectors", () => {
     });
   }
 
-  test("bert's tokenizer is refused by name", () => {
-    expect(() => open(join(folder, "ggml-vocab-bert-bge.gguf"))).toThrow('tokenizer "bert" is not supported');
+  // Case and accents are gone from what comes back.
+  const bert = readVectors(folder, "bert-bge");
+  const wordPiece = open(bert.model);
+  for (const [line, text] of bert.texts.entries()) {
+    test(`bert-bge, line ${line + 1}: ${JSON.stringify(text).slice(0, 60)}`, () => {
+      expect([...wordPiece.encode(text, { addSpecial: false })]).toEqual([...(bert.ids[line] ?? [])]);
+    });
+  }
+
+  test("nomic-bert-moe's tokenizer is refused by name", () => {
+    expect(() => open(join(folder, "ggml-vocab-nomic-bert-moe.gguf"))).toThrow('tokenizer "t5" is not supported');
   });
+});
+
+describe("Hugging Face's tokenizers with BERT's vocabulary", () => {
+  const { texts, variants }: WordPieceFixture = readFixture("wordpiece-tokens.json");
+  for (const { options, ids } of variants) {
+    const { lowercase = true, strip_accents: strips, clean_text: cleans, handle_chinese_chars: splits } = options;
+    const tokenizer = open(join(folder, "ggml-vocab-bert-bge.gguf"), {
+      "tokenizer.ggml.normalizer.lowercase": lowercase ?? true,
+      "tokenizer.ggml.normalizer.strip_accents": strips ?? lowercase ?? true,
+      "tinyai.tokenizer.clean_text": cleans ?? true,
+      "tinyai.tokenizer.handle_chinese_chars": splits ?? true,
+    });
+    test(`give the same ids for all texts with ${JSON.stringify(options)}`, () => {
+      expect(texts.length).toBeGreaterThan(150);
+      for (const [index, text] of texts.entries()) {
+        expect({ text, ids: [...tokenizer.encode(text)] }).toEqual({ text, ids: [...(ids[index] ?? [])] });
+      }
+    });
+  }
 });
 
 describe("Gemma's vocabulary", () => {
@@ -116,15 +153,16 @@ function compare(tokenizer: Tokenizer, expected: Expected): void {
   });
 }
 
-function open(path: string, pre?: string): Tokenizer {
+/** The tokenizer of a file, with another pre-tokenizer than it names, or with further settings. */
+function open(path: string, more: string | Readonly<Record<string, boolean>> = {}): Tokenizer {
   const { metadata } = openGguf(path);
-  if (pre === undefined) return createTokenizer(metadata);
   const entries = new Map<string, MetadataEntry>();
   for (const key of metadata.keys()) {
     const entry = metadata.entry(key);
     if (entry !== undefined) entries.set(key, entry);
   }
-  entries.set("tokenizer.ggml.pre", { type: "string", isArray: false, value: pre });
+  if (typeof more === "string") entries.set("tokenizer.ggml.pre", { type: "string", isArray: false, value: more });
+  else for (const [key, value] of Object.entries(more)) entries.set(key, { type: "bool", isArray: false, value });
   return createTokenizer(new Metadata(path, entries));
 }
 

@@ -327,7 +327,7 @@ describe("is refused, and leaves nothing:", () => {
 
   test("other families, and models with experts", async () => {
     const other = fresh();
-    new GgufWriter().set("general.architecture", "string", "bert").write(other);
+    new GgufWriter().set("general.architecture", "string", "t5").write(other);
     expect((await refusal(other, fresh(), { type: "Q8_0" })).message).toContain("general.architecture");
     const experts = fresh();
     tinyModel().set("llama.expert_count", "uint32", 8).write(experts);

@@ -7,6 +7,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { buildBinary } from "../../src/setup/binary.ts";
 import { compileProgram, runIn } from "../bundle/support.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
 
 setDefaultTimeout(120_000);
@@ -19,6 +20,7 @@ const binary = folder.file("tinyai");
 const elsewhere = folder.file("elsewhere");
 const model = folder.file("model.gguf");
 const large = folder.file("large.gguf");
+const encoder = folder.file("encoder");
 const env = { PATH: process.env["PATH"], TINYAI_HOME: folder.file("home"), TINYAI_TUNING: "off", TINYAI_HUB: "none" };
 
 const tinyai = (...flags: string[]) => runIn(elsewhere, [binary, ...flags], env);
@@ -26,6 +28,9 @@ const tinyai = (...flags: string[]) => runIn(elsewhere, [binary, ...flags], env)
 beforeAll(async () => {
   mkdirSync(elsewhere);
   writeTinyModel(model, { chatTemplate: "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}" });
+  writeTinyEncoderFolder(encoder, { heads: 2 });
+  mkdirSync(folder.file("texts"));
+  folder.write("texts/a.txt", "once upon a time there was a word");
   writeTinyModel(large, { dtype: "F16", width: 256 });
   await buildBinary(binary);
 });
@@ -69,6 +74,8 @@ console.log((await model.generate("once", { maxLength: 3, ignoreEos: true })).to
     bundle: [program, "--model", model, "--outfile", "bundled"],
     perplexity: ["--model", model, "--file", words, "--context", "16"],
     score: ["--model", model, "--file", words],
+    embed: ["once upon a time", "--model", encoder, "--json"],
+    search: ["once upon", "--folder", folder.file("texts"), "--model", encoder],
     tune: ["--threads", "1"],
     doctor: [],
   };

@@ -1,4 +1,4 @@
-// What both kinds of tokenizer share: special tokens, streaming, and what is refused of a file.
+// What all kinds of tokenizer share: special tokens, streaming, and what is refused of a file.
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -229,7 +229,7 @@ describe("a file's tokenizer is refused, naming the key, if", () => {
   const good = { model: "gpt2", pre: "gpt-2", tokens: ["a", "b", "ab", "<x>"], merges: ["a b"] };
   const cases: readonly (readonly [name: string, changes: Record<string, unknown>, key: string, problem: string])[] = [
     ["it names no model", { model: undefined }, "model", "is missing"],
-    ["its model is unknown", { model: "bert" }, "model", 'tokenizer "bert" is not supported; llama'],
+    ["its model is unknown", { model: "t5" }, "model", 'tokenizer "t5" is not supported; llama'],
     ["its model is no string", { model: 3 }, "model", "a string is expected"],
     [
       "its pre-tokenizer is unknown",

@@ -27,7 +27,7 @@ export function gemma3(source: Source): Graph {
   const qWidth = h.heads * h.headWidth;
   const kvWidth = h.kvHeads * h.headWidth;
 
-  let x = g.embed(embedding, Math.sqrt(h.width));
+  let x = g.embed(embedding, { scale: Math.sqrt(h.width) });
   for (let layer = 0; layer < h.layers; layer++) {
     g.layer(layer);
     const name = (part: string) => `blk.${layer}.${part}`;
@@ -61,7 +61,9 @@ export function gemma3(source: Source): Graph {
     x = g.add(x, norm("post_ffw_norm", project("ffn_down", g.glu(gate, up, "gelu_tanh"), h.width)));
   }
   g.layer(-1);
-  const last = g.rmsNorm(g.select(x), weights.vector("output_norm.weight", h.width), h.normEpsilon);
+  const outputNorm = weights.vector("output_norm.weight", h.width);
+  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon));
+  const last = g.rmsNorm(g.select(x), outputNorm, h.normEpsilon);
   const head = weights.has("output.weight") ? weights.matrix("output.weight", h.vocabulary, h.width) : embedding;
   return g.finish(g.matmul(last, head, { softCap: h.logitSoftCap }), h.contextLength);
 }

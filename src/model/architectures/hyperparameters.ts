@@ -74,7 +74,9 @@ function readHyperparameters(file: ModelFile, architecture: string): Hyperparame
   if (headWidth % 16 !== 0 || headWidth > 512) {
     throw metadata.error(key("attention.key_length"), `is ${headWidth}; multiples of 16 up to 512 are supported`);
   }
-  if (((heads / kvHeads) * headWidth) % 32 !== 0 || width % 32 !== 0) {
+  // What all heads of a key give is rounded together, in blocks of 32; texts that are computed whole have no such heads.
+  const isCausal = metadata.boolean(key("attention.causal"), true);
+  if ((isCausal && ((heads / kvHeads) * headWidth) % 32 !== 0) || width % 32 !== 0) {
     throw metadata.error(
       key("embedding_length"),
       `width ${width} with ${heads} heads of ${headWidth}: widths must be multiples of 32`,

@@ -3,13 +3,22 @@
 
 import type { Graph } from "../../graph/graph.ts";
 import { type ModelFile, printable } from "../file.ts";
+import { bert } from "./bert.ts";
 import { gemma3 } from "./gemma3.ts";
 import { type Architecture, openSource } from "./hyperparameters.ts";
 import { llama } from "./llama.ts";
+import { nomicBert } from "./nomic-bert.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
-const architectures: Readonly<Record<string, Architecture>> = { gemma3, llama, qwen2, qwen3 };
+const architectures: Readonly<Record<string, Architecture>> = {
+  gemma3,
+  llama,
+  qwen2,
+  qwen3,
+  bert,
+  "nomic-bert": nomicBert,
+};
 
 export const architectureNames: readonly string[] = Object.keys(architectures);
 

@@ -58,7 +58,9 @@ export function preNormDecoder(source: Source, family: PreNormFamily): Graph {
     x = g.add(x, project("ffn_down", g.glu(gate, up, "silu"), h.width));
   }
   g.layer(-1);
-  const last = g.rmsNorm(g.select(x), weights.vector("output_norm.weight", h.width), h.normEpsilon);
+  const outputNorm = weights.vector("output_norm.weight", h.width);
+  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon));
+  const last = g.rmsNorm(g.select(x), outputNorm, h.normEpsilon);
   const head = weights.has("output.weight") ? weights.matrix("output.weight", h.vocabulary, h.width) : embedding;
   return g.finish(g.matmul(last, head, { softCap: h.logitSoftCap }), h.contextLength);
 }
