@@ -1,5 +1,6 @@
 // Installs what TinyAI is compared with, once, under .cache/peers, which git ignores: llama.cpp built from source for this CPU
-// through the Python package llama-cpp-python, and node-llama-cpp from npm. It measures nothing.
+// through the Python package llama-cpp-python, node-llama-cpp from npm, and for embeddings sentence-transformers with PyTorch. It
+// measures nothing.
 
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -13,6 +14,8 @@ export const peersFolder = join(root, ".cache", "peers");
 
 const llamaVersion = "0.3.36";
 const nodeLlamaVersion = "3.22.1";
+const sentenceVersion = "6.2.0";
+const torchVersion = "2.15.0";
 /** What writes the random-weight models. */
 const ggufVersion = "0.19.0";
 /** GCC 12 otherwise drops stores that llama.cpp's AMX tile configuration needs; the program then dies of an illegal instruction. */
@@ -86,6 +89,49 @@ export async function ensureLlama(): Promise<PeerPython> {
     });
   }
   return { ...python, ...(await askVersions(python, `remove ${folder} and run this again; `)) };
+}
+
+/** How to start a Python that has sentence_transformers, and the versions of it and of PyTorch. */
+export interface SentencePython extends Pick<PeerPython, "command" | "environment"> {
+  readonly versions: string;
+}
+
+/**
+ * The Python named by `TINYAI_EMBED_PYTHON`, else the machine's own with packages that are downloaded on first use: PyTorch as pip
+ * has it, which on Linux comes with 3 GB of libraries for GPUs.
+ * @throws {SetupError} if there is no Python, or the packages cannot be installed or imported.
+ */
+export async function ensureSentenceTransformers(): Promise<SentencePython> {
+  const { TINYAI_EMBED_PYTHON: given } = process.env;
+  if (given !== undefined && given !== "") {
+    return await askSentence({ command: [given], environment: process.env }, "TINYAI_EMBED_PYTHON names this Python; ");
+  }
+  const command = await findPython().catch((error: Error) => {
+    throw new SetupError(`sentence-transformers: ${error.message}`);
+  });
+  const about = await runProgram([...command, "-c", "import sys, platform; print(sys.version, platform.machine())"]);
+  const wanted = [`sentence-transformers==${sentenceVersion}`, `torch==${torchVersion}`];
+  const folder = join(peersFolder, `sentence-${hashOf([...wanted, about.stdout].join("\n"))}`);
+  if (!existsSync(folder)) {
+    await install(folder, `sentence-transformers ${sentenceVersion}`, (packages, temporary, signal) => {
+      const pip = ["-m", "pip", "install", "--quiet", "--no-cache-dir", "--only-binary", ":all:", "--target", packages];
+      return runProgram([...command, ...pip, ...wanted], { env: pipEnvironment(temporary), signal });
+    });
+  }
+  const environment = { ...process.env, PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" };
+  return await askSentence({ command, environment }, `remove ${folder} and run this again; `);
+}
+
+async function askSentence(
+  python: Pick<PeerPython, "command" | "environment">,
+  advice: string,
+): Promise<SentencePython> {
+  const program =
+    "import sentence_transformers, torch; print(f'sentence-transformers {sentence_transformers.__version__}, PyTorch {torch.__version__}')";
+  const asked = await runProgram([...python.command, "-c", program], { env: python.environment });
+  if (asked.status === 0) return { ...python, versions: asked.stdout.trim() };
+  const said = asked.stderr.trim().split("\n").at(-1);
+  throw new SetupError(`${python.command.join(" ")}: cannot import sentence_transformers: ${advice}it says: ${said}`);
 }
 
 /** @throws {SetupError} naming what is missing. */

@@ -1,4 +1,4 @@
-// The Markdown of a results file, as the README shows it. It measures nothing.
+// The Markdown of a results file, as docs/comparison.md shows it. It measures nothing.
 
 import { amount, type Bar, barsOf, barsOfAll, demand, isReached, verdictOf } from "./bars.ts";
 import { showRatio } from "./ratio.ts";
