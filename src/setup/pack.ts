@@ -47,7 +47,7 @@ export async function packTarballs(libraries: readonly PackedLibrary[], output: 
 
 /** The folder of the package `tinyai`: the sources as they are, their types, and a stand-in for Node. */
 async function stageMain(folder: string): Promise<string> {
-  for (const name of ["src", "profiler", "README.md", "LICENSE"]) {
+  for (const name of ["src", "profiler", "docs", "README.md", "LICENSE"]) {
     cpSync(join(root, name), join(folder, name), { recursive: true });
   }
   await writeTypes(join(folder, "types"));
@@ -57,7 +57,7 @@ async function stageMain(folder: string): Promise<string> {
   writeManifest(folder, {
     ...kept,
     ...common,
-    files: ["src", "profiler", "types", "node.cjs"],
+    files: ["src", "profiler", "docs", "types", "node.cjs"],
     imports: Object.fromEntries(native.map(([system, file]) => [`#native/${system}`, `@tinyai/${system}/${file}`])),
     exports: {
       ...manifest.exports,
