@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { startProgress } from "../cli/progress.ts";
 import { root, runSetup, SetupError } from "./checkout.ts";
 import { runProgram } from "./python.ts";
-import { ensureZig, zigEnvironment, zigVersion } from "./toolchain.ts";
+import { ensureZig, zigEnvironment, zigJobs, zigVersion } from "./toolchain.ts";
 
 const libraryName = { win32: "tinyai.dll", darwin: "libtinyai.dylib" }[process.platform as string] ?? "libtinyai.so";
 
@@ -33,7 +33,7 @@ export async function ensureLibrary({ folder = root, zig }: BuildOptions = {}): 
   const compiler = zig ?? (await ensureZig());
   const progress = startProgress({ label: "native library", unit: "seconds" });
   // Zig's own tree of steps is for people who work on the kernels; here only its errors matter.
-  const built = await runProgram([compiler, "build"], { cwd: folder, env: zigEnvironment() });
+  const built = await runProgram([compiler, "build", zigJobs], { cwd: folder, env: zigEnvironment() });
   if (built.status !== 0 || !existsSync(library)) {
     progress.failed();
     if (built.status === 0) throw new SetupError(`${compiler} build succeeded but left no ${library}`);
@@ -71,7 +71,7 @@ if (import.meta.main) {
       return 0;
     }
     const zig = await ensureZig();
-    const child = Bun.spawn([zig, "build", ...options], {
+    const child = Bun.spawn([zig, "build", zigJobs, ...options], {
       cwd: root,
       env: zigEnvironment(),
       stdio: ["inherit", "inherit", "inherit"],

@@ -12,7 +12,7 @@ import { ensureLibrary } from "./build.ts";
 import { root, runSetup, SetupError, withTemporaryFolder } from "./checkout.ts";
 import { ensurePackages } from "./packages.ts";
 import { runProgram } from "./python.ts";
-import { ensureZig, zigEnvironment } from "./toolchain.ts";
+import { ensureZig, zigEnvironment, zigJobs } from "./toolchain.ts";
 
 /** What the packages have in common. */
 const common = {
@@ -153,7 +153,7 @@ async function buildLibraries(wanted: readonly string[]): Promise<PackedLibrary[
   }
   const zig = await ensureZig();
   const progress = startProgress({ label: "native libraries", unit: "seconds" });
-  const { status, stderr } = await runProgram([zig, "build", "-Dall"], { cwd: root, env: zigEnvironment() });
+  const { status, stderr } = await runProgram([zig, "build", "-Dall", zigJobs], { cwd: root, env: zigEnvironment() });
   if (status !== 0) {
     progress.failed();
     throw new SetupError(`${zig} build -Dall failed:\n${stderr.trim()}`);

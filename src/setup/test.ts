@@ -8,12 +8,12 @@ import { ensureLibrary } from "./build.ts";
 import { root, runSetup, withTemporaryFolder } from "./checkout.ts";
 import { countJunit, countZig, type RunnerResult, sumRunners } from "./count.ts";
 import { ensurePackages } from "./packages.ts";
-import { ensureZig, zigEnvironment } from "./toolchain.ts";
+import { ensureZig, zigEnvironment, zigJobs } from "./toolchain.ts";
 
 async function runZig(): Promise<RunnerResult> {
   const zig = await ensureZig();
   // Zig shows the output of its runs as it shows errors, by default with the command that "failed".
-  const child = Bun.spawn([zig, "build", "test", "--summary", "none", "--error-style", "minimal"], {
+  const child = Bun.spawn([zig, "build", "test", zigJobs, "--summary", "none", "--error-style", "minimal"], {
     cwd: root,
     env: zigEnvironment(),
     stdio: ["ignore", "pipe", "pipe"],

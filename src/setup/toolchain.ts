@@ -2,6 +2,7 @@
 // checkout's `.toolchain`, else PyPI's `ziglang` package, which carries the whole compiler, put there by pip.
 
 import { existsSync, mkdirSync, renameSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { startProgress } from "../cli/progress.ts";
 import { root, SetupError, toolchainFolder, withTemporaryFolder } from "./checkout.ts";
@@ -87,6 +88,9 @@ async function install(python: PythonCommand, temporary: string, folder: string,
     if (!existsSync(installedZig(folder))) throw error;
   }
 }
+
+/** The option of `zig build` that lets as many jobs run as there are CPUs. By default it runs one fewer: of two CPUs one would idle. */
+export const zigJobs = `-j${availableParallelism()}`;
 
 /** The environment to run Zig in: its caches stay in the checkout, so that the home folder may be missing or read-only. */
 export function zigEnvironment(): NodeJS.ProcessEnv {

@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { DType } from "../../src/model/file.ts";
 import { root } from "../../src/setup/checkout.ts";
-import { ensureZig, zigEnvironment } from "../../src/setup/toolchain.ts";
+import { ensureZig, zigEnvironment, zigJobs } from "../../src/setup/toolchain.ts";
 import { tensorTypeNumbers } from "../support/gguf-writer.ts";
 
 const dtypes = Object.keys(tensorTypeNumbers) as DType[];
@@ -154,7 +154,7 @@ beforeAll(async () => {
   const wanted = levels.filter(({ architecture }) => available.get(architecture)).map(({ name }) => name);
   if (wanted.length === 0) return;
   const zig = await ensureZig();
-  const child = Bun.spawnSync([zig, "build", "levels", `-Dlevels=${wanted.join(",")}`], {
+  const child = Bun.spawnSync([zig, "build", "levels", zigJobs, `-Dlevels=${wanted.join(",")}`], {
     cwd: root,
     env: zigEnvironment(),
     stdio: ["ignore", "inherit", "inherit"],

@@ -2,14 +2,14 @@
 
 import { join } from "node:path";
 import { root } from "../../src/setup/checkout.ts";
-import { ensureZig, zigEnvironment } from "../../src/setup/toolchain.ts";
+import { ensureZig, zigEnvironment, zigJobs } from "../../src/setup/toolchain.ts";
 
 /** Where `buildMemoryCheck` puts it. */
 export const memoryCheck = join(root, "zig-out", "bin", "memory_check");
 
 /** Builds it, which takes a minute or two the first time. */
 export async function buildMemoryCheck(): Promise<void> {
-  const child = Bun.spawnSync([await ensureZig(), "build", "memory-check"], {
+  const child = Bun.spawnSync([await ensureZig(), "build", "memory-check", zigJobs], {
     cwd: root,
     env: zigEnvironment(),
     stdio: ["ignore", "inherit", "inherit"],
