@@ -496,11 +496,9 @@ pub const Executor = struct {
                 return executor.share(op, index, thread, &arguments, kernels.embed, .{});
             },
             .norm => {
-                const out = executor.at(op, 0);
-                const out_quantized = executor.at(op, 1);
                 const x = executor.at(op, 2).?;
                 const residual = executor.at(op, 4);
-                const arguments: table.Norm = .{
+                var arguments: table.Norm = .{
                     .width = x.columns,
                     .row_count = rows,
                     .epsilon = op.f[0],
@@ -511,12 +509,8 @@ pub const Executor = struct {
                     .bias = executor.floatsAt(op, 5),
                     .residual = if (residual) |r| r.floats() else null,
                     .residual_stride = if (residual) |r| r.floatStride() else 0,
-                    .out = if (out) |o| o.floats() else null,
-                    .out_stride = if (out) |o| o.floatStride() else 0,
-                    .out_form = if (out_quantized) |o| o.form() else .int8,
-                    .out_quantized = if (out_quantized) |o| o.base else null,
-                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
+                executor.setOutputs(op, &arguments);
                 return executor.share(op, index, thread, &arguments, kernels.norm, .{});
             },
             .add => {
@@ -568,44 +562,20 @@ pub const Executor = struct {
                 };
                 return executor.share(op, index, thread, Product{ .kernel = kernels.matmul, .arguments = &arguments }, Product.run, .{scratch});
             },
-            .glu => {
-                const out = executor.at(op, 0);
-                const out_quantized = executor.at(op, 1);
+            .glu, .activation => {
                 const gate = executor.at(op, 2).?;
-                const up = executor.at(op, 3).?;
-                const arguments: table.Glu = .{
+                const up = executor.at(op, 3);
+                var arguments: table.Glu = .{
                     .activation = @enumFromInt(op.u[0]),
                     .width = gate.columns,
                     .row_count = rows,
                     .gate = gate.floats(),
                     .gate_stride = gate.floatStride(),
-                    .up = up.floats(),
-                    .up_stride = up.floatStride(),
-                    .out = if (out) |o| o.floats() else null,
-                    .out_stride = if (out) |o| o.floatStride() else 0,
-                    .out_form = if (out_quantized) |o| o.form() else .int8,
-                    .out_quantized = if (out_quantized) |o| o.base else null,
-                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
+                    .up = if (up) |u| u.floats() else null,
+                    .up_stride = if (up) |u| u.floatStride() else 0,
                 };
+                executor.setOutputs(op, &arguments);
                 return executor.share(op, index, thread, &arguments, kernels.glu, .{});
-            },
-            .activation => {
-                const out = executor.at(op, 0);
-                const out_quantized = executor.at(op, 1);
-                const x = executor.at(op, 2).?;
-                const arguments: table.Activate = .{
-                    .activation = @enumFromInt(op.u[0]),
-                    .width = x.columns,
-                    .row_count = rows,
-                    .x = x.floats(),
-                    .x_stride = x.floatStride(),
-                    .out = if (out) |o| o.floats() else null,
-                    .out_stride = if (out) |o| o.floatStride() else 0,
-                    .out_form = if (out_quantized) |o| o.form() else .int8,
-                    .out_quantized = if (out_quantized) |o| o.base else null,
-                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
-                };
-                return executor.share(op, index, thread, &arguments, kernels.activate, .{});
             },
             .rope_table => {
                 const out = executor.at(op, 0).?;
@@ -670,12 +640,10 @@ pub const Executor = struct {
                 return executor.share(op, index, thread, &arguments, kernels.rope, .{});
             },
             .encode => {
-                const out = executor.at(op, 0);
-                const out_quantized = executor.at(op, 1);
                 const q = executor.at(op, 2).?;
                 const k = executor.at(op, 3).?;
                 const v = executor.at(op, 4).?;
-                const arguments: table.Encode = .{
+                var arguments: table.Encode = .{
                     .head_count = op.u[0],
                     .head_width = op.u[1],
                     .block_count = executor.step.block_count,
@@ -687,12 +655,8 @@ pub const Executor = struct {
                     .k_stride = k.floatStride(),
                     .v = v.floats(),
                     .v_stride = v.floatStride(),
-                    .out = if (out) |o| o.floats() else null,
-                    .out_stride = if (out) |o| o.floatStride() else 0,
-                    .out_form = if (out_quantized) |o| o.form() else .int8,
-                    .out_quantized = if (out_quantized) |o| o.base else null,
-                    .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
                 };
+                executor.setOutputs(op, &arguments);
                 return executor.share(op, index, thread, &arguments, kernels.encode, .{scratch});
             },
             .pool => {
@@ -836,10 +800,8 @@ pub const Executor = struct {
     };
 
     fn attentionArguments(executor: *Executor, op: *const p.Op, rows: u32) table.Attention {
-        const out = executor.at(op, 0);
-        const out_quantized = executor.at(op, 1);
         const q = executor.at(op, 2).?;
-        return .{
+        var arguments: table.Attention = .{
             .head_count = op.u[0],
             .kv_head_count = op.u[1],
             .head_width = op.u[2],
@@ -854,12 +816,22 @@ pub const Executor = struct {
             .rows = &executor.step.rows,
             .kv = executor.kvView(op.u[4]),
             .partial = executor.floatsAt(op, 3),
-            .out = if (out) |o| o.floats() else null,
-            .out_stride = if (out) |o| o.floatStride() else 0,
-            .out_form = if (out_quantized) |o| o.form() else .int8,
-            .out_quantized = if (out_quantized) |o| o.base else null,
-            .out_quantized_stride = if (out_quantized) |o| o.stride else 0,
         };
+        executor.setOutputs(op, &arguments);
+        return arguments;
+    }
+
+    /// An op's first two tensors are where it writes: float32, the form that products take, or both.
+    fn setOutputs(executor: *const Executor, op: *const p.Op, arguments: anytype) void {
+        if (executor.at(op, 0)) |out| {
+            arguments.out = out.floats();
+            arguments.out_stride = out.floatStride();
+        }
+        if (executor.at(op, 1)) |out| {
+            arguments.out_form = out.form();
+            arguments.out_quantized = out.base;
+            arguments.out_quantized_stride = out.stride;
+        }
     }
 
     fn kvView(executor: *Executor, layer: u32) table.KvView {

@@ -466,19 +466,21 @@ const Run = struct {
             },
             .activation => {
                 const columns: u32 = if (which.format == .q8_0) sizes.width else sizes.width - 5;
-                const args: table.Activate = .{
+                const args: table.Glu = .{
                     .activation = .gelu,
                     .width = columns,
                     .row_count = tokens,
                     .out_form = form(which.format),
-                    .x = operands.floats("x", tokens * sizes.width),
-                    .x_stride = sizes.width,
+                    .gate = operands.floats("x", tokens * sizes.width),
+                    .gate_stride = sizes.width,
+                    .up = null,
+                    .up_stride = 0,
                     .out = if (which.format == .f32) operands.zeros("out", tokens * sizes.width) else null,
                     .out_stride = sizes.width,
                     .out_quantized = if (which.format == .f32) null else operands.bytes("out_quantized", tokens * 4 * sizes.width).ptr,
                     .out_quantized_stride = 4 * sizes.width,
                 };
-                run.call("activate", .{ &args, 0, tokens });
+                run.call("glu", .{ &args, 0, tokens });
             },
             .quantize => {
                 const args: table.Quantize = .{

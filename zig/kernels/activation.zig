@@ -138,39 +138,6 @@ inline fn apply(comptime activation: table.Activation, x: F) F {
     };
 }
 
-/// See `table.Activate`.
-pub fn activate(args: *const table.Activate, begin: u32, end: u32) callconv(.c) void {
-    const units_per_row = std.math.divCeil(u32, args.width, table.glu_unit_columns) catch unreachable;
-    assert(begin <= end and end <= args.row_count * units_per_row);
-    assert(args.out != null or args.out_quantized != null);
-    for (begin..end) |unit| {
-        const row = unit / units_per_row;
-        const first: u32 = @intCast(unit % units_per_row * table.glu_unit_columns);
-        const last = @min(args.width, first + table.glu_unit_columns);
-        switch (args.activation) {
-            inline else => |activation| activateColumns(activation, args, row, first, last),
-        }
-    }
-}
-
-fn activateColumns(comptime activation: table.Activation, args: *const table.Activate, row: usize, first: u32, last: u32) void {
-    const x = args.x + row * args.x_stride + first;
-    const count = last - first;
-    var local: [table.glu_unit_columns]f32 align(64) = undefined;
-    const out: [*]f32 = if (args.out) |out| out + row * args.out_stride + first else &local;
-    var column: u32 = 0;
-    while (column + lanes <= count) : (column += lanes) {
-        vec.store(out + column, apply(activation, vec.load(F, x + column)));
-    }
-    if (column < count) {
-        const rest = count - column;
-        vec.storePartial(out + column, apply(activation, vec.loadPartial(F, x + column, rest)), rest);
-    }
-    if (args.out_quantized) |quantized| {
-        quant.writeColumns(args.out_form, args.width, first, last, out - first, quantized + row * args.out_quantized_stride);
-    }
-}
-
 /// See `table.Glu`.
 pub fn glu(args: *const table.Glu, begin: u32, end: u32) callconv(.c) void {
     const units_per_row = std.math.divCeil(u32, args.width, table.glu_unit_columns) catch unreachable;
@@ -181,26 +148,29 @@ pub fn glu(args: *const table.Glu, begin: u32, end: u32) callconv(.c) void {
         const first: u32 = @intCast(unit % units_per_row * table.glu_unit_columns);
         const last = @min(args.width, first + table.glu_unit_columns);
         switch (args.activation) {
-            inline else => |activation| gluColumns(activation, args, row, first, last),
+            inline else => |activation| if (args.up) |up| {
+                columns(activation, args, up + row * args.up_stride, row, first, last);
+            } else columns(activation, args, null, row, first, last),
         }
     }
 }
 
-fn gluColumns(comptime activation: table.Activation, args: *const table.Glu, row: usize, first: u32, last: u32) void {
+/// `up` is the row of what is multiplied by, or `null`.
+fn columns(comptime activation: table.Activation, args: *const table.Glu, up: anytype, row: usize, first: u32, last: u32) void {
     const gate = args.gate + row * args.gate_stride + first;
-    const up = args.up + row * args.up_stride + first;
     const count = last - first;
     var local: [table.glu_unit_columns]f32 align(64) = undefined;
     const out: [*]f32 = if (args.out) |out| out + row * args.out_stride + first else &local;
+    const gated = @TypeOf(up) != @TypeOf(null);
     var column: u32 = 0;
     while (column + lanes <= count) : (column += lanes) {
-        const y = apply(activation, vec.load(F, gate + column)) * vec.load(F, up + column);
-        vec.store(out + column, y);
+        const y = apply(activation, vec.load(F, gate + column));
+        vec.store(out + column, if (gated) y * vec.load(F, up + first + column) else y);
     }
     if (column < count) {
         const rest = count - column;
-        const y = apply(activation, vec.loadPartial(F, gate + column, rest)) * vec.loadPartial(F, up + column, rest);
-        vec.storePartial(out + column, y, rest);
+        const y = apply(activation, vec.loadPartial(F, gate + column, rest));
+        vec.storePartial(out + column, if (gated) y * vec.loadPartial(F, up + first + column, rest) else y, rest);
     }
     if (args.out_quantized) |quantized| {
         // The row's first column: writeColumns addresses a whole row and reads only [first, last).
@@ -357,19 +327,21 @@ test "activate applies every function to odd widths, several rows and any split,
             const quantized_stride = comptime table.wideRowBytes(1536);
             var quantized: [row_count * quantized_stride]u8 align(64) = undefined;
             var direct: [row_count * quantized_stride]u8 align(64) = undefined;
-            var args: table.Activate = .{
+            var args: table.Glu = .{
                 .activation = activation,
                 .width = width,
                 .row_count = row_count,
-                .x = &x,
-                .x_stride = stride,
+                .gate = &x,
+                .gate_stride = stride,
+                .up = null,
+                .up_stride = 0,
                 .out = &out,
                 .out_stride = stride,
                 .out_quantized = null,
                 .out_quantized_stride = quantized_stride,
             };
             const units = row_count * (std.math.divCeil(u32, width, table.glu_unit_columns) catch unreachable);
-            for (0..units) |unit| activate(&args, @intCast(unit), @intCast(unit + 1));
+            for (0..units) |unit| glu(&args, @intCast(unit), @intCast(unit + 1));
             for (0..row_count) |row| {
                 for (x[row * stride ..][0..width], out[row * stride ..][0..width]) |value, found| {
                     const want = switch (activation) {
@@ -389,7 +361,7 @@ test "activate applies every function to odd widths, several rows and any split,
                 direct = @splat(0);
                 args.out_form = form;
                 args.out_quantized = &direct;
-                activate(&args, 0, units);
+                glu(&args, 0, units);
                 for (0..row_count) |row| {
                     quant.writeColumns(form, width, 0, width, out[row * stride ..].ptr, quantized[row * quantized_stride ..].ptr);
                 }
@@ -397,7 +369,7 @@ test "activate applies every function to odd widths, several rows and any split,
             }
             args.out = &x;
             args.out_quantized = null;
-            activate(&args, 0, units);
+            glu(&args, 0, units);
             for (0..row_count) |row| try std.testing.expectEqualSlices(f32, out[row * stride ..][0..width], x[row * stride ..][0..width]);
         }
     }

@@ -31,7 +31,6 @@ const kernels: table.Table = .{
     .norm = vec.entered(norm.norm),
     .add = vec.entered(norm.add),
     .glu = vec.entered(activation.glu),
-    .activate = vec.entered(activation.activate),
     .rope_table = vec.entered(rope.ropeTable),
     .rope_store = vec.entered(rope.ropeStore),
     .attention = vec.entered(attention.attention),

@@ -196,10 +196,10 @@ pub const Norm = extern struct {
     bias: ?[*]const f32 = null,
     residual: ?[*]const f32,
     residual_stride: u64,
-    out: ?[*]f32,
-    out_stride: u64,
-    out_quantized: ?[*]u8,
-    out_quantized_stride: u64,
+    out: ?[*]f32 = null,
+    out_stride: u64 = 0,
+    out_quantized: ?[*]u8 = null,
+    out_quantized_stride: u64 = 0,
 };
 
 /// x[row] += y[row]; units: rows.
@@ -215,7 +215,8 @@ pub const Add = extern struct {
 /// `gelu` is x · Φ(x) itself, `gelu_tanh` its approximation by tanh.
 pub const Activation = enum(u32) { silu = 0, gelu_tanh = 1, gelu = 2, relu = 3 };
 
-/// act(gate) · up. Outputs as in Norm. Units: row_count × ceil(width / glu_unit_columns), row-major.
+/// act(gate) · up, or act(gate) where there is no `up`. Outputs as in Norm; `out` may be `gate`. Units: row_count ×
+/// ceil(width / glu_unit_columns), row-major.
 pub const Glu = extern struct {
     activation: Activation,
     width: u32,
@@ -223,28 +224,14 @@ pub const Glu = extern struct {
     out_form: Form = .int8,
     gate: [*]const f32,
     gate_stride: u64,
-    up: [*]const f32,
+    up: ?[*]const f32,
     up_stride: u64,
-    out: ?[*]f32,
-    out_stride: u64,
-    out_quantized: ?[*]u8,
-    out_quantized_stride: u64,
+    out: ?[*]f32 = null,
+    out_stride: u64 = 0,
+    out_quantized: ?[*]u8 = null,
+    out_quantized_stride: u64 = 0,
 };
 pub const glu_unit_columns = 512;
-
-/// act(x). Outputs as in Norm; `out` may be `x`. Units as Glu's.
-pub const Activate = extern struct {
-    activation: Activation,
-    width: u32,
-    row_count: u32,
-    out_form: Form = .int8,
-    x: [*]const f32,
-    x_stride: u64,
-    out: ?[*]f32,
-    out_stride: u64,
-    out_quantized: ?[*]u8,
-    out_quantized_stride: u64,
-};
 
 /// Where a step's row stands: which sequence slot it belongs to and its position in it. Rows of one sequence are
 /// neighbours in a step, in ascending position.
@@ -383,10 +370,10 @@ pub const Attention = extern struct {
     kv: KvView,
     /// split = 1: [row][head][chunk][head_width + 2] floats (the unnormalised values, the maximum, the sum).
     partial: ?[*]f32,
-    out: ?[*]f32,
-    out_stride: u64,
-    out_quantized: ?[*]u8,
-    out_quantized_stride: u64,
+    out: ?[*]f32 = null,
+    out_stride: u64 = 0,
+    out_quantized: ?[*]u8 = null,
+    out_quantized_stride: u64 = 0,
 };
 /// Rows of a block share what is read; with 6, its queries are whole tiles of 6 whatever the number of heads.
 pub const attention_row_block = 6;
@@ -433,10 +420,10 @@ pub const Encode = extern struct {
     k_stride: u64,
     v: [*]const f32,
     v_stride: u64,
-    out: ?[*]f32,
-    out_stride: u64,
-    out_quantized: ?[*]u8,
-    out_quantized_stride: u64,
+    out: ?[*]f32 = null,
+    out_stride: u64 = 0,
+    out_quantized: ?[*]u8 = null,
+    out_quantized_stride: u64 = 0,
 };
 
 /// What a text's vector is made of.
@@ -663,7 +650,6 @@ pub const Table = extern struct {
     norm: *const fn (*const Norm, begin: u32, end: u32) callconv(.c) void,
     add: *const fn (*const Add, begin: u32, end: u32) callconv(.c) void,
     glu: *const fn (*const Glu, begin: u32, end: u32) callconv(.c) void,
-    activate: *const fn (*const Activate, begin: u32, end: u32) callconv(.c) void,
     rope_table: *const fn (*const RopeTable, begin: u32, end: u32) callconv(.c) void,
     rope_store: *const fn (*const RopeStore, begin: u32, end: u32) callconv(.c) void,
     attention: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
