@@ -50,6 +50,18 @@ export class Bell {
     });
   }
 
+  /** Waits until a ring, or a look right away, finds that `done` is true. */
+  until(done: () => boolean): Promise<void> {
+    return new Promise((resolve) => {
+      const rung = () => {
+        if (!done()) return;
+        this.remove(rung);
+        resolve();
+      };
+      this.add(rung);
+    });
+  }
+
   remove(listener: BellListener): void {
     this.#listeners.delete(listener);
     // A read that nobody waits for any more would keep the process alive.

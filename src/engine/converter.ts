@@ -82,14 +82,7 @@ export async function convertTensors(
   const timer = onProgress ? setInterval(report, progressPeriod_ms) : undefined;
   signal?.addEventListener("abort", stop, { once: true });
   if (signal?.aborted) stop();
-  await new Promise<void>((resolve) => {
-    const rung = () => {
-      if (symbols.tinyai_converter_ended(handle) !== 1) return;
-      bell.remove(rung);
-      resolve();
-    };
-    bell.add(rung);
-  });
+  await bell.until(() => symbols.tinyai_converter_ended(handle) === 1);
   clearInterval(timer);
   signal?.removeEventListener("abort", stop);
   const failed = BigInt(symbols.tinyai_converter_failure(handle));

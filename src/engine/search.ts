@@ -132,14 +132,7 @@ async function ended(
 ): Promise<void> {
   const stop = () => symbols.tinyai_search_stop(handle);
   signal?.addEventListener("abort", stop, { once: true });
-  await new Promise<void>((resolve) => {
-    const rung = () => {
-      if (symbols.tinyai_search_ended(handle) !== 1) return;
-      bell.remove(rung);
-      resolve();
-    };
-    bell.add(rung);
-  });
+  await bell.until(() => symbols.tinyai_search_ended(handle) === 1);
   signal?.removeEventListener("abort", stop);
 }
 
