@@ -270,7 +270,7 @@ describe("a user's wish", () => {
     const path = folder.file("tiny.gguf");
     writeTinyModel(path);
     // @ts-expect-error: another word.
-    expect(loadModel(path, { tuning: "best" })).rejects.toThrow('tuning: is "best"');
+    await expect(loadModel(path, { tuning: "best" })).rejects.toThrow('tuning: is "best"');
   });
 
   test("can be given on the command line: tinyai tune measures and says what it chose", async () => {

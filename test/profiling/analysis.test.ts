@@ -117,14 +117,14 @@ describe("an analysis", () => {
     const model = await load();
     analysis = createPerformanceAnalysis();
     expect(() => model.startProfiling()).toThrow(EngineError);
-    expect(model.profile(() => {})).rejects.toThrow(
+    await expect(model.profile(() => {})).rejects.toThrow(
       "an analysis (createPerformanceAnalysis) records this model until it is closed",
     );
     expect(() => createPerformanceAnalysis()).toThrow(EngineError);
     await analysis.close();
     await analysis.close();
     expect(() => (analysis as PerformanceAnalysis).takeSample()).toThrow("the analysis is closed");
-    expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("the analysis is closed");
+    await expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("the analysis is closed");
     model.startProfiling();
     expect(() => createPerformanceAnalysis()).toThrow("profiling has already been started");
     model.cancelProfiling();
@@ -233,11 +233,11 @@ describe("an analysis", () => {
     expect(() => createPerformanceAnalysis({ trackExecutionTime: false, trackCacheUsage: true })).toThrow(OptionError);
     analysis = createPerformanceAnalysis();
     expect(analysis.takeSample().residentBytes).toBeGreaterThan(1e6);
-    expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("no model was open");
+    await expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("no model was open");
     const model = await load();
     await generate(model, 3);
     for (const wrong of [folder.file("r.doc"), folder.file("none/r.txt"), "", undefined as never]) {
-      expect(analysis.generateReport(wrong)).rejects.toThrow(OptionError);
+      await expect(analysis.generateReport(wrong)).rejects.toThrow(OptionError);
     }
     // Nothing of it was lost.
     await analysis.generateReport(folder.file("r.json"));
