@@ -476,7 +476,7 @@ pub const Engine = struct {
             engine.notify();
             engine.loop();
         } else {
-            engine.write(.{ .kind = .load_failed, .value = @intFromEnum(failure) });
+            engine.write(.{ .kind = .load_failed, .value = @intFromEnum(failure), .token = engine.load_tensor });
             engine.notify();
         }
         engine.pool.stop();

@@ -241,7 +241,7 @@ pub const Request = extern struct {
 pub const RecordKind = enum(u32) {
     /// The weights are in place. value: 0.
     loaded = 0,
-    /// Loading failed. value: a `Failure`.
+    /// Loading failed. value: a `Failure`; token: the number of the tensor that was being packed.
     load_failed = 1,
     /// A token was drawn (generate) or scored (score: `token` is the prompt's next token; the last position has none).
     /// value: tokens that the step guessed behind it, told with its first token alone. A step whose guesses came true has

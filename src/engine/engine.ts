@@ -169,7 +169,6 @@ export class Engine {
   readonly #waiting: Live[] = [];
   readonly #freeSlots = Array.from({ length: layout.slotsMax }, (_, index) => layout.slotsMax - 1 - index);
   #nextId = 1;
-  #onEnd: (() => void) | undefined;
   #closed = false;
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
@@ -396,11 +395,8 @@ export class Engine {
     symbols.tinyai_engine_stop(this.#handle);
     this.#ended = (async () => {
       // The engine thread rings when it has ended, so joining it does not hold the event loop up.
-      await new Promise<void>((resolve) => {
-        this.#onEnd = resolve;
-        this.#bell.remove(this.#ring);
-        this.#bell.add(this.#ring);
-      });
+      this.#bell.remove(this.#ring);
+      await this.#bell.until(() => symbols.tinyai_engine_ended(this.#handle) === 1);
       for (const tracer of this.#tracers) tracer.close();
       symbols.tinyai_engine_destroy(this.#handle);
       const error = new EngineError("the model was closed while a request was running");
@@ -496,13 +492,7 @@ export class Engine {
 
   /** Something may have happened. Between requests nobody listens, so that a script can end. */
   #rung(): void {
-    if (this.#closed) {
-      if (!this.#onEnd || this.#library.symbols.tinyai_engine_ended(this.#handle) !== 1) return;
-      this.#bell.remove(this.#ring);
-      this.#onEnd();
-      this.#onEnd = undefined;
-      return;
-    }
+    if (this.#closed) return;
     const { javascript } = this;
     javascript?.endTurn();
     javascript?.enter("records");
@@ -534,7 +524,7 @@ export class Engine {
       const waiting = this.#loaded;
       this.#loaded = undefined;
       if (kind === recordKinds.loaded) waiting?.resolve();
-      else waiting?.reject(failed(this.#u32(base, "value"), this.plan, this.#sourcePath));
+      else waiting?.reject(failed(this.#u32(base, "value"), this.plan, this.#sourcePath, this.#u32(base, "token")));
       return;
     }
     const live = this.#live.get(this.#u32(base, "request"));
@@ -622,8 +612,13 @@ function tuningOf(library: Library, { tuning, level }: EngineOptions): Tuning {
   return tuning ?? fixedTuning(library.levels[level]?.name ?? "");
 }
 
-/** The engine's failure in words. */
-function failed(failure: number, plan: Plan, path: string): EngineError {
+/** The name in the file of the tensor with this number in the program. */
+function nameOf(plan: Plan, tensor: number | undefined): string {
+  return plan.matrices.find((matrix) => matrix.tensor === tensor)?.name ?? "of unknown name";
+}
+
+/** The engine's failure in words; `tensor` was being packed. */
+function failed(failure: number, plan: Plan, path: string, tensor?: number): EngineError {
   const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
   switch (layout.failures[failure]) {
     case "out_of_memory":
@@ -644,7 +639,7 @@ function failed(failure: number, plan: Plan, path: string): EngineError {
     case "not_finite":
     case "out_of_range":
       return new EngineError(
-        `${path}: a tensor holds values that are not finite numbers: the file is damaged; get it again`,
+        `${path}: tensor ${nameOf(plan, tensor)} holds values that are not finite numbers: the file is damaged; get it again`,
       );
     case "threads":
       return new EngineError(

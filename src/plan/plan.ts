@@ -55,6 +55,8 @@ export interface PlannedOp {
 /** A packed matrix's place in the weights region. */
 export interface PackedMatrix {
   readonly name: string;
+  /** Its number among the program's tensors. */
+  readonly tensor: number;
   readonly dtype: DType;
   readonly rows: number;
   readonly columns: number;
@@ -278,8 +280,6 @@ class Planner {
     const { packedWeights } = this.#options;
     const offset = packedWeights ? weight.byteOffset - packedWeights.offset : this.#weightsBytes;
     const scalesOffset = offset + packed.weight;
-    const { name, dtype, rows, columns, byteOffset: sourceOffset } = weight;
-    this.#matrices.push({ name, dtype, rows, columns, sourceOffset, offset, bytes: packed.weight + packed.scales });
     if (!packedWeights) {
       this.#weightsBytes = scalesOffset + packed.scales;
       this.#sourceBytes += weight.byteLength;
@@ -302,7 +302,10 @@ class Planner {
             source_format: formatNumber(weight.sourceDtype ?? weight.dtype),
           }),
     });
-    this.#weights.set(weight.name, index);
+    const { name, dtype, rows, columns, byteOffset: sourceOffset } = weight;
+    const bytes = packed.weight + packed.scales;
+    this.#matrices.push({ name, tensor: index, dtype, rows, columns, sourceOffset, offset, bytes });
+    this.#weights.set(name, index);
     return index;
   }
 
