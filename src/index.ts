@@ -75,14 +75,9 @@ export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
 export type { Session } from "./generate/session.ts";
 export type { DType } from "./graph/dtype.ts";
 export type { PoolingName } from "./graph/graph.ts";
-export {
-  type LoadOptions,
-  loadModel,
-  Model,
-  type PreparedModel,
-  type PrepareOptions,
-  prepareModel,
-} from "./load.ts";
+export { loadModel, type PreparedModel, type PrepareOptions, prepareModel } from "./load.ts";
+export type { LoadOptions } from "./load-options.ts";
+export { Model } from "./loaded-model.ts";
 export type { KvDType } from "./plan/formats.ts";
 export type { KvGroupPlan, PackedMatrix, Plan, PlannedOp, PlanOptions } from "./plan/plan.ts";
 export type { Preparation } from "./prepared.ts";

@@ -78,6 +78,12 @@ pub const Engine = struct {
     program: []align(4096) u8,
     view: p.View,
     config: p.Config,
+    /// What holds: the engine thread's.
+    settings: p.Settings,
+    /// What shall hold from the next step on.
+    next_settings: p.Settings,
+    next_settings_lock: std.atomic.Value(u32),
+    next_settings_version: std.atomic.Value(u32),
     source: ?source_.Source,
     /// The weights region: the mapping's bytes, else memory of the engine's own. Nothing writes to it once it is loaded, and
     /// nothing can write to a mapping.
@@ -123,11 +129,9 @@ pub const Engine = struct {
 
     /// Copies the program, sets all memory aside and starts the engine thread, which begins to load: from the mapping, which
     /// is the engine's from then on, else from the files (`Source.open`).
-    pub fn create(program_bytes: []const u8, config: p.Config, source_paths: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
+    pub fn create(program_bytes: []const u8, config: p.Config, settings: p.Settings, source_paths: ?[*:0]const u8, mapping: ?*Mapping) Error!*Engine {
         const allocator = allocations.allocator;
-        if (config.thread_count < 1 or config.thread_count > pool_.threads_max) return error.Program;
-        if (config.level >= cpu.levels.len or !cpu.supported(config.level)) return error.Program;
-        if (!config.tuning.valid()) return error.Program;
+        if (!validSettings(settings)) return error.Program;
         if (!std.math.isPowerOfTwo(config.event_capacity) or config.event_capacity > 1 << 22) return error.Program;
 
         const engine = try allocator.create(Engine);
@@ -143,6 +147,10 @@ pub const Engine = struct {
             .program = copy,
             .view = view,
             .config = config,
+            .settings = settings,
+            .next_settings = settings,
+            .next_settings_lock = .init(0),
+            .next_settings_version = .init(settings.version),
             .source = null,
             .weights = undefined,
             .mapping = mapping,
@@ -151,7 +159,7 @@ pub const Engine = struct {
             .copies = undefined,
             .token_memory = undefined,
             .executor = undefined,
-            .pool = .{ .thread_count = config.thread_count },
+            .pool = .{ .thread_count = settings.thread_count },
             .calibration_start = clock.Calibration.begin(),
             .time = null,
             .thread = undefined,
@@ -208,12 +216,12 @@ pub const Engine = struct {
     fn initExecutor(engine: *Engine) Error!void {
         const allocator = engine.allocator;
         const header = engine.view.header;
-        const thread_count = engine.config.thread_count;
+        const thread_count = engine.settings.thread_count;
         const executor = &engine.executor;
         executor.* = .{
             .view = engine.view,
-            .kernels = cpu.levels[engine.config.level].kernels,
-            .tuning = &engine.config.tuning,
+            .kernels = cpu.levels[engine.settings.levels[@intFromEnum(p.Family.other)]].kernels,
+            .tuning = &engine.settings.tuning,
             .pool = &engine.pool,
             .tensors = &.{},
             .kv_groups = &.{},
@@ -268,11 +276,11 @@ pub const Engine = struct {
         const allocator = engine.allocator;
         const executor = &engine.executor;
         for (executor.rings) |event_ring| allocator.free(event_ring.events);
-        if (executor.rings.len > 0) allocator.free(executor.rings.ptr[0..engine.config.thread_count]);
+        if (executor.rings.len > 0) allocator.free(executor.rings.ptr[0..engine.settings.thread_count]);
         for (executor.candidates) |list| allocator.free(list);
-        if (executor.candidates.len > 0) allocator.free(executor.candidates.ptr[0..engine.config.thread_count]);
+        if (executor.candidates.len > 0) allocator.free(executor.candidates.ptr[0..engine.settings.thread_count]);
         for (executor.scratch) |scratch| allocations.unmap(scratch);
-        if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.config.thread_count]);
+        if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.settings.thread_count]);
         for (executor.kv_groups) |*group| group.deinit(allocator);
         if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
         allocator.free(executor.step.draws);
@@ -304,7 +312,32 @@ pub const Engine = struct {
         engine.allocator.destroy(engine);
     }
 
+    fn validSettings(settings: p.Settings) bool {
+        if (settings.thread_count < 1 or settings.thread_count > pool_.threads_max) return false;
+        for (settings.levels) |level| if (level >= cpu.levels.len or !cpu.supported(level)) return false;
+        return settings.cpu_percent >= 1 and settings.cpu_percent <= 100 and settings.tuning.valid();
+    }
+
     // What TypeScript's thread calls.
+
+    /// What shall hold from the next step on. False: it is out of bounds.
+    pub fn configure(engine: *Engine, settings: p.Settings) bool {
+        if (!validSettings(settings)) return false;
+        engine.lockSettings();
+        engine.next_settings = settings;
+        engine.next_settings_version.store(settings.version, .release);
+        engine.unlockSettings();
+        engine.ring();
+        return true;
+    }
+
+    fn lockSettings(engine: *Engine) void {
+        while (engine.next_settings_lock.swap(1, .acquire) != 0) std.Thread.yield() catch {};
+    }
+
+    fn unlockSettings(engine: *Engine) void {
+        engine.next_settings_lock.store(0, .release);
+    }
 
     fn ring(engine: *Engine) void {
         _ = engine.doorbell.fetchAdd(1, .release);
@@ -487,7 +520,8 @@ pub const Engine = struct {
 
     fn threadBegin(engine: *Engine, thread: u32) void {
         engine.thread_ids[thread].store(system.threadId(), .monotonic);
-        if (engine.config.pinned != 0) _ = system.pinThread(engine.config.affinity[thread]);
+        const core = engine.settings.affinity[thread];
+        if (core != p.none) _ = system.pinThread(core);
         engine.executor.kernels.thread_begin();
     }
 
@@ -639,6 +673,7 @@ pub const Engine = struct {
             executor.step.traced = traced;
             // A step begins where the one before ended: telling that one's records is part of it.
             const begin = executor.eventsUntil(0);
+            engine.takeSettings();
             engine.admit();
             if (!engine.formStep()) {
                 engine.notify();
@@ -652,6 +687,16 @@ pub const Engine = struct {
             if (traced) engine.stepEvents(begin);
             engine.notify();
         }
+    }
+
+    /// Between two steps: no other thread computes.
+    fn takeSettings(engine: *Engine) void {
+        if (engine.next_settings_version.load(.acquire) == engine.settings.version) return;
+        engine.lockSettings();
+        engine.settings = engine.next_settings;
+        engine.unlockSettings();
+        engine.executor.kernels = cpu.levels[engine.settings.levels[@intFromEnum(p.Family.other)]].kernels;
+        engine.write(.{ .kind = .configured, .value = engine.settings.version });
     }
 
     /// An event for each sequence of the step, and the step's own, from `begin` to now.

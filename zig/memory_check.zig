@@ -789,19 +789,22 @@ fn plan(run: *Run, program_path: [*:0]const u8, weights_path: [*:0]const u8) !vo
     const program = readFile(program_path);
     const mapping: *mapping_.Mapping = try .open(weights_path, 0, (try p.View.init(program)).header.weights_bytes);
     const config: p.Config = .{
-        .thread_count = 1,
-        .level = @intCast(run.level),
-        .pinned = 0,
         .spin_us = 0,
         .event_capacity = 2,
         .events_enabled = 0,
         .notify_fd = -1,
-        .affinity = @splat(0),
+    };
+    const settings: p.Settings = .{
+        .version = 0,
+        .thread_count = 1,
+        .levels = @splat(@intCast(run.level)),
+        .cpu_percent = 100,
+        .affinity = @splat(p.none),
         .tuning = .fixed,
     };
-    const engine: *engine_.Engine = try .create(program, config, null, mapping);
+    const engine: *engine_.Engine = try .create(program, config, settings, null, mapping);
     const caches = run.caches;
-    const tracer: *tracer_.Tracer = try .create(&engine.executor, config.level, engine.weights, engine.constants, engine.copies, .{
+    const tracer: *tracer_.Tracer = try .create(&engine.executor, settings.levels[0], engine.weights, engine.constants, engine.copies, .{
         .thread_count = 1,
         .cache_count = if (run.mode == .simulated) 2 else 0,
         .prefetcher = 0,
@@ -809,7 +812,7 @@ fn plan(run: *Run, program_path: [*:0]const u8, weights_path: [*:0]const u8) !vo
         .cache_ways = .{ caches[0].ways, caches[1].ways, 0 },
         .cache_line_bytes = .{ caches[0].line_bytes, caches[1].line_bytes, 0 },
         .cache_shared_by = .{ 1, 1, 1 },
-        .tuning = config.tuning,
+        .tuning = settings.tuning,
     });
     if (run.mode == .forked) tracer.executor.kernels = tracer.ordinary;
     const prompt = 100;

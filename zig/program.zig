@@ -173,13 +173,8 @@ pub const KvGroup = extern struct {
     reserved: u32 = 0,
 };
 
-/// What the engine is made with, beside the program.
+/// What the engine is made with, beside the program and its first settings.
 pub const Config = extern struct {
-    thread_count: u32,
-    /// Index into the levels of cpu.zig.
-    level: u32,
-    /// 1: threads are pinned to `affinity`.
-    pinned: u32,
     /// Spinning before sleeping, in µs.
     spin_us: u32,
     /// Events each thread's ring holds; a power of two.
@@ -188,6 +183,22 @@ pub const Config = extern struct {
     events_enabled: u32,
     /// A pipe's writing end: a byte in it means that there are records, or that the engine has ended.
     notify_fd: i32,
+};
+
+/// Kernels whose instruction-set level is chosen together.
+pub const Family = enum(u32) { matmul = 0, conv = 1, activation = 2, attention = 3, other = 4 };
+pub const families = @typeInfo(Family).@"enum".fields.len;
+
+/// What may change between the steps of a loaded engine.
+pub const Settings = extern struct {
+    /// Which of the engine's settings these are; told back in a `configured` record once they hold.
+    version: u32,
+    thread_count: u32,
+    /// Index into the levels of cpu.zig, by family.
+    levels: [families]u32,
+    /// Hundredths of the time that each thread may compute, 1 to 100.
+    cpu_percent: u32,
+    /// CPU of each thread; `none`: where the system puts it.
     affinity: [64]u32,
     tuning: table.Tuning,
 };
@@ -259,6 +270,8 @@ pub const RecordKind = enum(u32) {
     reused = 7,
     /// The pages of a `hold` or `restore` can be read or written.
     held = 8,
+    /// Settings hold from now on. value: their version.
+    configured = 9,
 };
 
 /// `not_finite`: the logits held a value that is not a number, or none that is finite, or the text's vector held one that is not:
@@ -486,7 +499,7 @@ pub const Traced = extern struct {
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Request, Record, Event, Conversion, Measurement, table.Tuning, TracerConfig, TracedShare, TracedDraw, Traced }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Settings, Request, Record, Event, Conversion, Measurement, table.Tuning, TracerConfig, TracedShare, TracedDraw, Traced }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });

@@ -154,8 +154,8 @@ export fn tinyai_engine_ended(engine: *Engine) u32 {
 }
 
 /// Makes an engine; null on failure, with a `program.Failure` in `failure`.
-export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, source_paths: ?[*:0]const u8, mapping: ?*Mapping, failure: *u32) ?*Engine {
-    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, source_paths, mapping) catch |problem| {
+export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config: *const p.Config, settings: *const p.Settings, source_paths: ?[*:0]const u8, mapping: ?*Mapping, failure: *u32) ?*Engine {
+    const engine = Engine.create(program[0..@intCast(program_bytes)], config.*, settings.*, source_paths, mapping) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,
@@ -168,6 +168,11 @@ export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config:
     // After the engine's threads have started, which would inherit it.
     system.preferShortTurns();
     return engine;
+}
+
+/// The settings hold from the engine's next step on, and a `configured` record says so. 0: they are out of bounds.
+export fn tinyai_engine_configure(engine: *Engine, settings: *const p.Settings) u32 {
+    return @intFromBool(engine.configure(settings.*));
 }
 
 /// The weights region, `weights_bytes` of the program long, for reading once the engine has loaded.
@@ -185,7 +190,7 @@ export fn tinyai_engine_destroy(engine: *Engine) void {
 
 /// The system's id of one of the engine's threads; 0: it has not begun, or the system has none.
 export fn tinyai_engine_thread_id(engine: *Engine, thread: u32) u32 {
-    return if (thread < engine.config.thread_count) engine.thread_ids[thread].load(.monotonic) else 0;
+    return if (thread < engine.settings.thread_count) engine.thread_ids[thread].load(.monotonic) else 0;
 }
 
 /// Bytes of the source file packed so far.
@@ -247,7 +252,7 @@ export fn tinyai_engine_read_embedding(engine: *Engine, slot: u32, out: [*]f32, 
 /// before the engine, and is one thread's.
 export fn tinyai_tracer_create(engine: *Engine, config: *const p.TracerConfig, failure: *u32) ?*tracer_.Tracer {
     failure.* = 0;
-    return tracer_.Tracer.create(&engine.executor, engine.config.level, engine.weights, engine.constants, engine.copies, config.*) catch |problem| {
+    return tracer_.Tracer.create(&engine.executor, engine.settings.levels[@intFromEnum(p.Family.other)], engine.weights, engine.constants, engine.copies, config.*) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,

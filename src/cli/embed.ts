@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { type EmbedStreamOptions, poolings } from "../embed/options.ts";
 import { EngineError, OptionError } from "../errors.ts";
 import { isSystemError, replaceFile } from "../files.ts";
-import type { Model } from "../load.ts";
+import type { Model } from "../loaded-model.ts";
 import { interruption } from "./interrupt.ts";
 import { addModelFlags, loadFromFlags, type ModelFlags, numberFlag, printJson, readText } from "./model.ts";
 import { npyHead } from "./npy.ts";

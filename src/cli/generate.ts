@@ -6,7 +6,7 @@ import { formatProfile, type Profile } from "../../profiler/index.ts";
 import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
 import type { Session } from "../generate/session.ts";
-import type { Model } from "../load.ts";
+import type { Model } from "../loaded-model.ts";
 import { sequencesMax } from "../plan/layout.ts";
 import { interruption } from "./interrupt.ts";
 import {

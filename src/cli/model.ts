@@ -4,7 +4,9 @@ import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { OptionError, TinyAIError } from "../errors.ts";
 import type { GenerateOptions } from "../generate/options.ts";
-import { type LoadOptions, loadModel, type Model } from "../load.ts";
+import { loadModel } from "../load.ts";
+import type { LoadOptions } from "../load-options.ts";
+import type { Model } from "../loaded-model.ts";
 import { interruption } from "./interrupt.ts";
 import { type Progress, startProgress } from "./progress.ts";
 

@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { checkInteger } from "../check.ts";
 import { createIndex, openIndex, type SearchHit, type VectorIndex } from "../embed/vector-index.ts";
 import { OptionError } from "../errors.ts";
-import type { Model } from "../load.ts";
+import type { Model } from "../loaded-model.ts";
 import { printable } from "../model/file.ts";
 import { interruption } from "./interrupt.ts";
 import { addOptionalModelFlags, loadFromFlags, type ModelFlags, numberFlag, printJson } from "./model.ts";

@@ -8,8 +8,9 @@ import * as layout from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
+import { type EngineSettings, encodeSettings, levelsOf } from "./settings.ts";
 import { Tracer, type TracerOptions } from "./tracer.ts";
-import { encodeTuning, fixedTuning, type Tuning } from "./tuning.ts";
+import { fixedTuning, type Tuning } from "./tuning.ts";
 import { type EngineWatcher, type RequestObserver, Watching } from "./watching.ts";
 
 export interface EngineOptions {
@@ -154,7 +155,6 @@ const spinUs = 50;
 
 export class Engine {
   readonly plan: Plan;
-  readonly threadCount: number;
   /** Who is told what JavaScript does for requests, while somebody profiles. */
   javascript: JavaScriptRecorder | undefined;
   readonly #library: Library;
@@ -173,16 +173,25 @@ export class Engine {
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
-  readonly #tuning: Tuning;
+  #settings: EngineSettings;
+  #settingsVersion = 0;
+  /** Who waits for settings to hold, by their version. */
+  readonly #configuring = new Map<number, { resolve: () => void; reject: (error: EngineError) => void }>();
   readonly #tracers = new Set<Tracer>();
   readonly #watching = new Watching();
 
-  private constructor(library: Library, plan: Plan, options: EngineOptions, handle: Pointer, bell: Bell) {
+  private constructor(
+    library: Library,
+    plan: Plan,
+    options: EngineOptions,
+    settings: EngineSettings,
+    handle: Pointer,
+    bell: Bell,
+  ) {
     this.#library = library;
     this.plan = plan;
-    this.threadCount = options.threadCount;
     this.#sourcePath = options.sourcePaths.join(", ");
-    this.#tuning = tuningOf(library, options);
+    this.#settings = settings;
     this.#handle = handle;
     this.#bell = bell;
   }
@@ -195,16 +204,18 @@ export class Engine {
     const bell = Bell.of(library);
     const config = new Uint8Array(layout.Config.size);
     layout.Config.write(new DataView(config.buffer), 0, {
-      thread_count: options.threadCount,
-      level: options.level,
-      pinned: options.affinity ? 1 : 0,
       spin_us: spinUs,
       event_capacity: eventCapacity,
       events_enabled: options.events ? 1 : 0,
       notify_fd: bell.writeEnd,
-      affinity: options.affinity ?? [],
-      tuning: [...encodeTuning(tuningOf(library, options))],
     });
+    const settings: EngineSettings = {
+      threadCount: options.threadCount,
+      levels: levelsOf(options.level),
+      affinity: options.affinity ?? [],
+      cpuPercent: 100,
+      tuning: tuningOf(library, options),
+    };
     const failure = new Uint32Array(1);
     const paths = Buffer.from(`${options.sourcePaths.join("\0")}\0\0`, "utf8");
     const { program } = plan;
@@ -212,6 +223,7 @@ export class Engine {
       program,
       program.length,
       config,
+      encodeSettings(settings, 0),
       paths,
       options.mapped?.handle ?? null,
       failure,
@@ -222,7 +234,7 @@ export class Engine {
     }
     if (typeof handle === "bigint") throw new EngineError("the engine's address is beyond 2^53");
 
-    const engine = new Engine(library, plan, options, handle, bell);
+    const engine = new Engine(library, plan, options, settings, handle, bell);
     const { onLoadProgress, signal } = options;
     const abort = () => library.symbols.tinyai_engine_stop(handle);
     let thrown: { readonly error: unknown } | undefined;
@@ -271,6 +283,35 @@ export class Engine {
     return this.#library.symbols.tinyai_clock_now();
   }
 
+  /** Threads that compute. */
+  get threadCount(): number {
+    return this.#settings.threadCount;
+  }
+
+  /** What holds, or will from the next step on. */
+  get settings(): EngineSettings {
+    return this.#settings;
+  }
+
+  /**
+   * Changes settings; what runs meanwhile goes on. Resolves once they hold, which is between two steps.
+   * @throws {EngineError} if the engine is closed, or refuses them.
+   */
+  async configure(changes: Partial<EngineSettings>): Promise<void> {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const settings = { ...this.#settings, ...changes };
+    const version = (this.#settingsVersion % 0xfffffff0) + 1;
+    const { symbols } = this.#library;
+    if (symbols.tinyai_engine_configure(this.#handle, encodeSettings(settings, version)) === 0) {
+      throw new EngineError("the engine refused its settings: this is a bug in TinyAI; please report them");
+    }
+    this.#settings = settings;
+    this.#settingsVersion = version;
+    const held = new Promise<void>((resolve, reject) => this.#configuring.set(version, { resolve, reject }));
+    this.#bell.add(this.#ring);
+    return held;
+  }
+
   /** The system's ids of the threads that compute, in their order; 0 where the system has none. */
   get threadIds(): readonly number[] {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
@@ -286,7 +327,7 @@ export class Engine {
    */
   tracer(options: Omit<TracerOptions, "tuning"> & { readonly tuning?: Tuning }): Tracer {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    const tuned = { ...options, tuning: options.tuning ?? this.#tuning };
+    const tuned = { ...options, tuning: options.tuning ?? this.#settings.tuning };
     const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, tuned);
     this.#tracers.add(tracer);
     return tracer;
@@ -402,6 +443,8 @@ export class Engine {
       const error = new EngineError("the model was closed while a request was running");
       for (const live of this.#live.values()) live.listener.onError(error);
       this.#live.clear();
+      for (const { reject } of this.#configuring.values()) reject(new EngineError("the model was closed"));
+      this.#configuring.clear();
     })();
     return this.#ended;
   }
@@ -501,7 +544,8 @@ export class Engine {
     } finally {
       javascript?.leave();
     }
-    if (this.#live.size === 0 && !this.#loaded && !this.#closed) this.#bell.remove(this.#ring);
+    const awaited = this.#live.size > 0 || this.#configuring.size > 0 || this.#loaded;
+    if (!awaited && !this.#closed) this.#bell.remove(this.#ring);
   }
 
   #drainRecords(): void {
@@ -525,6 +569,10 @@ export class Engine {
       this.#loaded = undefined;
       if (kind === recordKinds.loaded) waiting?.resolve();
       else waiting?.reject(failed(this.#u32(base, "value"), this.plan, this.#sourcePath, this.#u32(base, "token")));
+      return;
+    }
+    if (kind === recordKinds.configured) {
+      this.#configured(this.#u32(base, "value"));
       return;
     }
     const live = this.#live.get(this.#u32(base, "request"));
@@ -572,6 +620,16 @@ export class Engine {
         this.#finish(live, finish);
         break;
       }
+    }
+  }
+
+  /** Settings that were overtaken by others before a step hold with them. */
+  #configured(version: number): void {
+    if (!this.#configuring.has(version)) return;
+    for (const [waiting, { resolve }] of this.#configuring) {
+      this.#configuring.delete(waiting);
+      resolve();
+      if (waiting === version) return;
     }
   }
 

@@ -194,13 +194,21 @@ export const KvGroup = new Struct("KvGroup", [
 ]);
 
 export const Config = new Struct("Config", [
-  ["thread_count", "u32"],
-  ["level", "u32"],
-  ["pinned", "u32"],
   ["spin_us", "u32"],
   ["event_capacity", "u32"],
   ["events_enabled", "u32"],
   ["notify_fd", "i32"],
+]);
+
+/** Kernels whose instruction-set level is chosen together, in zig/program.zig's order. */
+export const families = ["matmul", "conv", "activation", "attention", "other"] as const;
+export type Family = (typeof families)[number];
+
+export const Settings = new Struct("Settings", [
+  ["version", "u32"],
+  ["thread_count", "u32"],
+  ["levels", "u32", families.length],
+  ["cpu_percent", "u32"],
   ["affinity", "u32", 64],
   // A Tuning's fields.
   ["tuning", "u32", 7],
@@ -389,6 +397,7 @@ export const recordKinds = {
   logits: 6,
   reused: 7,
   held: 8,
+  configured: 9,
 } as const;
 export const requestKinds = { generate: 0, score: 1, hold: 2, restore: 3, embed: 4 } as const;
 /** Values of `Request.pooling`. */
@@ -423,6 +432,7 @@ function hashStructs(): bigint {
     KvLayer,
     KvGroup,
     Config,
+    Settings,
     Request,
     Record,
     Event,

@@ -12,6 +12,7 @@ const structs = [
   layout.KvLayer,
   layout.KvGroup,
   layout.Config,
+  layout.Settings,
   layout.Request,
   layout.Record,
   layout.Event,
