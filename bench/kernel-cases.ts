@@ -2,7 +2,9 @@
 // writes and computes.
 
 import type { Measurement } from "../src/engine/stand.ts";
+import { type Conv2dOptions, convolutionShape } from "../src/graph/graph.ts";
 import { type DType, dtypeBlocks } from "../src/model/file.ts";
+import { convolutionNumbers } from "../src/plan/convolution.ts";
 import { activationForm, packedBytes, rowBytes } from "../src/plan/formats.ts";
 import { attentionSplitRows } from "../src/plan/layout.ts";
 
@@ -41,6 +43,18 @@ const heads = [
   { model: "gemma3-270m", heads: 4, kvHeads: 1, headWidth: 256 },
 ] as const;
 
+/** Convolutions of one image or sequence by the model that they are of. */
+const convolutions: readonly ({ model: string; channels: number; outputs: number } & Conv2dOptions)[] = [
+  { model: "MobileNet", channels: 3, outputs: 32, size: [224, 224], kernel: [3, 3], stride: [2, 2], padding: [1, 1] },
+  { model: "MobileNet", channels: 32, outputs: 32, size: [112, 112], kernel: [3, 3], padding: [1, 1], groups: 32 },
+  { model: "MobileNet", channels: 512, outputs: 512, size: [14, 14], kernel: [3, 3], padding: [1, 1], groups: 512 },
+  { model: "MobileNet", channels: 64, outputs: 128, size: [56, 56], kernel: [1, 1] },
+  { model: "MobileNet", channels: 512, outputs: 512, size: [14, 14], kernel: [1, 1] },
+  { model: "ResNet", channels: 64, outputs: 128, size: [56, 56], kernel: [3, 3], padding: [1, 1] },
+  { model: "ResNet", channels: 512, outputs: 512, size: [7, 7], kernel: [3, 3], padding: [1, 1] },
+  { model: "Whisper", channels: 80, outputs: 384, size: [1, 3000], kernel: [1, 3], padding: [0, 1] },
+];
+
 /** Where a step stands: tokens of it, and positions before. */
 const steps = [
   { name: "generation at 512", tokens: 1, position: 511 },
@@ -50,7 +64,7 @@ const steps = [
 ] as const;
 
 export function kernelCases(): KernelCase[] {
-  return [...products(), ...attentions(), ...encoding(), ...elementwise(), ...others()];
+  return [...products(), ...convolving(), ...attentions(), ...encoding(), ...elementwise(), ...others()];
 }
 
 function products(): KernelCase[] {
@@ -74,6 +88,25 @@ function products(): KernelCase[] {
     }
   }
   return cases;
+}
+
+function convolving(): KernelCase[] {
+  return convolutions.map(({ model, channels, outputs, ...options }): KernelCase => {
+    const shape = convolutionShape(channels, outputs, options);
+    const { size, outSize, kernel, stride, groups } = shape;
+    const columns = (channels / groups) * kernel[0] * kernel[1];
+    const values = outSize[0] * outSize[1] * outputs;
+    const strided = stride[0] * stride[1] > 1 ? ` by ${stride.join(" × ")}` : "";
+    return {
+      kernel: groups === channels ? "conv depthwise" : "conv",
+      shape: `${size.join(" × ")} × ${channels} to ${outputs}, ${kernel.join(" × ")}${strided} (${model})`,
+      measurement: { kernel: "conv", rows: outputs, columns, tokens: 1, convolution: convolutionNumbers(shape) },
+      bytes: packedBytes("F32", outputs, columns).weight + (size[0] * size[1] * channels + values) * 4,
+      operations: 2 * values * columns,
+      arithmetic: "float",
+      fromMemory: false,
+    };
+  });
 }
 
 function attentions(): KernelCase[] {

@@ -9,6 +9,7 @@
 import { parseArgs } from "node:util";
 import { measure } from "mitata";
 import { type Demand, judge, peakOf } from "../profiler/roofline.ts";
+import { summarise } from "../src/benchmark/statistics.ts";
 import { openBandwidth } from "../src/engine/bandwidth.ts";
 import { chooseLevel, cpu } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
@@ -16,7 +17,6 @@ import { measurePeak } from "../src/engine/roofs.ts";
 import { openStand } from "../src/engine/stand.ts";
 import { chooseTuning, findTuning } from "../src/tuning.ts";
 import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
-import { summarise } from "./statistics.ts";
 
 const usage = `usage: bun run bench:kernels [WORD...] [--level NAME] [--threads N] [--time MS] [--json]
   rows in which every WORD stands are measured, such as: matmul Q4_K`;

@@ -158,6 +158,18 @@ pub fn unreserve(memory: []align(4096) u8) void {
     system.unmap(memory);
 }
 
+/// The same for items.
+pub fn reserveItems(comptime T: type, count: usize) error{OutOfMemory}![]T {
+    const memory = try reserve(@max(1, count * @sizeOf(T)));
+    return @as([*]T, @ptrCast(memory.ptr))[0..count];
+}
+
+pub fn unreserveItems(items: anytype) void {
+    // Also of an empty list, which has a page.
+    const begin: [*]align(4096) u8 = @ptrCast(@alignCast(items.ptr));
+    unreserve(begin[0..std.mem.alignForward(usize, @max(1, std.mem.sliceAsBytes(items).len), 4096)]);
+}
+
 /// The C allocator, counted.
 pub const allocator: std.mem.Allocator = .{
     .ptr = undefined,

@@ -5,6 +5,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const options = @import("options");
+const p = @import("program.zig");
 const table = @import("kernels/table.zig");
 
 const arch = builtin.cpu.arch;
@@ -81,9 +82,26 @@ pub const levels: [options.levels.len]Level = list: {
 };
 
 pub fn supported(level: usize) bool {
-    const have = features();
+    return suffices(features(), level);
+}
+
+fn suffices(have: Features, level: usize) bool {
     for (levels[level].needs) |feature| if (!have.contains(feature)) return false;
     return true;
+}
+
+/// Whether each family has a level that there is and that may run here.
+pub fn runs(by_family: [p.families]u32) bool {
+    const have = features();
+    for (by_family) |level| if (level >= levels.len or !suffices(have, level)) return false;
+    return true;
+}
+
+/// The kernels of each family's level, of those that may run here, or with `traced` those that report their accesses.
+pub fn kernelsOf(by_family: [p.families]u32, comptime traced: bool) p.Kernels {
+    var kernels: p.Kernels = undefined;
+    for (&kernels.values, by_family) |*kernel, level| kernel.* = if (traced) levels[level].traced else levels[level].kernels;
+    return kernels;
 }
 
 /// The widest level that may run here; the first one always may.

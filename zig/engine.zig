@@ -12,6 +12,7 @@ const clock = @import("clock.zig");
 const cpu = @import("cpu.zig");
 const events = @import("events.zig");
 const executor_ = @import("executor.zig");
+const footprint = @import("footprint.zig");
 const lookup = @import("lookup.zig");
 const Mapping = @import("mapping.zig").Mapping;
 const memory = @import("memory.zig");
@@ -59,6 +60,8 @@ const Slot = struct {
     drafted: u32 = 0,
     pace: lookup.Pace = .{},
     published: prefix.Published = .{},
+    /// What is in its pages was computed by other kernels than those that run now: others must not begin with it.
+    outdated: bool = false,
     /// 1: the pages of a `hold` or `restore` are TypeScript's until it cancels or, by `committed`, says that it has written them.
     held: std.atomic.Value(u32) = .init(0),
     committed: std.atomic.Value(u32) = .init(0),
@@ -76,6 +79,7 @@ const Slot = struct {
 pub const Engine = struct {
     allocator: std.mem.Allocator,
     program: []align(4096) u8,
+    program_bytes: usize,
     view: p.View,
     config: p.Config,
     /// What holds: the engine thread's.
@@ -95,6 +99,8 @@ pub const Engine = struct {
     token_memory: []align(4096) u8,
     executor: executor_.Executor,
     pool: pool_.Pool,
+    /// Threads that have memory of their own: as many as ever computed, or shall from the next step on. TypeScript's thread adds to it.
+    provided: u32,
     calibration_start: clock.Calibration.Start,
     /// Made when the first events are drained: making it earlier would delay the first token by what its exactness takes.
     time: ?clock.Clock,
@@ -122,8 +128,19 @@ pub const Engine = struct {
     logits_read: std.atomic.Value(u32),
     /// The tensor that the pool is packing.
     load_tensor: u32,
-    /// The system's ids of the threads; each writes its own when it begins.
+    /// Each group's empty pages when the last records were told, and in the upper half its kept ones: what is neither a sequence holds.
+    page_counts: [p.kv_groups_max]std.atomic.Value(u64),
+    /// The system's ids of the threads: each writes its own when it begins, and 0 when it ends.
     thread_ids: [pool_.threads_max]std.atomic.Value(u32),
+    /// CPU time of threads that have ended.
+    ended_cpu_ns: std.atomic.Value(u64),
+    /// Where the engine thread might run before it was pinned.
+    cpus: system.Cpus,
+    /// A thread could not be pinned.
+    pin_failed: std.atomic.Value(u32),
+    /// What keys and values may take in memory, and what of it is in `kv_groups`.
+    kv_bytes_max: std.atomic.Value(u64),
+    kv_bytes_taken: u64,
 
     pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
@@ -145,6 +162,7 @@ pub const Engine = struct {
         engine.* = .{
             .allocator = allocator,
             .program = copy,
+            .program_bytes = program_bytes.len,
             .view = view,
             .config = config,
             .settings = settings,
@@ -160,6 +178,7 @@ pub const Engine = struct {
             .token_memory = undefined,
             .executor = undefined,
             .pool = .{ .thread_count = settings.thread_count },
+            .provided = 0,
             .calibration_start = clock.Calibration.begin(),
             .time = null,
             .thread = undefined,
@@ -179,7 +198,13 @@ pub const Engine = struct {
             .reader_bell = .init(0),
             .logits_read = .init(0),
             .load_tensor = 0,
+            .page_counts = @splat(.init(0)),
             .thread_ids = @splat(.init(0)),
+            .ended_cpu_ns = .init(0),
+            .cpus = .{},
+            .pin_failed = .init(0),
+            .kv_bytes_max = .init(std.math.maxInt(u64)),
+            .kv_bytes_taken = std.math.maxInt(u64),
         };
 
         if (source_paths) |paths| engine.source = try source_.Source.open(paths);
@@ -205,8 +230,8 @@ pub const Engine = struct {
             slot.tokens = (tokens + index * header.context_max)[0..header.context_max];
         }
 
-        engine.records = try allocator.alloc(p.Record, record_capacity);
-        errdefer allocator.free(engine.records);
+        engine.records = try allocations.reserveItems(p.Record, record_capacity);
+        errdefer allocations.unreserveItems(engine.records);
         try engine.initExecutor();
         errdefer engine.deinitExecutor();
         engine.thread = std.Thread.spawn(.{ .stack_size = 1 << 20 }, serve, .{engine}) catch return error.Threads;
@@ -216,11 +241,10 @@ pub const Engine = struct {
     fn initExecutor(engine: *Engine) Error!void {
         const allocator = engine.allocator;
         const header = engine.view.header;
-        const thread_count = engine.settings.thread_count;
         const executor = &engine.executor;
         executor.* = .{
             .view = engine.view,
-            .kernels = cpu.levels[engine.settings.levels[@intFromEnum(p.Family.other)]].kernels,
+            .kernels = cpu.kernelsOf(engine.settings.levels, false),
             .tuning = &engine.settings.tuning,
             .pool = &engine.pool,
             .tensors = &.{},
@@ -232,6 +256,7 @@ pub const Engine = struct {
         };
         errdefer engine.deinitExecutor();
         executor.events_enabled.store(engine.config.events_enabled, .monotonic);
+        engine.limitCpu(engine.settings);
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
         executor.resolve(engine.weights, engine.constants, engine.arena, engine.copies);
         executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
@@ -247,40 +272,109 @@ pub const Engine = struct {
             executor.kv_groups = kv_groups[0 .. index + 1];
         }
 
-        const scratch_bytes = @max(
+        executor.scratch = try allocator.alloc([]align(4096) u8, pool_.threads_max);
+        @memset(executor.scratch, &.{});
+        executor.candidates = try allocator.alloc([]table.Candidate, pool_.threads_max);
+        @memset(executor.candidates, &.{});
+        executor.rings = try allocator.alloc(events.Ring, pool_.threads_max);
+        try engine.provide(engine.settings.thread_count);
+    }
+
+    /// Sets memory aside for `thread_count` threads, what each has to itself. It stays when there are fewer of them: what they
+    /// have written is drained later, and there may be more again.
+    fn provide(engine: *Engine, thread_count: u32) error{OutOfMemory}!void {
+        const header = engine.view.header;
+        const executor = &engine.executor;
+        while (engine.provided < thread_count) : (engine.provided += 1) {
+            const scratch = try allocations.map(scratchBytes(header));
+            errdefer allocations.unmap(scratch);
+            const candidates = try allocations.reserveItems(table.Candidate, candidateCount(header));
+            errdefer allocations.unreserveItems(candidates);
+            executor.rings[engine.provided] = events.Ring.init(try allocations.reserveItems(p.Event, engine.config.event_capacity));
+            executor.scratch[engine.provided] = scratch;
+            executor.candidates[engine.provided] = candidates;
+        }
+    }
+
+    /// A thread's scratch: for kernels, and for reading, converting and packing weights.
+    fn scratchBytes(header: *const p.Header) u64 {
+        return @max(
             table.scratchBytes(header.columns_max, header.head_width_max, header.heads_per_kv_head_max),
             3 * @max(pack_piece_bytes, table.group_rows * @as(u64, header.columns_max) * @sizeOf(f32)),
         );
-        const scratch = try allocator.alloc([]align(4096) u8, thread_count);
-        executor.scratch = scratch[0..0];
-        for (0..thread_count) |index| {
-            scratch[index] = try allocations.map(scratch_bytes);
-            executor.scratch = scratch[0 .. index + 1];
+    }
+
+    /// Candidates that a thread has room for.
+    fn candidateCount(header: *const p.Header) u32 {
+        return std.mem.alignForward(u32, if (header.logits_tensor == p.none) 0 else header.vocabulary, table.group_rows);
+    }
+
+    /// What an engine takes for a program, as `create` will take it.
+    pub fn planned(view: p.View, program_bytes: u64, thread_count: u32, event_capacity: u32) footprint.Amounts {
+        const header = view.header;
+        var taken: std.EnumArray(footprint.Part, u64) = .initFill(0);
+        taken.set(.weights, header.weights_bytes);
+        taken.set(.constants, header.constants_bytes);
+        taken.set(.copies, header.copies_bytes);
+        taken.set(.program, program_bytes);
+        taken.set(.activations, header.arena_bytes);
+        taken.set(.tokens, @as(u64, p.slots_max) * header.context_max * @sizeOf(u32));
+        for (view.kv_groups) |descriptor| {
+            const sizes = memory.KvGroup.sizes(descriptor, header.batch_max, header.context_max);
+            taken.getPtr(.keys_and_values).* += sizes.base;
+            taken.getPtr(.pages).* += sizes.pages;
+            taken.getPtr(.page_lists).* += sizes.lists + @sizeOf(memory.KvGroup);
         }
-        const candidates = try allocator.alloc([]table.Candidate, thread_count);
-        executor.candidates = candidates[0..0];
-        for (0..thread_count) |index| {
-            const count = if (header.logits_tensor == p.none) 0 else header.vocabulary;
-            candidates[index] = try allocator.alloc(table.Candidate, std.mem.alignForward(u32, count, table.group_rows));
-            executor.candidates = candidates[0 .. index + 1];
+        taken.set(.scratch, thread_count * std.mem.alignForward(u64, scratchBytes(header), 4096));
+        taken.set(.candidates, @as(u64, thread_count) * candidateCount(header) * @sizeOf(table.Candidate));
+        taken.set(.events, @as(u64, thread_count) * event_capacity * @sizeOf(p.Event));
+        taken.set(.records, record_capacity * @sizeOf(p.Record));
+        taken.set(.engine, @sizeOf(Engine) + view.tensors.len * @sizeOf(executor_.Resolved) +
+            (view.ops.len + 1) * @sizeOf(pool_.Work) + @as(u64, header.logits_rows_max) * @sizeOf(executor_.Draw));
+        return taken.values;
+    }
+
+    /// What this engine has taken, and how much of it is in memory.
+    pub fn measure(engine: *const Engine) footprint.Footprint {
+        const executor = &engine.executor;
+        const header = engine.view.header;
+        var sum: footprint.Footprint = .{};
+        sum.add(.weights, engine.weights[0..@intCast(header.weights_bytes)]);
+        sum.add(.constants, engine.constants[0..@intCast(header.constants_bytes)]);
+        sum.add(.copies, engine.copies[0..@intCast(header.copies_bytes)]);
+        sum.add(.program, engine.program[0..engine.program_bytes]);
+        sum.add(.activations, engine.arena[0..@intCast(header.arena_bytes)]);
+        sum.add(.tokens, engine.token_memory);
+        for (executor.kv_groups) |*group| {
+            sum.add(.keys_and_values, group.base);
+            sum.add(.pages, std.mem.sliceAsBytes(group.pages));
+            for ([_][]const u32{ group.empty, group.buckets, group.page_table }) |list| sum.add(.page_lists, std.mem.sliceAsBytes(list));
         }
-        const rings = try allocator.alloc(events.Ring, thread_count);
-        executor.rings = rings[0..0];
-        for (0..thread_count) |index| {
-            rings[index] = events.Ring.init(try allocator.alloc(p.Event, engine.config.event_capacity));
-            executor.rings = rings[0 .. index + 1];
+        sum.add(.page_lists, std.mem.sliceAsBytes(executor.kv_groups));
+        for (0..engine.provided) |thread| {
+            sum.add(.scratch, executor.scratch[thread]);
+            sum.add(.candidates, std.mem.sliceAsBytes(executor.candidates[thread]));
+            sum.add(.events, std.mem.sliceAsBytes(executor.rings[thread].events));
         }
+        sum.add(.records, std.mem.sliceAsBytes(engine.records));
+        sum.add(.engine, std.mem.asBytes(engine));
+        sum.add(.engine, std.mem.sliceAsBytes(executor.tensors));
+        sum.add(.engine, std.mem.sliceAsBytes(executor.work));
+        sum.add(.engine, std.mem.sliceAsBytes(executor.step.draws));
+        return sum;
     }
 
     fn deinitExecutor(engine: *Engine) void {
         const allocator = engine.allocator;
         const executor = &engine.executor;
-        for (executor.rings) |event_ring| allocator.free(event_ring.events);
-        if (executor.rings.len > 0) allocator.free(executor.rings.ptr[0..engine.settings.thread_count]);
-        for (executor.candidates) |list| allocator.free(list);
-        if (executor.candidates.len > 0) allocator.free(executor.candidates.ptr[0..engine.settings.thread_count]);
-        for (executor.scratch) |scratch| allocations.unmap(scratch);
-        if (executor.scratch.len > 0) allocator.free(executor.scratch.ptr[0..engine.settings.thread_count]);
+        for (0..engine.provided) |thread| {
+            allocations.unreserveItems(executor.rings[thread].events);
+            allocations.unreserveItems(executor.candidates[thread]);
+            allocations.unmap(executor.scratch[thread]);
+        }
+        allocator.free(executor.rings);
+        allocator.free(executor.candidates);
+        allocator.free(executor.scratch);
         for (executor.kv_groups) |*group| group.deinit(allocator);
         if (executor.kv_groups.len > 0) allocator.free(executor.kv_groups.ptr[0..engine.view.kv_groups.len]);
         allocator.free(executor.step.draws);
@@ -291,6 +385,7 @@ pub const Engine = struct {
     /// Asks the engine thread to end after the step it is in. It rings when it has.
     pub fn stop(engine: *Engine) void {
         engine.stop_flag.store(1, .release);
+        engine.executor.throttle.limit(0);
         engine.ring();
         _ = engine.reader_bell.fetchAdd(1, .release);
         system.wakeAll(&engine.reader_bell);
@@ -302,7 +397,7 @@ pub const Engine = struct {
         engine.thread.join();
         engine.deinitExecutor();
         if (engine.source) |source| source.close();
-        engine.allocator.free(engine.records);
+        allocations.unreserveItems(engine.records);
         allocations.unreserve(engine.token_memory);
         allocations.unmap(engine.copies);
         allocations.unmap(engine.constants);
@@ -314,21 +409,59 @@ pub const Engine = struct {
 
     fn validSettings(settings: p.Settings) bool {
         if (settings.thread_count < 1 or settings.thread_count > pool_.threads_max) return false;
-        for (settings.levels) |level| if (level >= cpu.levels.len or !cpu.supported(level)) return false;
-        return settings.cpu_percent >= 1 and settings.cpu_percent <= 100 and settings.tuning.valid();
+        return cpu.runs(settings.levels) and settings.cpu_percent <= 100 * pool_.threads_max and settings.tuning.valid();
     }
 
     // What TypeScript's thread calls.
 
-    /// What shall hold from the next step on. False: it is out of bounds.
-    pub fn configure(engine: *Engine, settings: p.Settings) bool {
-        if (!validSettings(settings)) return false;
+    /// What shall hold from the next step on; a limit of CPU time holds at once. `out_of_memory`: there is none for so many threads.
+    pub fn configure(engine: *Engine, settings: p.Settings) p.Failure {
+        if (!validSettings(settings)) return .program;
+        engine.provide(settings.thread_count) catch return .out_of_memory;
+        engine.limitCpu(settings);
         engine.lockSettings();
         engine.next_settings = settings;
         engine.next_settings_version.store(settings.version, .release);
         engine.unlockSettings();
         engine.ring();
-        return true;
+        return .none;
+    }
+
+    fn limitCpu(engine: *Engine, settings: p.Settings) void {
+        // More than they can use anyway limits nothing.
+        const percent = if (settings.cpu_percent < 100 * settings.thread_count) settings.cpu_percent else 0;
+        engine.executor.throttle.limit(percent);
+        engine.pool.limit(percent != 0);
+    }
+
+    /// Keys and values may take `bytes` of memory from the next request on that begins. One that could not be served within that even
+    /// alone ends with `no_memory`; what runs goes on.
+    pub fn limitKv(engine: *Engine, bytes: u64) void {
+        if (engine.kv_bytes_max.swap(bytes, .release) != bytes) engine.ring();
+    }
+
+    /// What the engine uses now. Weights count whole, also where the system has taken some of a mapping's pages back.
+    pub fn usage(engine: *const Engine) p.Usage {
+        const executor = &engine.executor;
+        var cpu_ns = engine.ended_cpu_ns.load(.monotonic);
+        for (&engine.thread_ids, &executor.cpu_ns) |*id, *told| cpu_ns += system.cpuNsOf(id.load(.acquire)) orelse told.load(.monotonic);
+        var kv_bytes: u64 = 0;
+        for (executor.kv_groups) |*group| kv_bytes += system.residentBytes(group.touchedBytes());
+        const whole = engine.weights.len + engine.program.len + engine.constants.len + engine.copies.len + engine.records.len * @sizeOf(p.Record);
+        const thread_bytes = executor.scratch[0].len + executor.candidates[0].len * @sizeOf(table.Candidate) + executor.rings[0].events.len * @sizeOf(p.Event);
+        var resident_bytes = system.residentBytes(engine.arena) + system.residentBytes(engine.token_memory);
+        for (executor.rings[0..engine.provided], 0..) |event_ring, thread| {
+            resident_bytes += system.residentBytes(executor.scratch[thread]);
+            resident_bytes += system.residentBytes(std.mem.sliceAsBytes(executor.candidates[thread]));
+            resident_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.events));
+        }
+        return .{
+            .cpu_ns = cpu_ns,
+            .resident_bytes = whole + resident_bytes,
+            .planned_bytes = whole + engine.arena.len + engine.token_memory.len + engine.provided * thread_bytes,
+            .kv_bytes = kv_bytes,
+            .thread_bytes = thread_bytes,
+        };
     }
 
     fn lockSettings(engine: *Engine) void {
@@ -366,6 +499,7 @@ pub const Engine = struct {
         slot.drafted = 0;
         slot.pace = .{};
         slot.published = .{};
+        slot.outdated = false;
         slot.held.store(0, .monotonic);
         slot.committed.store(0, .monotonic);
         slot.order = engine.order_next;
@@ -444,7 +578,7 @@ pub const Engine = struct {
     }
 
     pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
-        if (thread >= engine.executor.rings.len or engine.executor.rings[thread].waiting() == 0) return 0;
+        if (thread >= engine.provided or engine.executor.rings[thread].waiting() == 0) return 0;
         if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
         const time = &engine.time.?;
         time.follow();
@@ -454,14 +588,24 @@ pub const Engine = struct {
     /// Events in the ring that is fullest.
     pub fn eventsWaiting(engine: *const Engine) u64 {
         var most: u64 = 0;
-        for (engine.executor.rings) |*event_ring| most = @max(most, event_ring.waiting());
+        for (engine.executor.rings[0..engine.provided]) |*event_ring| most = @max(most, event_ring.waiting());
         return most;
     }
 
     pub fn eventsLost(engine: *const Engine) u64 {
         var lost: u64 = 0;
-        for (engine.executor.rings) |*event_ring| lost += event_ring.lost.load(.monotonic);
+        for (engine.executor.rings[0..engine.provided]) |*event_ring| lost += event_ring.lost.load(.monotonic);
         return lost;
+    }
+
+    /// How a group's pages stood when the records drained last were told: in all, empty, kept, and ever taken. False: no such group.
+    pub fn readPages(engine: *const Engine, group_index: u32, out: *[4]u32) bool {
+        const groups = engine.executor.kv_groups;
+        if (group_index >= groups.len) return false;
+        const group = &groups[group_index];
+        const counts = engine.page_counts[group_index].load(.monotonic);
+        out.* = .{ @intCast(group.pages.len), @truncate(counts), @intCast(counts >> 32), group.touched.load(.monotonic) };
+        return true;
     }
 
     /// Copies the vector of the request that the slot had last. It stays until the slot is handed another.
@@ -496,6 +640,7 @@ pub const Engine = struct {
     }
 
     fn serve(engine: *Engine) void {
+        engine.cpus = .ofThread();
         engine.threadBegin(0);
         engine.pool.context = &engine.executor;
         engine.pool.thread_begin = poolThreadBegin;
@@ -513,16 +658,31 @@ pub const Engine = struct {
             engine.notify();
         }
         engine.pool.stop();
-        engine.executor.kernels.thread_end();
+        engine.threadEnd(0);
         engine.ended.store(1, .release);
         system.ring(engine.config.notify_fd);
     }
 
     fn threadBegin(engine: *Engine, thread: u32) void {
         engine.thread_ids[thread].store(system.threadId(), .monotonic);
+        // A worker begins where the engine thread may run.
+        if (engine.settings.affinity[thread] != p.none or engine.settings.affinity[0] != p.none) engine.pin(thread);
+        // The events of a thread of the same number that has ended are not followed by this one's.
+        engine.executor.skip(thread);
+    }
+
+    fn threadEnd(engine: *Engine, thread: u32) void {
+        engine.executor.endThread(thread);
+        engine.thread_ids[thread].store(0, .release);
+        engine.executor.cpu_ns[thread].store(0, .monotonic);
+        _ = engine.ended_cpu_ns.fetchAdd(system.threadCpuNs(), .monotonic);
+    }
+
+    /// Gives the calling thread the CPU that it is to have, or all that the engine thread began with.
+    fn pin(engine: *Engine, thread: u32) void {
         const core = engine.settings.affinity[thread];
-        if (core != p.none) _ = system.pinThread(core);
-        engine.executor.kernels.thread_begin();
+        const done = if (core != p.none) system.pinThread(core) else engine.cpus.give();
+        if (!done) engine.pin_failed.store(1, .monotonic);
     }
 
     fn ofExecutor(context: *anyopaque) *Engine {
@@ -534,8 +694,12 @@ pub const Engine = struct {
         ofExecutor(context).threadBegin(thread);
     }
 
-    fn poolThreadEnd(context: *anyopaque, _: u32) void {
-        ofExecutor(context).executor.kernels.thread_end();
+    fn poolThreadEnd(context: *anyopaque, thread: u32) void {
+        ofExecutor(context).threadEnd(thread);
+    }
+
+    fn pinJob(context: *anyopaque, thread: u32) void {
+        ofExecutor(context).pin(thread);
     }
 
     /// Starts the workers and brings the weights in.
@@ -603,6 +767,7 @@ pub const Engine = struct {
         const part_bytes = engine.executor.scratch[thread].len / 3 & ~@as(usize, 63);
         const buffer = engine.executor.scratch[thread][0..part_bytes];
         while (engine.load_failure.load(.monotonic) == 0 and !engine.stopping()) {
+            _ = engine.executor.throttle.pass(thread);
             const range = work.claim(thread, engine.pool.thread_count, piece_groups, groups) orelse return;
             const row_first = range.begin * table.group_rows;
             const row_count = @min(range.end * table.group_rows, tensor.rows) - row_first;
@@ -629,7 +794,7 @@ pub const Engine = struct {
                     .target = engine.executor.scratch[thread][part_bytes..].ptr,
                     .values = @ptrCast(@alignCast(engine.executor.scratch[thread][2 * part_bytes ..].ptr)),
                 };
-                const failure: p.Failure = switch (engine.executor.kernels.convert(&conversion)) {
+                const failure: p.Failure = switch (engine.executor.kernels.get(.other).convert(&conversion)) {
                     .done => .none,
                     .not_finite => .not_finite,
                     .out_of_range => .out_of_range,
@@ -649,7 +814,7 @@ pub const Engine = struct {
                 .weight = resolved.base + group_sizes.weight * range.begin,
                 .scales = resolved.scales + group_sizes.scales * range.begin,
             };
-            engine.executor.kernels.pack(&arguments, 0, std.math.divCeil(u32, row_count, table.group_rows) catch unreachable);
+            engine.executor.kernels.get(.other).pack(&arguments, 0, std.math.divCeil(u32, row_count, table.group_rows) catch unreachable);
             _ = engine.packed_bytes.fetchAdd(bytes, .monotonic);
         }
     }
@@ -692,11 +857,43 @@ pub const Engine = struct {
     /// Between two steps: no other thread computes.
     fn takeSettings(engine: *Engine) void {
         if (engine.next_settings_version.load(.acquire) == engine.settings.version) return;
+        const before = engine.settings;
         engine.lockSettings();
         engine.settings = engine.next_settings;
         engine.unlockSettings();
-        engine.executor.kernels = cpu.levels[engine.settings.levels[@intFromEnum(p.Family.other)]].kernels;
-        engine.write(.{ .kind = .configured, .value = engine.settings.version });
+        if (!std.mem.eql(u32, &before.levels, &engine.settings.levels)) engine.takeLevels();
+        const failure = engine.takeThreads(&before.affinity);
+        if (failure != .none) {
+            const refused = engine.settings.affinity;
+            engine.settings.thread_count = before.thread_count;
+            engine.settings.affinity = before.affinity;
+            _ = engine.takeThreads(&refused);
+            // The limit was made for as many as were refused.
+            if (engine.next_settings_version.load(.acquire) == engine.settings.version) engine.limitCpu(engine.settings);
+        }
+        engine.write(.{ .kind = .configured, .value = engine.settings.version, .token = @intFromEnum(failure) });
+    }
+
+    /// As many threads as there are to be, on the CPUs that they are to have.
+    fn takeThreads(engine: *Engine, before: []const u32) p.Failure {
+        engine.pin_failed.store(0, .monotonic);
+        engine.pool.resize(engine.settings.thread_count) catch return .threads;
+        // Whoever asks for the threads shall find them all.
+        engine.pool.awaitBegun();
+        if (!std.mem.eql(u32, &engine.settings.affinity, before)) engine.pool.runForEach(pinJob);
+        return if (engine.pin_failed.load(.monotonic) == 0) .none else .pin;
+    }
+
+    /// Levels differ in the last bits. So that a result does not depend on what was computed before at others, no sequence begins with
+    /// that; those that run go on from it.
+    fn takeLevels(engine: *Engine) void {
+        engine.executor.kernels = cpu.kernelsOf(engine.settings.levels, false);
+        for (engine.executor.kv_groups) |*group| group.forgetAll();
+        for (&engine.slots) |*slot| {
+            const computed = slot.load() == .running and slot.computed > 0;
+            // What TypeScript writes for a `restore` was computed before, too.
+            if (computed or (slot.load() != .free and slot.request.kind == .restore)) slot.outdated = true;
+        }
     }
 
     /// An event for each sequence of the step, and the step's own, from `begin` to now.
@@ -717,17 +914,21 @@ pub const Engine = struct {
         });
     }
 
-    /// Takes submitted requests in, ends cancelled ones, and starts waiting ones in order while there is room.
+    /// Takes submitted requests in, ends cancelled ones and those that memory's limit leaves no room for, and starts waiting ones in
+    /// order while there is room.
     fn admit(engine: *Engine) void {
         for (&engine.slots) |*slot| {
-            switch (slot.load()) {
-                .free => continue,
-                .submitted => slot.store(.waiting),
-                else => {},
-            }
+            if (slot.load() == .submitted) slot.store(.waiting);
+        }
+        // After the requests came: they are judged by what was the limit when they did, or by a later one.
+        engine.takeKvLimit();
+        for (&engine.slots) |*slot| {
+            if (slot.load() == .free or slot.load() == .submitted) continue;
             if (slot.cancelled.load(.acquire) != 0) {
                 engine.finish(slot, .cancelled);
-            } else if (slot.committed.load(.acquire) != 0) engine.finishRestored(slot);
+            } else if (slot.committed.load(.acquire) != 0) {
+                engine.finishRestored(slot);
+            } else if (slot.load() == .waiting and !engine.fits(slot)) engine.finish(slot, .no_memory);
         }
         while (true) {
             var first: ?*Slot = null;
@@ -739,6 +940,28 @@ pub const Engine = struct {
         }
     }
 
+    /// Groups share the limit as they share what is set aside.
+    fn takeKvLimit(engine: *Engine) void {
+        const bytes = engine.kv_bytes_max.load(.acquire);
+        if (bytes == engine.kv_bytes_taken) return;
+        engine.kv_bytes_taken = bytes;
+        var all_bytes: u64 = 0;
+        for (engine.executor.kv_groups) |*group| all_bytes += group.pages.len * group.page_bytes;
+        for (engine.executor.kv_groups) |*group| {
+            const pages = @as(u128, group.pages.len) * @min(bytes, all_bytes) / all_bytes;
+            group.pages_max = @intCast(pages);
+        }
+    }
+
+    /// Whether the limit of memory leaves room for the request, once others have ended.
+    fn fits(engine: *const Engine, slot: *const Slot) bool {
+        const positions = slot.token_count + slot.request.generate_max;
+        for (engine.executor.kv_groups) |*group| {
+            if (group.pagesNeeded(positions, engine.view.header.rows_max) > group.pages_max) return false;
+        }
+        return true;
+    }
+
     fn startSequence(engine: *Engine, slot: *Slot) bool {
         const header = engine.view.header;
         const sequence: u32 = for (engine.sequence_used[0..header.batch_max], 0..) |used, index| {
@@ -746,7 +969,7 @@ pub const Engine = struct {
         } else return false;
         const positions = slot.token_count + slot.request.generate_max;
         for (engine.executor.kv_groups) |*group| {
-            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.pages.len) return false;
+            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.pages_max) return false;
         }
         for (engine.executor.kv_groups, 0..) |*group, index| {
             slot.reserved_pages[index] = group.pagesNeeded(positions, header.rows_max);
@@ -770,7 +993,7 @@ pub const Engine = struct {
     /// What TypeScript has written is what a sequence would have computed.
     fn finishRestored(engine: *Engine, slot: *Slot) void {
         slot.computed = slot.token_count;
-        prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
+        if (!slot.outdated) prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
         engine.finish(slot, .restored);
     }
 
@@ -953,7 +1176,7 @@ pub const Engine = struct {
             const prompt = slot.generated == 0;
             slot.computed += slot.step_rows - slot.drafted;
             const reason = engine.takeDraws(slot, now_ns);
-            if (slot.request.shares_prefix != 0) {
+            if (slot.request.shares_prefix != 0 and !slot.outdated) {
                 prefix.publish(engine.executor.kv_groups, slot.sequence, &slot.published, slot.tokens[0..slot.computed]);
             }
             for (engine.executor.kv_groups) |*group| group.releaseBehind(slot.sequence, slot.computed);
@@ -1070,6 +1293,9 @@ pub const Engine = struct {
 
     /// Tells the records written so far, and wakes Bun's event loop, unless it has been woken and has not looked yet.
     fn notify(engine: *Engine) void {
+        for (engine.executor.kv_groups, engine.page_counts[0..engine.executor.kv_groups.len]) |*group, *counts| {
+            counts.store(group.empty_count | @as(u64, group.kept_count) << 32, .monotonic);
+        }
         engine.records_written.store(engine.records_next, .seq_cst);
         if (engine.records_next == engine.records_read.load(.seq_cst)) return;
         if (engine.notified.swap(1, .seq_cst) == 0) system.ring(engine.config.notify_fd);

@@ -9,6 +9,8 @@ const events = @import("events.zig");
 const memory = @import("memory.zig");
 const p = @import("program.zig");
 const pool_ = @import("pool.zig");
+const system = @import("system.zig");
+const Throttle = @import("throttle.zig").Throttle;
 const format = @import("kernels/format.zig");
 const table = @import("kernels/table.zig");
 
@@ -19,7 +21,7 @@ pub const attention_split_rows = 16;
 const encode_blocks_max = p.step_rows_max / table.encode_row_block + p.sequences_max;
 
 /// A tensor's memory.
-const Resolved = struct {
+pub const Resolved = struct {
     base: [*]u8,
     scales: [*]u8,
     stride: u64,
@@ -40,10 +42,6 @@ const Resolved = struct {
 
     fn weightFormat(resolved: Resolved) table.Format {
         return @enumFromInt(resolved.format);
-    }
-
-    fn form(resolved: Resolved) table.Form {
-        return @enumFromInt(resolved.format - p.form_rows);
     }
 };
 
@@ -155,7 +153,9 @@ const Until = struct {
 
 pub const Executor = struct {
     view: p.View,
-    kernels: *const table.Table,
+    kernels: p.Kernels,
+    /// Per thread, whose products it is set up for.
+    ready_for: [pool_.threads_max]?*const table.Table = @splat(null),
     tuning: *const table.Tuning,
     pool: *pool_.Pool,
     tensors: []Resolved,
@@ -173,6 +173,9 @@ pub const Executor = struct {
     one_claim: bool = false,
     /// If given, all that `runOp` runs of a product, in grains.
     one_range: ?pool_.Work.Range = null,
+    throttle: Throttle = .{},
+    /// CPU time of each thread up to its last step, where the system does not tell it to others.
+    cpu_ns: [pool_.threads_max]std.atomic.Value(u64) = @splat(.init(0)),
     /// Until when each thread's events go, in ticks: the next one begins there, so that nothing is left out between them.
     until: [pool_.threads_max]Until = @splat(.{}),
     step: Step = .{},
@@ -238,7 +241,24 @@ pub const Executor = struct {
 
     fn runThread(context: *anyopaque, thread: u32) void {
         const executor: *Executor = @ptrCast(@alignCast(context));
+        executor.beginThread(thread);
         executor.runOps(thread);
+        if (!system.tells_cpu) executor.cpu_ns[thread].store(system.threadCpuNs(), .monotonic);
+    }
+
+    /// Sets the thread up for the products that it is to run, of whatever level these are by now. Called by the thread itself.
+    fn beginThread(executor: *Executor, thread: u32) void {
+        const products = executor.kernels.get(.matmul);
+        if (executor.ready_for[thread] == products) return;
+        executor.endThread(thread);
+        products.thread_begin();
+        executor.ready_for[thread] = products;
+    }
+
+    /// What a thread does last.
+    pub fn endThread(executor: *Executor, thread: u32) void {
+        if (executor.ready_for[thread]) |products| products.thread_end();
+        executor.ready_for[thread] = null;
     }
 
     fn runOps(executor: *Executor, thread: u32) void {
@@ -263,6 +283,7 @@ pub const Executor = struct {
             }
             group_first = index + 1;
             if (traced and waited) executor.event(thread, .barrier, @intCast(index), rows, 0);
+            if (executor.throttle.pass(thread) and traced) executor.event(thread, .idle, p.event_no_op, 0, 0);
         }
         const drawn = executor.runDraws(thread);
         if (traced) executor.event(thread, .sampling, p.event_no_op, executor.step.logits_count, drawn) else executor.skip(thread);
@@ -275,9 +296,10 @@ pub const Executor = struct {
         thread: u32,
         /// The product whose weights are asked for; the number of ops: none is left.
         op: usize = 0,
-        /// Lines of scales and of codes that remain.
+        /// Lines of scales and of codes that remain, and from one to the next.
         scales: Lines = .{},
         codes: Lines = .{},
+        line_bytes: usize = 64,
 
         const Lines = struct {
             at: [*]const u8 = undefined,
@@ -299,7 +321,8 @@ pub const Executor = struct {
             } else executor.view.ops.len;
             fetching.scales = .{};
             fetching.codes = .{};
-            if (fetching.op == executor.view.ops.len) return;
+            if (fetching.op == executor.view.ops.len or executor.tuning.ahead == 0) return;
+            fetching.line_bytes = executor.tuning.line_bytes;
             const op = &executor.view.ops[fetching.op];
             const rows = executor.rowCount(op);
             if (rows == 0 or rows > rows_max) return;
@@ -310,15 +333,15 @@ pub const Executor = struct {
             const first = grains.begin * grain;
             const own = @min(grains.end * grain, unit_count) -| first;
             const groups = @min(own, bytes_max / (weight.group_bytes + weight.group_scale_bytes) + 1);
-            fetching.scales = .{ .at = weight.scales + first * weight.group_scale_bytes, .count = groups * weight.group_scale_bytes / 64 };
-            fetching.codes = .{ .at = weight.base + first * weight.group_bytes, .count = groups * weight.group_bytes / 64 };
+            fetching.scales = .{ .at = weight.scales + first * weight.group_scale_bytes, .count = groups * weight.group_scale_bytes / fetching.line_bytes };
+            fetching.codes = .{ .at = weight.base + first * weight.group_bytes, .count = groups * weight.group_bytes / fetching.line_bytes };
         }
 
         pub fn step(fetching: *Fetching) bool {
             const lines = if (fetching.scales.count >= lines_a_step) &fetching.scales else &fetching.codes;
             if (lines.count < lines_a_step) return false;
-            inline for (0..lines_a_step) |line| @prefetch(lines.at + line * 64, .{ .rw = .read, .locality = 2, .cache = .data });
-            lines.at += lines_a_step * 64;
+            for (0..lines_a_step) |line| @prefetch(lines.at + line * fetching.line_bytes, .{ .rw = .read, .locality = 2, .cache = .data });
+            lines.at += lines_a_step * fetching.line_bytes;
             lines.count -= lines_a_step;
             return true;
         }
@@ -394,6 +417,7 @@ pub const Executor = struct {
             .matmul, .screen => divCeil(executor.at(op, 2).?.rows, table.group_rows),
             .glu, .activation => rows * divCeil(executor.at(op, 2).?.columns, table.glu_unit_columns),
             .encode => executor.step.block_count * op.u[0],
+            .conv => rows * table.Convolution.of(op.u).units(),
             .attention => if (isSplit(rows))
                 rows * op.u[1] * executor.chunkCount()
             else
@@ -471,7 +495,7 @@ pub const Executor = struct {
     }
 
     pub fn runOp(executor: *Executor, op: *const p.Op, index: usize, thread: u32, rows: u32) u32 {
-        const kernels = executor.kernels;
+        const kernels = executor.kernels.get(op.kind.family());
         const scratch: [*]align(64) u8 = executor.scratch[thread].ptr;
         switch (op.kind) {
             .embed => {
@@ -530,7 +554,7 @@ pub const Executor = struct {
                 const out = executor.at(op, 0).?;
                 const x = executor.at(op, 1).?;
                 const arguments: table.Quantize = .{
-                    .form = out.form(),
+                    .form = executor.formOf(out),
                     .columns = x.columns,
                     .row_count = rows,
                     .x = x.floats(),
@@ -673,6 +697,21 @@ pub const Executor = struct {
                 };
                 return executor.share(op, index, thread, &arguments, kernels.pool, .{});
             },
+            .conv => {
+                const out = executor.at(op, 0).?;
+                const x = executor.at(op, 1).?;
+                const arguments: table.Conv = .{
+                    .shape = .of(op.u),
+                    .row_count = rows,
+                    .weight = executor.floatsAt(op, 2).?,
+                    .x = x.floats(),
+                    .x_stride = x.floatStride(),
+                    .bias = executor.floatsAt(op, 3),
+                    .out = out.floats(),
+                    .out_stride = out.floatStride(),
+                };
+                return executor.share(op, index, thread, &arguments, kernels.conv, .{});
+            },
             .attention => {
                 const arguments = executor.attentionArguments(op, rows);
                 return executor.share(op, index, thread, &arguments, kernels.attention, .{scratch});
@@ -697,6 +736,7 @@ pub const Executor = struct {
                     .y_stride = y.floatStride(),
                     .groups = groups.floats(),
                     .groups_stride = groups.floatStride(),
+                    .tuning = executor.tuning,
                 };
                 return executor.share(op, index, thread, &arguments, kernels.screen, .{scratch});
             },
@@ -761,7 +801,7 @@ pub const Executor = struct {
                     .list = @ptrCast(list.floats() + token * list.floatStride()),
                     .scratch = executor.candidates[screening.thread].ptr,
                 };
-                executor.kernels.screen_pick(&arguments);
+                executor.kernels.get(screening.op.kind.family()).screen_pick(&arguments);
             }
         }
 
@@ -794,7 +834,8 @@ pub const Executor = struct {
                     .soft_cap = 0,
                     .tuning = executor.tuning,
                 };
-                for (groups[from..to]) |group| executor.kernels.matmul(&arguments, group, group + 1, executor.scratch[screening.thread].ptr);
+                const kernels = executor.kernels.get(screening.op.kind.family());
+                for (groups[from..to]) |group| kernels.matmul(&arguments, group, group + 1, executor.scratch[screening.thread].ptr);
             }
         }
     };
@@ -816,6 +857,7 @@ pub const Executor = struct {
             .rows = &executor.step.rows,
             .kv = executor.kvView(op.u[4]),
             .partial = executor.floatsAt(op, 3),
+            .tuning = executor.tuning,
         };
         executor.setOutputs(op, &arguments);
         return arguments;
@@ -828,10 +870,15 @@ pub const Executor = struct {
             arguments.out_stride = out.floatStride();
         }
         if (executor.at(op, 1)) |out| {
-            arguments.out_form = out.form();
+            arguments.out_form = executor.formOf(out);
             arguments.out_quantized = out.base;
             arguments.out_quantized_stride = out.stride;
         }
+    }
+
+    /// What the products that read them take rows of activations as.
+    fn formOf(executor: *const Executor, rows: Resolved) table.Form {
+        return if (rows.format == p.int8_rows) .int8 else executor.kernels.get(.matmul).wide_form;
     }
 
     fn kvView(executor: *Executor, layer: u32) table.KvView {
@@ -897,7 +944,8 @@ pub const Executor = struct {
         const group_count = divCeil(weight.rows, table.group_rows);
         const work = &executor.work[0];
         while (work.claim(thread, executor.pool.thread_count, 64, group_count)) |range| {
-            executor.kernels.screen_build(&arguments, range.begin, range.end, executor.scratch[thread].ptr);
+            executor.kernels.get(.matmul).screen_build(&arguments, range.begin, range.end, executor.scratch[thread].ptr);
+            _ = executor.throttle.pass(thread);
         }
     }
 
@@ -936,7 +984,7 @@ pub const Executor = struct {
                 .scratch = candidates.ptr,
                 .target_logprob = 0,
             };
-            executor.kernels.score(&score);
+            executor.kernels.get(.other).score(&score);
             request.token = request.target;
             request.logprob = score.target_logprob;
         }
@@ -951,10 +999,54 @@ pub const Executor = struct {
                 .scratch = candidates.ptr,
                 .result = .{ .token = 0, .logprob = 0 },
             };
-            executor.kernels.sample(&sample);
+            executor.kernels.get(.other).sample(&sample);
             assert(sample.result.token < row.len);
             request.token = sample.result.token;
             request.logprob = sample.result.logprob;
         }
     }
 };
+
+test "a waiting thread asks for what it begins the next product with, a line at a time, or for nothing" {
+    const testing = std.testing;
+    const executor = try testing.allocator.create(Executor);
+    defer testing.allocator.destroy(executor);
+    var pool: pool_.Pool = .{ .thread_count = 2 };
+    var tuning: table.Tuning = .fixed;
+    const norm: p.Op = .{ .kind = .norm, .flags = 0, .layer = 0, .tensors = @splat(p.none), .u = @splat(0), .f = @splat(0) };
+    var product = norm;
+    product.kind = .matmul;
+    product.tensors[2] = 0;
+    const ops = [_]p.Op{ norm, product, norm };
+    // 64 groups, of which this thread has the second half. It is asked for and never read.
+    const group_bytes = 16 * 640;
+    const scale_bytes = 640;
+    var memory_: [64]u8 = undefined;
+    var tensors = [_]Resolved{.{ .base = &memory_, .scales = &memory_, .stride = 0, .format = @intFromEnum(table.Format.q8_0), .rows = 64 * 16, .columns = 640, .group_bytes = group_bytes, .group_scale_bytes = scale_bytes }};
+    executor.tuning = &tuning;
+    executor.pool = &pool;
+    executor.tensors = &tensors;
+    executor.view.ops = &ops;
+    executor.step.row_count = 1;
+    const groups = Executor.Fetching.bytes_max / (group_bytes + scale_bytes) + 1;
+    for ([_]u32{ 64, 32, 128, 256, 0 }) |line_bytes| {
+        tuning.ahead = @intFromBool(line_bytes > 0);
+        if (line_bytes > 0) tuning.line_bytes = line_bytes;
+        var fetching: Executor.Fetching = .{ .executor = executor, .thread = 1 };
+        fetching.after(0);
+        const codes = @intFromPtr(fetching.codes.at);
+        var lines: usize = 0;
+        while (fetching.step()) lines += Executor.Fetching.lines_a_step;
+        if (line_bytes == 0) {
+            try testing.expectEqual(0, lines);
+            continue;
+        }
+        try testing.expectEqual(@intFromPtr(&memory_) + 32 * group_bytes, codes);
+        const whole = groups * group_bytes / line_bytes / Executor.Fetching.lines_a_step + groups * scale_bytes / line_bytes / Executor.Fetching.lines_a_step;
+        try testing.expectEqual(whole * Executor.Fetching.lines_a_step, lines);
+        try testing.expect(@intFromPtr(fetching.codes.at) <= codes + groups * group_bytes);
+        // Past the last product there is none.
+        fetching.after(1);
+        try testing.expect(!fetching.step());
+    }
+}

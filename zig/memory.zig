@@ -47,6 +47,10 @@ pub const KvGroup = struct {
     /// Stack of pages with nothing in them; low numbers come first, so that a short run touches little memory.
     empty: []u32,
     empty_count: u32,
+    /// Pages may be used up to this many; kept ones give way before others cost memory that they did not yet.
+    pages_max: u32,
+    /// Pages that were ever used, those with the lowest numbers.
+    touched: std.atomic.Value(u32) = .init(0),
     /// Kept pages, longest kept to last.
     kept_first: u32 = none,
     kept_last: u32 = none,
@@ -88,10 +92,23 @@ pub const KvGroup = struct {
             .pages = @as([*]Page, @ptrCast(page_memory.ptr))[0..page_count],
             .empty = empty,
             .empty_count = page_count,
+            .pages_max = page_count,
             .kept_max = descriptor.kept_max,
             .buckets = buckets,
             .page_table = page_table,
             .table_stride = stride,
+        };
+    }
+
+    /// Bytes that `init` takes: of the pages themselves, of what is known of them, and of lists and tables of them.
+    pub fn sizes(descriptor: program.KvGroup, batch_max: u32, context_max: u32) struct { base: u64, pages: u64, lists: u64 } {
+        const count: u64 = descriptor.page_count;
+        const buckets: u64 = std.math.ceilPowerOfTwoAssert(u32, descriptor.page_count);
+        const stride = std.math.divCeil(u64, context_max, page_positions) catch unreachable;
+        return .{
+            .base = std.mem.alignForward(u64, descriptor.page_bytes * count, 4096),
+            .pages = count * @sizeOf(Page),
+            .lists = (count + buckets + batch_max * stride) * @sizeOf(u32),
         };
     }
 
@@ -126,6 +143,12 @@ pub const KvGroup = struct {
     pub fn bytes(group: *const KvGroup, page: u32) []align(64) u8 {
         const first: usize = @intCast(page * group.page_bytes);
         return @alignCast(group.base[first..][0..@intCast(group.page_bytes)]);
+    }
+
+    /// Where pages are that were ever used, to the end of the system's huge page.
+    pub fn touchedBytes(group: *const KvGroup) []const u8 {
+        const used = std.mem.alignForward(u64, group.touched.load(.monotonic) * group.page_bytes, 2 << 20);
+        return group.base[0..@intCast(@min(used, group.base.len))];
     }
 
     /// Makes sure that positions below `end` of `sequence` have pages.
@@ -240,10 +263,14 @@ pub const KvGroup = struct {
 
     /// A page for a sequence to write, that nobody else sees.
     fn take(group: *KvGroup) u32 {
-        if (group.empty_count == 0) group.forget(group.kept_first);
+        // Pages that were used before are always on top of those that were not, and cost no memory any more.
+        const top = if (group.empty_count == 0) null else group.empty[group.empty_count - 1];
+        const past = if (top) |index| index >= group.pages_max and index >= group.touched.raw else true;
+        if (past and group.kept_count > 0) group.forget(group.kept_first);
         assert(group.empty_count > 0); // Admission reserved it.
         group.empty_count -= 1;
         const index = group.empty[group.empty_count];
+        group.touched.store(@max(group.touched.raw, index + 1), .monotonic);
         group.pages[index].holders = 1;
         return index;
     }
@@ -255,6 +282,21 @@ pub const KvGroup = struct {
         if (page.holders > 0) return;
         group.linkKept(index);
         if (page.count == 0) group.forget(index) else if (group.kept_count > kept_max) group.forget(group.kept_first);
+    }
+
+    /// Lets nobody begin with what is in pages now. Sequences that hold some keep them, and must not tell of them again.
+    pub fn forgetAll(group: *KvGroup) void {
+        for (group.buckets) |*first| {
+            while (first.* != none) {
+                const page = &group.pages[first.*];
+                if (page.holders == 0) {
+                    group.forget(first.*);
+                } else {
+                    group.unlink(page);
+                    page.count = 0;
+                }
+            }
+        }
     }
 
     /// Makes a kept page an empty one.
@@ -313,6 +355,51 @@ test "a windowed group holds few pages however long the sequence" {
     }
     group.releaseAll(1);
     try std.testing.expectEqual(6, group.empty_count);
+}
+
+test "after forgetting nothing is found, and what sequences hold is theirs until they give it back" {
+    const allocator = std.testing.allocator;
+    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 8, .page_bytes = 4096, .kept_max = 8 }, 2, 256);
+    defer group.deinit(allocator);
+    var texts: [2][page_positions]u32 = .{ @splat(1), @splat(2) };
+    for (0..2) |sequence| {
+        group.ensure(@intCast(sequence), 64);
+        group.publish(@intCast(sequence), 0, 0, &texts[sequence]);
+    }
+    const held = group.entry(0, 0).*;
+    @memset(group.bytes(held), 7);
+    group.releaseAll(1);
+    try std.testing.expectEqual(1, group.kept_count);
+
+    group.forgetAll();
+    for (&texts) |*text| try std.testing.expectEqual(0, group.find(0, text).length);
+    try std.testing.expectEqual(0, group.kept_count);
+    group.ensure(1, 256);
+    for (1..4) |block| try std.testing.expect(group.entry(1, @intCast(block)).* != held);
+    try std.testing.expect(std.mem.allEqual(u8, group.bytes(held), 7));
+    group.releaseAll(0);
+    group.releaseAll(1);
+    try std.testing.expectEqual(8, group.empty_count);
+}
+
+test "past its bound, a group uses no page that it has not used before" {
+    const allocator = std.testing.allocator;
+    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 16, .page_bytes = 4096, .kept_max = 16 }, 2, 1024);
+    defer group.deinit(allocator);
+    group.pages_max = 4;
+    var tokens: [page_positions]u32 = @splat(0);
+    for (0..20) |round| {
+        tokens[0] = @intCast(round);
+        const sequence: u32 = @intCast(round % 2);
+        group.ensure(sequence, 64 * @as(u32, @intCast(1 + round % 4)));
+        group.publish(sequence, 0, 0, &tokens);
+        group.releaseAll(sequence);
+        try std.testing.expect(group.touched.raw <= 4);
+    }
+    group.pages_max = 16;
+    group.ensure(0, 8 * 64);
+    try std.testing.expect(group.touched.raw > 4);
+    group.releaseAll(0);
 }
 
 test "pages of two sequences differ" {

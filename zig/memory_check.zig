@@ -7,7 +7,7 @@
 //!   memory_check LEVEL plan PROGRAM WEIGHTS (forked|simulated) D1=BYTES,WAYS,LINE LL=BYTES,WAYS,LINE
 //!
 //! FORMAT is of the weights (matmul, embed), of keys and values (rope_store, attention), or of what is written (norm, glu, activation, encode,
-//! quantize: f32, q8_0 for int8, f16 for wide); others do not look at it. `all` runs every case in turn. `large` gives operands that
+//! quantize: f32, q8_0 for int8, f16 for what products with 16-bit weights take); others do not look at it. `all` runs every case in turn. `large` gives operands that
 //! caches of some hundred KiB do not hold. `flush` goes through a large buffer before, so that no cache holds an operand. `list`
 //! prints each access of a traced kernel.
 //!
@@ -62,6 +62,10 @@ const Kernel = enum {
     /// Two texts.
     encode,
     pool,
+    conv,
+    /// Two groups, whose outputs share a vector.
+    conv_grouped,
+    conv_depthwise,
     attention,
     attention_split,
     attention_window,
@@ -100,7 +104,7 @@ const all_cases = cases: {
         // As many queries as share what is expanded.
         list = list ++ [_]Case{.{ .kernel = .attention, .format = format, .tokens = if (format == .f16) 5 else 1 }};
     }
-    for ([_]Kernel{ .add, .rope_table, .rope, .pool, .attention_merge, .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty, .score, .screen, .screen_pick, .screen_pick_rest }) |kernel| {
+    for ([_]Kernel{ .add, .rope_table, .rope, .pool, .conv, .conv_grouped, .conv_depthwise, .attention_merge, .sample_greedy, .sample_top_k, .sample_top_p, .sample_penalty, .score, .screen, .screen_pick, .screen_pick_rest }) |kernel| {
         list = list ++ [_]Case{.{ .kernel = kernel, .format = .f32, .tokens = 2 }};
     }
     break :cases list;
@@ -388,6 +392,10 @@ const Run = struct {
                 const finished = which.kernel == .matmul_finish;
                 const x = run.activations(which.format, tokens);
                 const y_stride = formats.groupCount(rows) * table.group_rows;
+                // Smaller blocks than usual: where they nearly fill the first level, which line leaves it depends on the order in which the
+                // compiler has put loads, and on what it spills.
+                var tuning: table.Tuning = .fixed;
+                tuning.block_bytes = 4096;
                 const args: table.MatMul = .{
                     .format = which.format,
                     .rows = rows,
@@ -402,6 +410,7 @@ const Run = struct {
                     .bias = if (finished) operands.floats("bias", rows) else null,
                     .accumulate = @intFromBool(finished),
                     .soft_cap = if (finished) 30 else 0,
+                    .tuning = &tuning,
                 };
                 const scratch = operands.bytes("scratch", table.scratchBytes(sizes.weight_columns, 0, 0));
                 run.call("matmul", .{ &args, 0, formats.groupCount(rows), scratch.ptr });
@@ -431,7 +440,7 @@ const Run = struct {
                     .width = columns,
                     .row_count = tokens,
                     .epsilon = 1e-6,
-                    .out_form = form(which.format),
+                    .out_form = run.form(which.format),
                     .centred = @intFromBool(which.kernel == .norm_centred),
                     .x = operands.floats("x", tokens * sizes.width),
                     .x_stride = sizes.width,
@@ -452,7 +461,7 @@ const Run = struct {
                     .activation = .gelu_tanh,
                     .width = columns,
                     .row_count = tokens,
-                    .out_form = form(which.format),
+                    .out_form = run.form(which.format),
                     .gate = operands.floats("gate", tokens * sizes.width),
                     .gate_stride = sizes.width,
                     .up = operands.floats("up", tokens * sizes.width),
@@ -470,7 +479,7 @@ const Run = struct {
                     .activation = .gelu,
                     .width = columns,
                     .row_count = tokens,
-                    .out_form = form(which.format),
+                    .out_form = run.form(which.format),
                     .gate = operands.floats("x", tokens * sizes.width),
                     .gate_stride = sizes.width,
                     .up = null,
@@ -484,7 +493,7 @@ const Run = struct {
             },
             .quantize => {
                 const args: table.Quantize = .{
-                    .form = form(which.format),
+                    .form = run.form(which.format),
                     .columns = if (which.format == .q8_0) sizes.width else sizes.width - 5,
                     .row_count = tokens,
                     .x = operands.floats("x", tokens * sizes.width),
@@ -559,6 +568,7 @@ const Run = struct {
                 run.call("rope", .{ &args, 0, tokens });
             },
             .encode => run.encode(which),
+            .conv, .conv_grouped, .conv_depthwise => run.convolution(which),
             .pool => {
                 // A text for each pooling, and one that goes on.
                 const texts: []table.PooledText = @ptrCast(operands.bytes("texts", 4 * @sizeOf(table.PooledText)));
@@ -662,6 +672,11 @@ const Run = struct {
         }
     }
 
+    /// The form that products with weights of a format take.
+    fn form(run: *const Run, format: Format) table.Form {
+        return if (format == .f16) cpu.levels[run.level].kernels.wide_form else .int8;
+    }
+
     /// Rows of activations in the form that products with weights of a format take.
     fn activations(run: *Run, format: Format, tokens: u32) []align(64) u8 {
         const x = run.operands.floats("source", tokens * sizes.weight_columns);
@@ -669,7 +684,7 @@ const Run = struct {
         const stride: u32 = if (format.quantized()) table.quantizedRowBytes(sizes.weight_columns) else table.wideRowBytes(sizes.weight_columns);
         const rows = run.operands.bytes("x", tokens * stride);
         const args: table.Quantize = .{
-            .form = form(if (format.quantized()) .q8_0 else .f16),
+            .form = run.form(if (format.quantized()) .q8_0 else .f16),
             .columns = sizes.weight_columns,
             .row_count = tokens,
             .x = x,
@@ -699,7 +714,7 @@ const Run = struct {
             .head_width = sizes.head_width,
             .block_count = block_count + 1,
             .scale = 0.25,
-            .out_form = form(which.format),
+            .out_form = run.form(which.format),
             .blocks = blocks.ptr,
             .q = operands.floats("q", rows * columns),
             .q_stride = columns,
@@ -714,6 +729,33 @@ const Run = struct {
         };
         const scratch = operands.bytes("scratch", table.scratchBytes(0, sizes.head_width, 0));
         run.call("encode", .{ &args, 0, (block_count + 1) * sizes.head_count, scratch.ptr });
+    }
+
+    /// Images of three rows under a kernel of three by three, which reaches beyond them.
+    fn convolution(run: *Run, which: Case) void {
+        const operands = &run.operands;
+        const depthwise = which.kernel == .conv_depthwise;
+        const outputs = sizes.weight_rows;
+        // Few, so that what is gone through again fits the first level: there the order of loads does not matter.
+        const channels = if (depthwise) outputs else 8;
+        const groups: u32 = switch (which.kernel) {
+            .conv_grouped => 2,
+            .conv_depthwise => outputs,
+            else => 1,
+        };
+        const shape: table.Convolution = .of(.{ 3 | 9 << 16, channels | outputs << 16, 3 | 3 << 16, 1 | 1 << 16, 1 | 1 << 16, 1 | 1 << 16, 3 | 9 << 16, groups });
+        const weight = formats.packedBytes(.f32, outputs, @intCast(shape.weightColumns())).weight;
+        const args: table.Conv = .{
+            .shape = shape,
+            .row_count = which.tokens,
+            .weight = operands.floats("weight", weight / @sizeOf(f32)),
+            .x = operands.floats("x", which.tokens * 3 * 9 * channels),
+            .x_stride = 3 * 9 * channels,
+            .bias = operands.floats("bias", std.mem.alignForward(u32, outputs, table.group_rows)),
+            .out = operands.zeros("out", which.tokens * 3 * 9 * outputs),
+            .out_stride = 3 * 9 * outputs,
+        };
+        run.call("conv", .{ &args, 0, which.tokens * shape.units() });
     }
 
     fn attention(run: *Run, which: Case, tokens: u32) void {
@@ -798,13 +840,13 @@ fn plan(run: *Run, program_path: [*:0]const u8, weights_path: [*:0]const u8) !vo
         .version = 0,
         .thread_count = 1,
         .levels = @splat(@intCast(run.level)),
-        .cpu_percent = 100,
+        .cpu_percent = 0,
         .affinity = @splat(p.none),
         .tuning = .fixed,
     };
     const engine: *engine_.Engine = try .create(program, config, settings, null, mapping);
     const caches = run.caches;
-    const tracer: *tracer_.Tracer = try .create(&engine.executor, settings.levels[0], engine.weights, engine.constants, engine.copies, .{
+    const tracer: *tracer_.Tracer = try .create(&engine.executor, engine.weights, engine.constants, engine.copies, .{
         .thread_count = 1,
         .cache_count = if (run.mode == .simulated) 2 else 0,
         .prefetcher = 0,
@@ -812,6 +854,7 @@ fn plan(run: *Run, program_path: [*:0]const u8, weights_path: [*:0]const u8) !vo
         .cache_ways = .{ caches[0].ways, caches[1].ways, 0 },
         .cache_line_bytes = .{ caches[0].line_bytes, caches[1].line_bytes, 0 },
         .cache_shared_by = .{ 1, 1, 1 },
+        .levels = settings.levels,
         .tuning = settings.tuning,
     });
     if (run.mode == .forked) tracer.executor.kernels = tracer.ordinary;
@@ -883,10 +926,6 @@ const Simulated = struct {
         if (simulated.stack.next()) |line| hierarchy.keep(0, @intFromPtr(simulated.stack.top()) - stack_.Stack.watched_bytes + line);
     }
 };
-
-fn form(format: Format) table.Form {
-    return if (format == .f16) .wide else .int8;
-}
 
 var output: [1 << 16]u8 = undefined;
 var output_length: usize = 0;

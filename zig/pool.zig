@@ -2,6 +2,8 @@
 //! units by atomic counters, and waiting between ops is for units to be done, not for threads to arrive: a thread that the
 //! system has not scheduled holds an op up only in the middle of a unit. A job's end waits for the threads that entered it.
 //!
+//! How many threads there are may change between jobs.
+//!
 //! Threads spin for a bounded time, because the next op is usually microseconds away, then offer their CPU to whoever wants
 //! it, and at last sleep on a futex. Sleeping comes late on purpose: on a virtual machine waking takes longer than most ops.
 
@@ -11,8 +13,10 @@ const clock = @import("clock.zig");
 const system = @import("system.zig");
 
 pub const threads_max = 64;
-/// Waiting ends in sleep after this many times the spinning time.
+/// Waiting ends in sleep after this many times the spinning time; sooner where CPU time is limited, which waiting uses up too, but not at
+/// once: threads that wake for every op come too late for most of them.
 const yield_spins = 40;
+const yield_spins_limited = 10;
 
 /// A counter on a cache line of its own.
 pub const Counter = struct {
@@ -76,31 +80,59 @@ pub const Job = *const fn (context: *anyopaque, thread: u32) void;
 pub const Pool = struct {
     thread_count: u32,
     spin_ticks: u64 = 0,
+    yield_spins: std.atomic.Value(u32) = .init(yield_spins),
     threads: [threads_max]std.Thread = undefined,
     spawned: u32 = 0,
     context: *anyopaque = undefined,
     job: Job = undefined,
     thread_begin: Job = undefined,
     thread_end: Job = undefined,
-    ending: std.atomic.Value(u32) = .init(0),
+    /// Workers from this number on end.
+    kept: std.atomic.Value(u32) = .init(threads_max),
+    /// Whether every thread is to run the job, and how many beside worker 0 have.
+    for_each: bool = false,
+    visits: std.atomic.Value(u32) = .init(0),
     /// Odd while a job is open to threads, even between jobs.
     epoch: std.atomic.Value(u32) align(64) = .init(0),
     /// Threads beside worker 0 that are inside the open job.
     active: std.atomic.Value(u32) align(64) = .init(0),
     sleepers: std.atomic.Value(u32) align(64) = .init(0),
-    /// Workers whose `thread_begin` is over.
+    /// Workers whose `thread_begin` is over and whose `thread_end` is not.
     begun: std.atomic.Value(u32) = .init(0),
 
     /// Starts workers 1 to thread_count − 1.
     pub fn start(pool: *Pool) error{Threads}!void {
-        assert(pool.thread_count >= 1 and pool.thread_count <= threads_max);
-        for (1..pool.thread_count) |index| {
-            pool.threads[index] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, worker, .{ pool, @as(u32, @intCast(index)) }) catch {
-                pool.stop();
-                return error.Threads;
-            };
-            pool.spawned += 1;
+        try pool.resize(pool.thread_count);
+    }
+
+    /// Starts workers, or ends the last ones: `thread_count` take part in the next job. Between jobs, on worker 0. When a thread cannot be
+    /// started, all is as it was.
+    pub fn resize(pool: *Pool, thread_count: u32) error{Threads}!void {
+        assert(thread_count >= 1 and thread_count <= threads_max);
+        const before = pool.spawned + 1;
+        errdefer pool.end(before);
+        while (pool.spawned + 1 < thread_count) : (pool.spawned += 1) {
+            const index = pool.spawned + 1;
+            pool.threads[index] = std.Thread.spawn(.{ .stack_size = 1 << 20 }, worker, .{ pool, index }) catch return error.Threads;
         }
+        pool.end(thread_count);
+        pool.thread_count = thread_count;
+    }
+
+    /// Ends the workers from `thread_count` on, if there are some.
+    fn end(pool: *Pool, thread_count: u32) void {
+        if (pool.spawned < thread_count) return;
+        pool.kept.store(thread_count, .release);
+        _ = pool.epoch.fetchAdd(2, .seq_cst);
+        system.wakeAll(&pool.epoch);
+        for (thread_count..pool.spawned + 1) |index| pool.threads[index].join();
+        pool.spawned = thread_count - 1;
+        pool.kept.store(threads_max, .release);
+    }
+
+    /// Whether CPU time is limited. On any thread, at any time.
+    pub fn limit(pool: *Pool, limited: bool) void {
+        pool.yield_spins.store(if (limited) yield_spins_limited else yield_spins, .monotonic);
     }
 
     /// Returns when every worker has begun. Jobs need not wait for that: who comes late finds the work taken.
@@ -109,21 +141,38 @@ pub const Pool = struct {
     }
 
     pub fn stop(pool: *Pool) void {
-        pool.ending.store(1, .release);
-        _ = pool.epoch.fetchAdd(2, .seq_cst);
-        system.wakeAll(&pool.epoch);
-        for (1..pool.spawned + 1) |index| pool.threads[index].join();
-        pool.spawned = 0;
+        pool.end(1);
     }
 
     /// Runs `job` on this thread as worker 0 and on every other that comes in time, and returns when none is inside it.
     /// The job on worker 0 must leave no unit unclaimed.
     pub fn run(pool: *Pool, job: Job) void {
         if (pool.thread_count == 1) return job(pool.context, 0);
+        pool.open(job);
+        job(pool.context, 0);
+        pool.close();
+    }
+
+    /// Runs `job` once on every thread, and returns when all have.
+    pub fn runForEach(pool: *Pool, job: Job) void {
+        if (pool.thread_count == 1) return job(pool.context, 0);
+        pool.visits.store(0, .monotonic);
+        pool.for_each = true;
+        pool.open(job);
+        job(pool.context, 0);
+        // The job stays open until the last has come.
+        pool.await(&pool.visits, pool.spawned, nothing);
+        pool.close();
+        pool.for_each = false;
+    }
+
+    fn open(pool: *Pool, job: Job) void {
         pool.job = job;
         _ = pool.epoch.fetchAdd(1, .seq_cst);
         pool.wakeSleepers(&pool.epoch);
-        job(pool.context, 0);
+    }
+
+    fn close(pool: *Pool) void {
         // Closed before the look at `active`, entered before the look at `epoch`: no thread slips in unseen.
         _ = pool.epoch.fetchAdd(1, .seq_cst);
         pool.await(&pool.active, 0, nothing);
@@ -171,25 +220,30 @@ pub const Pool = struct {
     /// Passes a moment; false once it is time to sleep.
     inline fn patient(pool: *const Pool, begin: u64) bool {
         const waited = clock.ticks() -% begin;
-        if (waited > pool.spin_ticks * yield_spins) return false;
+        if (waited > pool.spin_ticks * pool.yield_spins.load(.monotonic)) return false;
         if (waited > pool.spin_ticks) {
             std.Thread.yield() catch {};
         } else std.atomic.spinLoopHint();
         return true;
     }
 
-    /// Waits for a job to be opened after `last`, and gives its epoch.
-    fn awaitJob(pool: *Pool, last: u32) u32 {
+    /// Waits for a job to be opened after `last`, and gives its epoch; null: `thread` is to end.
+    fn awaitJob(pool: *Pool, thread: u32, last: u32) ?u32 {
         const begin = clock.ticks();
         while (pool.patient(begin)) {
             const epoch = pool.epoch.load(.acquire);
-            if (epoch != last and (epoch & 1 != 0 or pool.ending.load(.acquire) != 0)) return epoch;
+            if (epoch == last) continue;
+            if (thread >= pool.kept.load(.acquire)) return null;
+            if (epoch & 1 != 0) return epoch;
         }
         _ = pool.sleepers.fetchAdd(1, .seq_cst);
         defer _ = pool.sleepers.fetchSub(1, .seq_cst);
         while (true) {
             const epoch = pool.epoch.load(.seq_cst);
-            if (epoch != last and (epoch & 1 != 0 or pool.ending.load(.acquire) != 0)) return epoch;
+            if (epoch != last) {
+                if (thread >= pool.kept.load(.acquire)) return null;
+                if (epoch & 1 != 0) return epoch;
+            }
             system.wait(&pool.epoch, epoch, null);
         }
     }
@@ -199,14 +253,20 @@ pub const Pool = struct {
         _ = pool.begun.fetchAdd(1, .seq_cst);
         pool.wakeSleepers(&pool.begun);
         var epoch: u32 = 0;
-        while (true) {
-            epoch = pool.awaitJob(epoch);
-            if (pool.ending.load(.acquire) != 0) break;
+        while (pool.awaitJob(thread, epoch)) |opened| {
+            epoch = opened;
             _ = pool.active.fetchAdd(1, .seq_cst);
-            if (pool.epoch.load(.seq_cst) == epoch) pool.job(pool.context, thread);
+            if (pool.epoch.load(.seq_cst) == epoch) {
+                pool.job(pool.context, thread);
+                if (pool.for_each) {
+                    _ = pool.visits.fetchAdd(1, .seq_cst);
+                    pool.wakeSleepers(&pool.visits);
+                }
+            }
             _ = pool.active.fetchSub(1, .seq_cst);
             pool.wakeSleepers(&pool.active);
         }
+        _ = pool.begun.fetchSub(1, .seq_cst);
         pool.thread_end(pool.context, thread);
     }
 };
@@ -250,6 +310,60 @@ test "every unit runs once, in order of its work, whoever runs it" {
     context.pool.stop();
     for (&context.runs) |*work| for (work) |*run| try std.testing.expectEqual(200, run.raw);
     try std.testing.expectEqual(0, context.early.raw);
+}
+
+test "workers start and end between jobs, and a job for each runs once on every one" {
+    const Context = struct {
+        pool: Pool = .{ .thread_count = 1, .spin_ticks = 1000 },
+        work: Work = .{},
+        units: std.atomic.Value(u32) = .init(0),
+        began: [8]u32 = @splat(0),
+        ended: [8]u32 = @splat(0),
+        visits: [8]u32 = @splat(0),
+
+        const Self = @This();
+        fn of(context: *anyopaque) *Self {
+            return @ptrCast(@alignCast(context));
+        }
+        fn begin(context: *anyopaque, thread: u32) void {
+            of(context).began[thread] += 1;
+        }
+        fn end(context: *anyopaque, thread: u32) void {
+            of(context).ended[thread] += 1;
+        }
+        fn visit(context: *anyopaque, thread: u32) void {
+            of(context).visits[thread] += 1;
+        }
+        fn job(context: *anyopaque, thread: u32) void {
+            const self = of(context);
+            while (self.work.claim(thread, self.pool.thread_count, 1, 20)) |_| _ = self.units.fetchAdd(1, .monotonic);
+        }
+    };
+    var context: Context = .{};
+    context.pool.context = &context;
+    context.pool.thread_begin = Context.begin;
+    context.pool.thread_end = Context.end;
+    var began: [8]u32 = @splat(0);
+    var ended: [8]u32 = @splat(0);
+    var visits: [8]u32 = @splat(0);
+    var before: u32 = 1;
+    for ([_]u32{ 1, 4, 2, 2, 8, 1, 3, 8, 5 }, 1..) |thread_count, round| {
+        try context.pool.resize(thread_count);
+        context.pool.awaitBegun();
+        for (before..@max(before, thread_count)) |thread| began[thread] += 1;
+        for (thread_count..@max(before, thread_count)) |thread| ended[thread] += 1;
+        for (visits[0..thread_count]) |*count| count.* += 1;
+        before = thread_count;
+        context.pool.runForEach(Context.visit);
+        context.work.reset(thread_count);
+        context.pool.run(Context.job);
+        try std.testing.expectEqual(@as(u32, @intCast(20 * round)), context.units.raw);
+        try std.testing.expectEqual(began, context.began);
+        try std.testing.expectEqual(ended, context.ended);
+        try std.testing.expectEqual(visits, context.visits);
+    }
+    context.pool.stop();
+    try std.testing.expectEqual(context.began, context.ended);
 }
 
 test "segments are gone through from end to end, and then the others' rest is taken" {

@@ -66,14 +66,15 @@ pub const Header = extern struct {
 
 pub const Region = enum(u32) { weights = 0, constants = 1, arena = 2, copies = 3 };
 
-/// How a tensor's bytes are to be read: the kernels' weight formats, rows of activations in the form `table.Form` number
-/// `format - form_rows`, or a screen's copy.
-pub const form_rows: u32 = 100;
+/// How a tensor's bytes are to be read: the kernels' weight formats, rows of activations as products with quantized weights take
+/// them, or those with float16 and bfloat16 weights (in the form of the level that multiplies), or a screen's copy.
+pub const int8_rows: u32 = 100;
+pub const wide_rows: u32 = 101;
 pub const screen_copy: u32 = 102;
 
 pub const Tensor = extern struct {
     region: Region,
-    /// A `table.Format`, of rows `form_rows` and above, or `screen_copy`.
+    /// A `table.Format`, `int8_rows`, `wide_rows` or `screen_copy`.
     format: u32,
     rows: u32,
     columns: u32,
@@ -130,6 +131,19 @@ pub const OpKind = enum(u16) {
     rope = 16,
     /// Rows of texts whose vector is wanted to one row of their slot. tensors: embeddings, x.
     pool = 17,
+    /// tensors: y, x, weight, bias?. u: as `table.Convolution.of` takes them.
+    conv = 18,
+
+    /// Whose level the op's kernel is of. TypeScript mirrors it in src/plan/layout.ts.
+    pub fn family(kind: OpKind) Family {
+        return switch (kind) {
+            .matmul, .screen, .screen_product => .matmul,
+            .norm, .add, .glu, .activation => .activation,
+            .rope, .rope_store, .attention, .attention_merge, .encode => .attention,
+            .conv => .conv,
+            .embed, .quantize, .rope_table, .gather, .screen_pick, .pool => .other,
+        };
+    }
 };
 
 /// The next op does not read what this one writes, nor the other way round: no waiting between them.
@@ -188,6 +202,8 @@ pub const Config = extern struct {
 /// Kernels whose instruction-set level is chosen together.
 pub const Family = enum(u32) { matmul = 0, conv = 1, activation = 2, attention = 3, other = 4 };
 pub const families = @typeInfo(Family).@"enum".fields.len;
+/// The kernels of each family; each may be of another level.
+pub const Kernels = std.EnumArray(Family, *const table.Table);
 
 /// What may change between the steps of a loaded engine.
 pub const Settings = extern struct {
@@ -196,11 +212,24 @@ pub const Settings = extern struct {
     thread_count: u32,
     /// Index into the levels of cpu.zig, by family.
     levels: [families]u32,
-    /// Hundredths of the time that each thread may compute, 1 to 100.
+    /// Percent of one CPU's time that all threads together may use; 0: all that they can.
     cpu_percent: u32,
     /// CPU of each thread; `none`: where the system puts it.
     affinity: [64]u32,
     tuning: table.Tuning,
+};
+
+/// What an engine uses.
+pub const Usage = extern struct {
+    /// CPU time of its threads, also of those that have ended.
+    cpu_ns: u64,
+    /// What is in memory of all that was set aside, beside keys and values, and how much that is.
+    resident_bytes: u64,
+    planned_bytes: u64,
+    /// What keys and values take in memory.
+    kv_bytes: u64,
+    /// What each thread has to itself.
+    thread_bytes: u64,
 };
 
 pub const RequestKind = enum(u32) {
@@ -270,13 +299,14 @@ pub const RecordKind = enum(u32) {
     reused = 7,
     /// The pages of a `hold` or `restore` can be read or written.
     held = 8,
-    /// Settings hold from now on. value: their version.
+    /// Settings hold from now on. value: their version; token: a `Failure`, with which the threads and where they run stay as they were.
     configured = 9,
 };
 
 /// `not_finite`: the logits held a value that is not a number, or none that is finite, or the text's vector held one that is not:
-/// the weights are damaged. `embedded`: the text's vector stands in its slot's row until the slot has another request.
-pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4, restored = 5, embedded = 6 };
+/// the weights are damaged. `embedded`: the text's vector stands in its slot's row until the slot has another request. `no_memory`:
+/// the limit of memory leaves no room for its keys and values; it has not begun.
+pub const Finish = enum(u32) { stop_token = 0, length = 1, cancelled = 2, scored = 3, not_finite = 4, restored = 5, embedded = 6, no_memory = 7 };
 
 pub const Failure = enum(u32) {
     none = 0,
@@ -291,6 +321,8 @@ pub const Failure = enum(u32) {
     /// Where values are converted.
     not_finite = 8,
     out_of_range = 9,
+    /// Settings' alone: a thread could not have its CPU.
+    pin = 10,
 };
 
 pub const Record = extern struct {
@@ -417,6 +449,7 @@ pub const MeasuredKernel = enum(u32) {
     activation = 14,
     /// Of one text.
     encode = 15,
+    conv = 16,
 };
 
 /// One kernel over operands that are made up; none looks at every field.
@@ -437,6 +470,8 @@ pub const Measurement = extern struct {
     head_width: u32,
     /// Of the first row.
     position: u32,
+    /// Of a convolution, as an op has it.
+    convolution: [8]u32,
     /// Weights, or keys and values, are there so many times that together they have this many bytes; each run takes the next.
     working_bytes: u64,
 };
@@ -453,6 +488,8 @@ pub const TracerConfig = extern struct {
     cache_line_bytes: [3]u32,
     /// Threads that share one.
     cache_shared_by: [3]u32,
+    /// As in `Settings`.
+    levels: [families]u32,
     /// What kernels read depends on it a little: it decides from how many tokens on codes are unpacked first.
     tuning: table.Tuning,
 };
@@ -499,7 +536,7 @@ pub const Traced = extern struct {
 pub const layout_hash: u64 = hash: {
     @setEvalBranchQuota(200_000);
     var state: u64 = 0xcbf29ce484222325;
-    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Settings, Request, Record, Event, Conversion, Measurement, table.Tuning, TracerConfig, TracedShare, TracedDraw, Traced }) |T| {
+    for (.{ Header, Tensor, Op, KvLayer, KvGroup, Config, Settings, Usage, Request, Record, Event, Conversion, Measurement, table.Tuning, TracerConfig, TracedShare, TracedDraw, Traced }) |T| {
         const name = shortName(@typeName(T));
         for (@typeInfo(T).@"struct".fields) |field| {
             const text = std.fmt.comptimePrint("{s}.{s}:{d}:{d};", .{ name, field.name, @offsetOf(T, field.name), @sizeOf(field.type) });
@@ -598,6 +635,32 @@ pub const View = struct {
         }
     }
 
+    /// Whether a convolution's tensors are as large as its kernel takes them to be, and its units can be counted.
+    fn holdsConvolution(view: View, op: *const Op) bool {
+        if (op.kind != .conv) return true;
+        const header = view.header;
+        const shape: table.Convolution = .of(op.u);
+        if (!shape.valid()) return false;
+        const rows: u64 = if (op.flags & flag_logits_rows != 0) header.logits_rows_max else header.rows_max;
+        if (rows * shape.units() > std.math.maxInt(i32)) return false;
+        for (op.tensors[0..3]) |index| if (index == none) return false;
+        const sizes = [_]u64{
+            @as(u64, shape.out_size[0]) * shape.out_size[1] * shape.outputs,
+            @as(u64, shape.size[0]) * shape.size[1] * shape.channels,
+        };
+        for (op.tensors[0..2], sizes) |index, size| {
+            const tensor = view.tensors[index];
+            if (tensor.region != .arena or tensor.format != @intFromEnum(table.Format.f32)) return false;
+            if (tensor.columns != size or tensor.stride < size * @sizeOf(f32) or tensor.stride > tensor.bytes / rows) return false;
+        }
+        const weight = view.tensors[op.tensors[2]];
+        if (weight.format != @intFromEnum(table.Format.f32)) return false;
+        if (weight.rows != shape.outputs or weight.columns != shape.weightColumns()) return false;
+        const padded_outputs = std.mem.alignForward(u64, shape.outputs, table.group_rows);
+        if (weight.bytes / @sizeOf(f32) / weight.columns < padded_outputs) return false;
+        return op.tensors[3] == none or view.tensors[op.tensors[3]].bytes >= padded_outputs * @sizeOf(f32);
+    }
+
     fn check(view: View) error{Program}!void {
         const header = view.header;
         const in_bounds = header.rows_max >= 1 and header.rows_max <= step_rows_max and
@@ -628,12 +691,12 @@ pub const View = struct {
             };
             if (tensor.offset % 64 != 0 or tensor.offset > region_bytes or tensor.bytes > region_bytes - tensor.offset) return error.Program;
             if (tensor.scales_offset % 64 != 0 or tensor.scales_offset > region_bytes or tensor.scales_bytes > region_bytes - tensor.scales_offset) return error.Program;
-            const form = tensor.format >= form_rows and tensor.format <= form_rows + @intFromEnum(table.Form.wide);
-            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and !form and tensor.format != screen_copy) return error.Program;
+            const rows = tensor.format == int8_rows or tensor.format == wide_rows;
+            if (tensor.format > @intFromEnum(table.Format.iq4_xs) and !rows and tensor.format != screen_copy) return error.Program;
             if (tensor.source_format > @intFromEnum(table.Format.iq4_xs)) return error.Program;
         }
         for (view.ops) |op| {
-            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.pool)) return error.Program;
+            if (@intFromEnum(op.kind) > @intFromEnum(OpKind.conv)) return error.Program;
             for (op.tensors) |index| if (index != none and index >= header.tensor_count) return error.Program;
             const kv_layer: ?u32 = switch (op.kind) {
                 .rope_store => op.u[5],
@@ -646,6 +709,7 @@ pub const View = struct {
             }
             if (!view.holdsScreen(&op)) return error.Program;
             if (!view.holdsText(&op)) return error.Program;
+            if (!view.holdsConvolution(&op)) return error.Program;
         }
         for (view.kv_groups) |group| if (group.page_count == 0 or group.page_count > 1 << 31 or group.page_bytes % 64 != 0 or group.page_bytes == 0) return error.Program;
     }

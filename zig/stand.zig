@@ -30,6 +30,7 @@ const buffers_max = 16;
 /// The arguments that a run's threads share.
 const Work = union(enum) {
     matmul: table.MatMul,
+    conv: table.Conv,
     attention: table.Attention,
     norm: table.Norm,
     glu: table.Glu,
@@ -102,7 +103,7 @@ pub const Stand = struct {
     }
 
     fn valid(m: p.Measurement) bool {
-        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.encode)) return false;
+        if (@intFromEnum(m.kernel) > @intFromEnum(p.MeasuredKernel.conv)) return false;
         if (m.format > @intFromEnum(table.Format.iq4_xs) or m.target_format > @intFromEnum(table.Format.iq4_xs)) return false;
         if (m.rows > rows_max or m.columns > columns_max or m.tokens > table.matmul_tokens_max) return false;
         if (m.position > position_max or m.working_bytes > working_bytes_max) return false;
@@ -114,12 +115,21 @@ pub const Stand = struct {
         return switch (m.kernel) {
             .matmul, .embed => has_weights and m.tokens >= 1,
             .pack => has_weights,
+            .conv => m.tokens >= 1 and validConvolution(m),
             .attention, .rope_store, .encode => has_heads and m.tokens >= 1,
             .norm, .glu, .activation, .quantize => m.columns >= 1 and m.columns % table.block_columns == 0 and m.tokens >= 1,
             .sample => m.columns >= 1 and m.tokens >= 1,
             .convert => m.tokens >= 1 and m.columns >= 1 and m.columns % blockOf(m.format) == 0 and m.columns % blockOf(m.target_format) == 0,
             .peak_float, .peak_int8, .peak_int16, .peak_bf16 => true,
         };
+    }
+
+    fn validConvolution(m: p.Measurement) bool {
+        const shape: table.Convolution = .of(m.convolution);
+        if (!shape.valid()) return false;
+        const x = @as(u64, shape.size[0]) * shape.size[1] * shape.channels;
+        const out = @as(u64, shape.out_size[0]) * shape.out_size[1] * shape.outputs;
+        return m.rows == shape.outputs and m.columns == shape.weightColumns() and @max(x, out) <= elements_max / m.tokens;
     }
 
     fn blockOf(format: u32) u32 {
@@ -146,7 +156,7 @@ pub const Stand = struct {
                 else rows: {
                     const made_stride = if (format.quantized()) quantized_stride else table.wideRowBytes(m.columns);
                     const made = try stand.bytes(tokens * made_stride);
-                    const args: table.Quantize = .{ .form = if (format.quantized()) .int8 else .wide, .columns = m.columns, .row_count = m.tokens, .x = x.ptr, .x_stride = stride, .out = made.ptr, .out_stride = made_stride };
+                    const args: table.Quantize = .{ .form = if (format.quantized()) .int8 else stand.kernels.wide_form, .columns = m.columns, .row_count = m.tokens, .x = x.ptr, .x_stride = stride, .out = made.ptr, .out_stride = made_stride };
                     stand.kernels.quantize(&args, 0, m.tokens);
                     break :rows .{ .base = made.ptr, .stride = made_stride };
                 };
@@ -165,6 +175,21 @@ pub const Stand = struct {
                     .accumulate = 0,
                     .soft_cap = 0,
                     .tuning = &stand.tuning,
+                } };
+            },
+            .conv => conv: {
+                const shape: table.Convolution = .of(m.convolution);
+                const x_stride = std.mem.alignForward(usize, @as(usize, shape.size[0]) * shape.size[1] * shape.channels, 16);
+                const out_stride = std.mem.alignForward(usize, @as(usize, shape.out_size[0]) * shape.out_size[1] * shape.outputs, 16);
+                break :conv .{ .conv = .{
+                    .shape = shape,
+                    .row_count = m.tokens,
+                    .weight = @ptrCast(@alignCast((try stand.weights(.f32)).weight)),
+                    .x = (try stand.floats(tokens * x_stride)).ptr,
+                    .x_stride = x_stride,
+                    .bias = (try stand.floats(std.mem.alignForward(usize, m.rows, table.group_rows))).ptr,
+                    .out = (try stand.floats(tokens * out_stride)).ptr,
+                    .out_stride = out_stride,
                 } };
             },
             .embed => embed: {
@@ -215,7 +240,7 @@ pub const Stand = struct {
                 .gate_stride = stride,
                 .up = null,
                 .up_stride = 0,
-                .out_form = .wide,
+                .out_form = stand.kernels.wide_form,
                 .out_quantized = (try stand.bytes(tokens * table.wideRowBytes(m.columns))).ptr,
                 .out_quantized_stride = table.wideRowBytes(m.columns),
             } },
@@ -239,7 +264,7 @@ pub const Stand = struct {
                     .k_stride = width,
                     .v = (try stand.floats(tokens * width)).ptr,
                     .v_stride = width,
-                    .out_form = .wide,
+                    .out_form = stand.kernels.wide_form,
                     .out_quantized = (try stand.bytes(tokens * table.wideRowBytes(width))).ptr,
                     .out_quantized_stride = table.wideRowBytes(width),
                 } };
@@ -295,6 +320,7 @@ pub const Stand = struct {
                         .partial = if (split) (try stand.floats(tokens * m.head_count * chunk_count * (m.head_width + 2))).ptr else null,
                         .out_quantized = (try stand.bytes(tokens * table.quantizedRowBytes(width))).ptr,
                         .out_quantized_stride = table.quantizedRowBytes(width),
+                        .tuning = &stand.tuning,
                     },
                 };
             },
@@ -443,6 +469,7 @@ pub const Stand = struct {
                 args.weight = stand.large.weight + copy * stand.large.weight_bytes;
                 args.scales = stand.large.scales + copy * stand.large.scale_bytes;
             },
+            .conv => |*args| args.weight = @ptrCast(@alignCast(stand.large.weight + copy * stand.large.weight_bytes)),
             .attention => |args| for (stand.step_rows[0..args.row_count]) |*row| {
                 row.sequence = copy;
             },
@@ -458,6 +485,7 @@ pub const Stand = struct {
         const m = stand.measurement;
         switch (stand.work) {
             .matmul => |*args| stand.share(thread, &stand.units, formats.groupCount(args.rows), args, kernels.matmul, .{scratch}),
+            .conv => |*args| stand.share(thread, &stand.units, args.row_count * args.shape.units(), args, kernels.conv, .{}),
             .attention => |*args| {
                 const count = if (args.split != 0)
                     args.row_count * args.kv_head_count * args.chunk_count
@@ -555,6 +583,7 @@ fn small(kernel: p.MeasuredKernel, format: table.Format) p.Measurement {
         .kv_head_count = 2,
         .head_width = 32,
         .position = 300,
+        .convolution = .{ 5 | 9 << 16, 64 | 40 << 16, 2 | 2 << 16, 1 | 1 << 16, 1 | 1 << 16, 1 | 1 << 16, 5 | 9 << 16, 1 },
         .working_bytes = 100_000,
     };
 }

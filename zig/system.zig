@@ -24,6 +24,10 @@ const kernel32 = struct {
     extern "kernel32" fn QueryPerformanceFrequency(*i64) callconv(.winapi) c_int;
     extern "kernel32" fn GetCurrentThread() callconv(.winapi) *anyopaque;
     extern "kernel32" fn SetThreadAffinityMask(*anyopaque, usize) callconv(.winapi) usize;
+    extern "kernel32" fn GetCurrentProcess() callconv(.winapi) *anyopaque;
+    extern "kernel32" fn GetProcessAffinityMask(*anyopaque, *usize, *usize) callconv(.winapi) c_int;
+    /// In units of 100 ns.
+    extern "kernel32" fn GetThreadTimes(*anyopaque, *u64, *u64, *u64, *u64) callconv(.winapi) c_int;
     const Overlapped = extern struct { internal: usize = 0, internal_high: usize = 0, offset: u32, offset_high: u32, event: ?*anyopaque = null };
 };
 
@@ -244,6 +248,27 @@ pub fn unload(bytes: []align(4096) const u8) void {
     if (os == .linux) _ = linux.madvise(@constCast(bytes.ptr), bytes.len, linux.MADV.DONTNEED);
 }
 
+/// Whether the system tells what is in memory, and what CPU time other threads have used.
+pub const tells_resident = os == .linux;
+pub const tells_cpu = os == .linux;
+
+/// How much of `memory` is in memory, in whole pages; all of it where the system does not say.
+pub fn residentBytes(memory: []const u8) u64 {
+    if (!tells_resident or memory.len == 0) return memory.len;
+    const page = std.heap.pageSize();
+    const end = std.mem.alignForward(usize, @intFromPtr(memory.ptr) + memory.len, page);
+    var states: [4096]u8 = undefined;
+    var at = std.mem.alignBackward(usize, @intFromPtr(memory.ptr), page);
+    var pages: u64 = 0;
+    while (at < end) {
+        const bytes = @min(end - at, states.len * page);
+        if (linux.errno(linux.mincore(@ptrFromInt(at), bytes, &states)) != .SUCCESS) return memory.len;
+        for (states[0 .. bytes / page]) |state| pages += state & 1;
+        at += bytes;
+    }
+    return pages * page;
+}
+
 /// A pipe's reading and writing end.
 pub fn openPipe() error{Pipe}![2]c_int {
     var ends: [2]c_int = undefined;
@@ -286,6 +311,35 @@ pub fn pinThread(cpu: u32) bool {
     }
 }
 
+/// The logical CPUs that a thread may run on.
+pub const Cpus = struct {
+    set: if (os == .linux) linux.cpu_set_t else usize = if (os == .linux) @splat(0) else 0,
+
+    /// Those of the calling thread.
+    pub fn ofThread() Cpus {
+        var cpus: Cpus = .{};
+        switch (os) {
+            .linux => _ = linux.sched_getaffinity(0, @sizeOf(linux.cpu_set_t), &cpus.set),
+            .windows => {
+                var all: usize = 0;
+                _ = kernel32.GetProcessAffinityMask(kernel32.GetCurrentProcess(), &cpus.set, &all);
+            },
+            else => {},
+        }
+        return cpus;
+    }
+
+    /// Lets the calling thread run on them.
+    pub fn give(cpus: *const Cpus) bool {
+        switch (os) {
+            .linux => linux.sched_setaffinity(0, &cpus.set) catch return false,
+            .windows => return kernel32.SetThreadAffinityMask(kernel32.GetCurrentThread(), cpus.set) != 0,
+            else => {},
+        }
+        return true;
+    }
+};
+
 /// Asks for short turns on the CPU for the calling thread, so that it is let in soon when it has something to do. For Bun's
 /// own thread beside busy workers. Linux 6.12 and later take a hint for ordinary threads; others ignore it.
 pub fn preferShortTurns() void {
@@ -318,9 +372,27 @@ pub fn threadId() u32 {
 
 /// CPU time of the calling thread, in ns; 0 where the system does not say.
 pub fn threadCpuNs() u64 {
-    if (windows) return 0;
+    if (windows) {
+        var times: [4]u64 = @splat(0);
+        if (kernel32.GetThreadTimes(kernel32.GetCurrentThread(), &times[0], &times[1], &times[2], &times[3]) == 0) return 0;
+        return (times[2] + times[3]) * 100;
+    }
+    return clockNs(.THREAD_CPUTIME_ID) orelse 0;
+}
+
+/// CPU time of another thread of this process by its `threadId`, in ns; null: it has ended, or the system does not say.
+pub fn cpuNsOf(thread_id: u32) ?u64 {
+    if (!tells_cpu or thread_id == 0) return null;
+    // A thread's own clock: CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_SCHED beside the inverted id.
+    const id = ~thread_id << 3 | 6;
+    var time: linux.timespec = undefined;
+    if (linux.errno(linux.syscall2(.clock_gettime, id, @intFromPtr(&time))) != .SUCCESS) return null;
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}
+
+fn clockNs(id: std.c.clockid_t) ?u64 {
     var time: std.c.timespec = undefined;
-    if (std.c.clock_gettime(.THREAD_CPUTIME_ID, &time) != 0) return 0;
+    if (std.c.clock_gettime(id, &time) != 0) return null;
     return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }
 
@@ -333,7 +405,5 @@ pub fn monotonicNs() u64 {
         _ = kernel32.QueryPerformanceFrequency(&frequency);
         return @intCast(@divTrunc(@as(i128, count) * std.time.ns_per_s, frequency));
     }
-    var time: std.c.timespec = undefined;
-    _ = std.c.clock_gettime(.MONOTONIC, &time);
-    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+    return clockNs(.MONOTONIC).?;
 }

@@ -8,6 +8,7 @@ const collections = @import("collections.zig");
 const converter = @import("converter.zig");
 const counters_ = @import("counters.zig");
 const cpu = @import("cpu.zig");
+const footprint = @import("footprint.zig");
 const Mapping = @import("mapping.zig").Mapping;
 const p = @import("program.zig");
 const engine_ = @import("engine.zig");
@@ -170,9 +171,38 @@ export fn tinyai_engine_create(program: [*]const u8, program_bytes: u64, config:
     return engine;
 }
 
-/// The settings hold from the engine's next step on, and a `configured` record says so. 0: they are out of bounds.
+/// What an engine of this program would take, by `footprint.Part`. 0: the program is none, or there is no memory to look at it.
+export fn tinyai_program_memory(program: [*]const u8, program_bytes: u64, thread_count: u32, event_capacity: u32, taken: *footprint.Amounts) u32 {
+    // Its structs want to be aligned.
+    const copy = allocations.map(@max(1, program_bytes)) catch return 0;
+    defer allocations.unmap(copy);
+    const bytes = copy[0..@intCast(program_bytes)];
+    @memcpy(bytes, program);
+    const view = p.View.init(bytes) catch return 0;
+    taken.* = Engine.planned(view, program_bytes, thread_count, event_capacity);
+    return 1;
+}
+
+/// What a loaded engine has taken, by `footprint.Part`, and how much of it is in memory.
+export fn tinyai_engine_memory(engine: *const Engine, taken: *footprint.Amounts, resident: *footprint.Amounts) void {
+    const sum = engine.measure();
+    taken.* = sum.taken;
+    resident.* = sum.resident;
+}
+
+/// The settings hold from the engine's next step on, and a `configured` record says so; else a `program.Failure`.
 export fn tinyai_engine_configure(engine: *Engine, settings: *const p.Settings) u32 {
-    return @intFromBool(engine.configure(settings.*));
+    return @intFromEnum(engine.configure(settings.*));
+}
+
+/// What keys and values may take in memory, from the next request on that begins.
+export fn tinyai_engine_limit_kv(engine: *Engine, bytes: u64) void {
+    engine.limitKv(bytes);
+}
+
+/// What the engine uses now.
+export fn tinyai_engine_usage(engine: *Engine, out: *p.Usage) void {
+    out.* = engine.usage();
 }
 
 /// The weights region, `weights_bytes` of the program long, for reading once the engine has loaded.
@@ -188,9 +218,9 @@ export fn tinyai_engine_destroy(engine: *Engine) void {
     engine.destroy();
 }
 
-/// The system's id of one of the engine's threads; 0: it has not begun, or the system has none.
+/// The system's id of one of the engine's threads; 0: there is no such thread yet or any more, or the system has no ids.
 export fn tinyai_engine_thread_id(engine: *Engine, thread: u32) u32 {
-    return if (thread < engine.settings.thread_count) engine.thread_ids[thread].load(.monotonic) else 0;
+    return if (thread < pool.threads_max) engine.thread_ids[thread].load(.monotonic) else 0;
 }
 
 /// Bytes of the source file packed so far.
@@ -224,6 +254,11 @@ export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Eve
     return @intCast(engine.drainEvents(thread, out[0..capacity]));
 }
 
+/// How the pages of group `group` stood when the records drained last were told: in all, empty, kept, and ever taken. 0: no such group.
+export fn tinyai_engine_read_pages(engine: *Engine, group: u32, out: *[4]u32) u32 {
+    return @intFromBool(engine.readPages(group, out));
+}
+
 /// Events that wait in the ring that is fullest.
 export fn tinyai_engine_events_waiting(engine: *Engine) u32 {
     return @intCast(engine.eventsWaiting());
@@ -252,7 +287,7 @@ export fn tinyai_engine_read_embedding(engine: *Engine, slot: u32, out: [*]f32, 
 /// before the engine, and is one thread's.
 export fn tinyai_tracer_create(engine: *Engine, config: *const p.TracerConfig, failure: *u32) ?*tracer_.Tracer {
     failure.* = 0;
-    return tracer_.Tracer.create(&engine.executor, engine.settings.levels[@intFromEnum(p.Family.other)], engine.weights, engine.constants, engine.copies, config.*) catch |problem| {
+    return tracer_.Tracer.create(&engine.executor, engine.weights, engine.constants, engine.copies, config.*) catch |problem| {
         failure.* = @intFromEnum(@as(p.Failure, switch (problem) {
             error.OutOfMemory => .out_of_memory,
             error.Program => .program,
@@ -468,6 +503,8 @@ test {
     _ = counters_;
     _ = @import("clock.zig");
     _ = @import("events.zig");
+    _ = footprint;
+    _ = @import("executor.zig");
     _ = @import("lookup.zig");
     _ = @import("memory.zig");
     _ = pool;
@@ -475,6 +512,7 @@ test {
     _ = search_;
     _ = @import("source.zig");
     _ = @import("stack.zig");
+    _ = @import("throttle.zig");
     _ = @import("program.zig");
     _ = trace;
     _ = stand_;

@@ -90,6 +90,7 @@ test "traced kernels write the bits of the ordinary ones, and tell of loads and 
     const Case = struct { kernel: p.MeasuredKernel, formats: []const table.Format };
     const cases = [_]Case{
         .{ .kernel = .matmul, .formats = std.enums.values(table.Format) },
+        .{ .kernel = .conv, .formats = &.{.f32} },
         .{ .kernel = .embed, .formats = std.enums.values(table.Format) },
         .{ .kernel = .pack, .formats = std.enums.values(table.Format) },
         .{ .kernel = .convert, .formats = &.{ .f32, .q4_0, .q6_k } },
@@ -113,6 +114,7 @@ test "traced kernels write the bits of the ordinary ones, and tell of loads and 
             .kv_head_count = 2,
             .head_width = 32,
             .position = 300,
+            .convolution = .{ 5 | 9 << 16, 64 | 40 << 16, 2 | 2 << 16, 1 | 1 << 16, 1 | 1 << 16, 1 | 1 << 16, 5 | 9 << 16, 1 },
             .working_bytes = 1,
         };
         const ordinary = try Stand.create(measurement, level, 1);
@@ -129,7 +131,7 @@ test "traced kernels write the bits of the ordinary ones, and tell of loads and 
     };
 }
 
-test "add, norm, quantize and the rope table load and store what can be counted by hand" {
+test "add, norm, quantize, the rope table and convolutions load and store what can be counted by hand" {
     const width = 75;
     const row_count = 3;
     const columns = 96;
@@ -141,6 +143,8 @@ test "add, norm, quantize and the rope table load and store what can be counted 
     defer allocator.free(y);
     const out = try allocator.alignedAlloc(u8, .@"64", row_count * 2 * columns * 4);
     defer allocator.free(out);
+    const weight = try randomRow(prng.random(), 3 * 16 * 16);
+    defer allocator.free(weight);
     const rows = try allocator.alloc(table.Row, row_count);
     defer allocator.free(rows);
     for (rows, 0..) |*row, position| row.* = .{ .sequence = 0, .position = @intCast(position) };
@@ -189,6 +193,27 @@ test "add, norm, quantize and the rope table load and store what can be counted 
         const turned: Totals = .of(level.traced.rope_table, .{ &rope, 0, row_count });
         try turned.expect(.load, row_bytes + row_count * 4, row_operations + row_count);
         try turned.expect(.store, 2 * row_bytes, 2 * row_operations);
+
+        // A kernel of three rows over one column of five, with one beyond either end: 13 places in all. Where each channel is an
+        // output by itself, it is loaded with its neighbours; else alone.
+        for ([_]u32{ 1, 16 }) |groups| {
+            const conv: table.Conv = .{
+                .shape = .of(.{ 5 | 1 << 16, 16 | 16 << 16, 3 | 1 << 16, 1 | 1 << 16, 1 | 1 << 16, 1, 5 | 1 << 16, groups }),
+                .row_count = 1,
+                .weight = @ptrCast(weight.ptr),
+                .x = x.ptr,
+                .x_stride = 0,
+                .bias = y.ptr,
+                .out = @ptrCast(out.ptr),
+                .out_stride = 0,
+            };
+            const convolved: Totals = .of(level.traced.conv, .{ &conv, 0, conv.shape.units() });
+            const of_vector = 64 / register_bytes;
+            if (groups == 1) {
+                try convolved.expect(.load, 13 * 16 * (64 + 4) + 5 * 64, 13 * 16 * (of_vector + 1) + 5 * of_vector);
+            } else try convolved.expect(.load, 13 * (64 + 64) + 5 * 64, 13 * 2 * of_vector + 5 * of_vector);
+            try convolved.expect(.store, 5 * 64, 5 * of_vector);
+        }
     }
 }
 

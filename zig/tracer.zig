@@ -50,7 +50,7 @@ pub const Tracer = struct {
     recent: usize,
     hierarchy: ?*cache.Hierarchy,
     /// The kernels that the engine runs, and the lines of their stack that those of the op being simulated use.
-    ordinary: *const table.Table,
+    ordinary: p.Kernels,
     stack: ?stack_.Stack,
     /// Whether accesses go to the simulator.
     simulates: bool,
@@ -67,9 +67,10 @@ pub const Tracer = struct {
     pub const Error = error{ OutOfMemory, Program };
 
     /// A tracer of a program whose weights are in memory; it must be destroyed before they go.
-    pub fn create(source: *const executor_.Executor, level: u32, weights: []u8, constants: []u8, copies: []u8, config: p.TracerConfig) Error!*Tracer {
+    pub fn create(source: *const executor_.Executor, weights: []u8, constants: []u8, copies: []u8, config: p.TracerConfig) Error!*Tracer {
         if (config.thread_count == 0 or config.thread_count > pool_.threads_max) return error.Program;
-        if (config.cache_count > cache.levels_max or config.prefetcher > 1 or !config.tuning.valid()) return error.Program;
+        if (config.cache_count > cache.levels_max or config.prefetcher > 1) return error.Program;
+        if (!config.tuning.valid() or !cpu.runs(config.levels)) return error.Program;
         const header = source.view.header;
         const tracer = try allocator.create(Tracer);
         errdefer allocator.destroy(tracer);
@@ -78,7 +79,7 @@ pub const Tracer = struct {
             .tuning = config.tuning,
             .executor = .{
                 .view = source.view,
-                .kernels = cpu.levels[level].traced,
+                .kernels = cpu.kernelsOf(config.levels, true),
                 .tuning = &tracer.tuning,
                 .pool = &tracer.pool,
                 .tensors = &.{},
@@ -94,7 +95,7 @@ pub const Tracer = struct {
             .range_count = 0,
             .recent = 0,
             .hierarchy = null,
-            .ordinary = cpu.levels[level].kernels,
+            .ordinary = cpu.kernelsOf(config.levels, false),
             .stack = null,
             .simulates = false,
             .thread = 0,
@@ -316,7 +317,7 @@ pub const Tracer = struct {
         if (tracer.hierarchy) |hierarchy| tracer.counters = hierarchy.snapshot();
         tracer.simulates = mode != .count and tracer.hierarchy != null;
         executor.work[index].reset(tracer.pool.thread_count);
-        executor.kernels.thread_begin();
+        executor.kernels.get(.matmul).thread_begin();
         if (tracer.simulates) tracer.watchStack(index);
         trace.sink = &told;
         if (index == ops.len) {
@@ -325,7 +326,7 @@ pub const Tracer = struct {
             tracer.settle(1);
         } else if (executor.unitCount(&ops[index]) > 0) tracer.runOp(&ops[index], index, mode);
         trace.sink = null;
-        executor.kernels.thread_end();
+        executor.kernels.get(.matmul).thread_end();
         return tracer.total;
     }
 

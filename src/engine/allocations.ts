@@ -12,7 +12,7 @@ export interface NativeMemory {
   readonly freedBytes: number;
   /** Heap and mapped memory. Not in it: address space that is only reserved, threads' stacks, and files mapped for reading. */
   readonly liveBytes: number;
-  /** Address space of keys and values and of activations. What was written of it is in the process's resident memory. */
+  /** Address space of keys and values, activations, events, records and candidates. What was written of it is in the process's resident memory. */
   readonly reservedBytes: number;
   /** Changes that watchers did not see because they drained too late. */
   readonly lost: number;

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CacheGeometry, CacheName } from "../../profiler/report.ts";
 import { cpu, usableCpus } from "./cpu.ts";
+import { lineSizes } from "./tuning.ts";
 
 /** This machine's caches, nearest first, and in a sentence where that is known from. */
 export interface Caches {
@@ -59,6 +60,16 @@ interface Reported {
   readonly lineBytes: number;
   /** The CPUs that share it, as the system writes them; each cache once. */
   readonly sharers: string;
+}
+
+/** Bytes of this machine's cache lines, and whether the system said so; where it does not, 64, which nearly all have. */
+export function machineLineSize(folder = "/sys/devices/system/cpu"): {
+  readonly bytes: number;
+  readonly source: "system" | "typical";
+} {
+  const [cpu = 0] = usableCpus() ?? [];
+  const bytes = wholeOf(readText(join(folder, `cpu${cpu}`, "cache", "index0", "coherency_line_size")));
+  return lineSizes.includes(bytes) ? { bytes, source: "system" } : { bytes: typicalLineBytes, source: "typical" };
 }
 
 /** The caches that `threads` threads of the engine see, spread over the CPUs that the process may use. */
@@ -119,13 +130,7 @@ function describe(
 function readCaches(folder: string): Reported[] {
   const caches: Reported[] = [];
   for (let index = 0; index < 16; index++) {
-    const read = (name: string): string => {
-      try {
-        return readFileSync(join(folder, "cache", `index${index}`, name), "utf8").trim();
-      } catch {
-        return "";
-      }
-    };
+    const read = (name: string): string => readText(join(folder, "cache", `index${index}`, name));
     const level = wholeOf(read("level"));
     if (Number.isNaN(level)) break;
     if (read("type") === "Instruction") continue;
@@ -139,6 +144,15 @@ function readCaches(folder: string): Reported[] {
     });
   }
   return caches;
+}
+
+/** Nothing where there is no such file. */
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    return "";
+  }
 }
 
 function wholeOf(text: string): number {

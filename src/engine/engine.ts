@@ -1,24 +1,27 @@
 // The engine as TypeScript sees it: a program goes in, requests go in, records come out. Whenever an engine thread rings the
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
-import type { JavaScriptRecorder } from "../../profiler/javascript.ts";
-import { EngineError } from "../errors.ts";
+import type { JavaScriptListener } from "../../profiler/javascript.ts";
+import { EngineError, MemoryLimitError } from "../errors.ts";
 import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
-import type { Plan } from "../plan/plan.ts";
+import { type KvGroupPlan, type Plan, pagesNeeded } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
+import { type EngineMemory, engineMemory } from "./footprint.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
-import { type EngineSettings, encodeSettings, levelsOf } from "./settings.ts";
+import { type EngineSettings, encodeSettings } from "./settings.ts";
 import { Tracer, type TracerOptions } from "./tracer.ts";
 import { fixedTuning, type Tuning } from "./tuning.ts";
 import { type EngineWatcher, type RequestObserver, Watching } from "./watching.ts";
+import { type CountedRequest, WorkMeter } from "./work.ts";
 
 export interface EngineOptions {
   readonly threadCount: number;
-  /** Index of the instruction-set level in `library.levels`. */
-  readonly level: number;
-  /** CPU of each thread, if threads are to be pinned. */
-  readonly affinity: readonly number[] | undefined;
+  readonly levels: EngineSettings["levels"];
+  /** CPU of each thread, in order, if threads are to be pinned; undefined, and threads beyond the list: where the system puts them. */
+  readonly affinity: EngineSettings["affinity"] | undefined;
+  /** Percent of one CPU's time that all threads together may use. Default 0: all that they can. */
+  readonly cpuPercent?: number | undefined;
   /** Default what the level's table says. */
   readonly tuning?: Tuning | undefined;
   /** Whether events are written from the start. */
@@ -105,7 +108,32 @@ export interface EngineToken {
   readonly drafted: number;
 }
 
-export type Finish = Exclude<(typeof layout.finishes)[number], "not_finite">;
+export type Finish = Exclude<(typeof layout.finishes)[number], "not_finite" | "no_memory">;
+
+/** What an engine uses now. */
+export interface EngineUsage {
+  /** CPU time of its threads since it began, also of those that have ended. */
+  readonly cpuNs: number;
+  /** What is in memory of all that was set aside, beside keys and values, and how much that is. */
+  readonly residentBytes: number;
+  readonly plannedBytes: number;
+  /** What keys and values take in memory. */
+  readonly kvBytes: number;
+  /** What each thread has to itself. */
+  readonly threadBytes: number;
+}
+
+/** Pages of keys and values, 64 positions each. */
+export interface PageCounts {
+  readonly total: number;
+  /** Held by a sequence that runs. */
+  readonly inUse: number;
+  /** Held by nobody, but what they hold is kept for a prompt that begins alike, until the page is needed. */
+  readonly kept: number;
+  readonly empty: number;
+  /** Taken at least once: no other has cost memory. */
+  readonly touched: number;
+}
 
 /** How a request's owner hears of it. `onFinish` or `onError` is the last call. */
 export interface RequestListener {
@@ -135,19 +163,27 @@ export interface RequestHandle {
   commit(): void;
 }
 
+/** Who waits for settings to hold. */
+interface Configuring {
+  readonly settings: EngineSettings;
+  readonly resolve: () => void;
+  readonly reject: (error: EngineError) => void;
+}
+
 interface Live {
   readonly id: number;
   slot: number;
   readonly request: EngineRequest;
   readonly listener: RequestListener;
+  readonly counted: CountedRequest | undefined;
   top: Candidate[];
   cancelled: boolean;
 }
 
-const recordsPerDrain = 4096;
+const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /** A thread's ring holds 100 ms of the smallest models' events. */
-const eventCapacity = 1 << 15;
+export const eventCapacity = 1 << 15;
 /** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
 const eventsWaitingMax = eventCapacity / 4;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
@@ -155,8 +191,12 @@ const spinUs = 50;
 
 export class Engine {
   readonly plan: Plan;
+  /** What it has done, in sums. */
+  readonly work: WorkMeter;
   /** Who is told what JavaScript does for requests, while somebody profiles. */
-  javascript: JavaScriptRecorder | undefined;
+  javascript: JavaScriptListener | undefined;
+  /** Called before every request is handed in. */
+  beforeSubmit: (() => void) | undefined;
   readonly #library: Library;
   readonly #handle: Pointer;
   readonly #bell: Bell;
@@ -164,7 +204,8 @@ export class Engine {
   readonly #sourcePath: string;
   readonly #records = new Uint8Array(recordsPerDrain * layout.Record.size);
   readonly #recordView = new DataView(this.#records.buffer);
-  readonly #events = new Uint8Array(eventsPerDrain * layout.Event.size);
+  /** Where events are drained to, once they are written. */
+  #events: Uint8Array | undefined;
   readonly #live = new Map<number, Live>();
   readonly #waiting: Live[] = [];
   readonly #freeSlots = Array.from({ length: layout.slotsMax }, (_, index) => layout.slotsMax - 1 - index);
@@ -174,9 +215,13 @@ export class Engine {
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
   #settings: EngineSettings;
+  /** Those that hold, as far as is known. */
+  #held: EngineSettings;
   #settingsVersion = 0;
-  /** Who waits for settings to hold, by their version. */
-  readonly #configuring = new Map<number, { resolve: () => void; reject: (error: EngineError) => void }>();
+  /** By the settings' version, in order. */
+  readonly #configuring = new Map<number, Configuring>();
+  #threadsMax: number;
+  #kvBytesMax = Number.POSITIVE_INFINITY;
   readonly #tracers = new Set<Tracer>();
   readonly #watching = new Watching();
 
@@ -192,8 +237,12 @@ export class Engine {
     this.plan = plan;
     this.#sourcePath = options.sourcePaths.join(", ");
     this.#settings = settings;
+    this.#held = settings;
+    this.#threadsMax = settings.threadCount;
     this.#handle = handle;
     this.#bell = bell;
+    if (options.events) this.#events = new Uint8Array(eventsPerDrain * layout.Event.size);
+    this.work = new WorkMeter(() => this.nowNs);
   }
 
   /**
@@ -211,9 +260,9 @@ export class Engine {
     });
     const settings: EngineSettings = {
       threadCount: options.threadCount,
-      levels: levelsOf(options.level),
+      levels: options.levels,
       affinity: options.affinity ?? [],
-      cpuPercent: 100,
+      cpuPercent: options.cpuPercent ?? 0,
       tuning: tuningOf(library, options),
     };
     const failure = new Uint32Array(1);
@@ -278,6 +327,12 @@ export class Engine {
     return viewMemory(address, this.plan.weightsBytes);
   }
 
+  /** What it has set aside, and what of it is in memory. */
+  memory(): EngineMemory {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    return engineMemory(this.#library, this.#handle);
+  }
+
   /** Now, in ns of the clock that tokens, progress and events are stamped with. */
   get nowNs(): number {
     return this.#library.symbols.tinyai_clock_now();
@@ -294,20 +349,22 @@ export class Engine {
   }
 
   /**
-   * Changes settings; what runs meanwhile goes on. Resolves once they hold, which is between two steps.
-   * @throws {EngineError} if the engine is closed, or refuses them.
+   * Changes settings; what runs meanwhile goes on. Resolves once they hold, which is between two steps; a limit of CPU time holds at
+   * once.
+   * @throws {EngineError} if the engine is closed, there is no memory for so many threads, one cannot be started, or cannot have its CPU.
+   * The threads then stay as they were.
    */
   async configure(changes: Partial<EngineSettings>): Promise<void> {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
     const settings = { ...this.#settings, ...changes };
     const version = (this.#settingsVersion % 0xfffffff0) + 1;
     const { symbols } = this.#library;
-    if (symbols.tinyai_engine_configure(this.#handle, encodeSettings(settings, version)) === 0) {
-      throw new EngineError("the engine refused its settings: this is a bug in TinyAI; please report them");
-    }
+    const failure = symbols.tinyai_engine_configure(this.#handle, encodeSettings(settings, version));
+    if (failure !== 0) throw unsettled(failure);
     this.#settings = settings;
     this.#settingsVersion = version;
-    const held = new Promise<void>((resolve, reject) => this.#configuring.set(version, { resolve, reject }));
+    this.#threadsMax = Math.max(this.#threadsMax, settings.threadCount);
+    const held = new Promise<void>((resolve, reject) => this.#configuring.set(version, { settings, resolve, reject }));
     this.#bell.add(this.#ring);
     return held;
   }
@@ -321,14 +378,59 @@ export class Engine {
     );
   }
 
+  /** How pages stood when the records handed over last were written, by group of layers. */
+  get pages(): readonly PageCounts[] {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const counts = new Uint32Array(4);
+    return this.plan.kvGroups.map((_, group) => {
+      this.#library.symbols.tinyai_engine_read_pages(this.#handle, group, counts);
+      const [total = 0, empty = 0, kept = 0, touched = 0] = counts;
+      return { total, inUse: total - empty - kept, kept, empty, touched };
+    });
+  }
+
+  /** The most threads that there have been: so many have memory of their own. */
+  get threadsMax(): number {
+    return this.#threadsMax;
+  }
+
+  /** What the engine uses now. */
+  get usage(): EngineUsage {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const view = new DataView(new ArrayBuffer(layout.Usage.size));
+    this.#library.symbols.tinyai_engine_usage(this.#handle, new Uint8Array(view.buffer));
+    const read = (field: Parameters<typeof layout.Usage.offset>[0]) =>
+      Number(view.getBigUint64(layout.Usage.offset(field), true));
+    return {
+      cpuNs: read("cpu_ns"),
+      residentBytes: read("resident_bytes"),
+      plannedBytes: read("planned_bytes"),
+      kvBytes: read("kv_bytes"),
+      threadBytes: read("thread_bytes"),
+    };
+  }
+
+  /**
+   * Keys and values may take `bytes` of memory from the next request on that begins; Infinity: all that was planned. A request that
+   * could not be served within that even alone fails with a MemoryLimitError.
+   */
+  limitKv(bytes: number): void {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
+    this.#kvBytesMax = bytes;
+    const limit = Number.isFinite(bytes) ? BigInt(Math.max(0, Math.floor(bytes))) : 2n ** 64n - 1n;
+    this.#library.symbols.tinyai_engine_limit_kv(this.#handle, limit);
+  }
+
   /**
    * Counts what steps load and store, beside the engine; closed with it.
    * @throws {EngineError} if memory is refused, or a cache is none that can be simulated.
    */
-  tracer(options: Omit<TracerOptions, "tuning"> & { readonly tuning?: Tuning }): Tracer {
+  tracer(
+    options: Omit<TracerOptions, "levels" | "tuning"> & Partial<Pick<TracerOptions, "levels" | "tuning">>,
+  ): Tracer {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    const tuned = { ...options, tuning: options.tuning ?? this.#settings.tuning };
-    const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, tuned);
+    const { levels, tuning } = this.#settings;
+    const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, { levels, tuning, ...options });
     this.#tracers.add(tracer);
     return tracer;
   }
@@ -361,7 +463,9 @@ export class Engine {
 
   #submit(request: EngineRequest, listener: RequestListener): RequestHandle {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    const live: Live = { id: this.#nextId, slot: -1, request, listener, top: [], cancelled: false };
+    this.beforeSubmit?.();
+    const counted = this.work.begin(request);
+    const live: Live = { id: this.#nextId, slot: -1, request, listener, counted, top: [], cancelled: false };
     this.#nextId = (this.#nextId % 0xfffffff0) + 1;
     this.#live.set(live.id, live);
     this.#waiting.push(live);
@@ -376,20 +480,34 @@ export class Engine {
   }
 
   /**
-   * Tells `watcher` of all that happens from now on, beside others who watch; events are written as long as somebody does.
+   * Tells `watcher` of all that happens from now on, beside others who watch; events are written as long as somebody wants them.
    * @returns what ends it, once the watcher has had all events so far.
    */
   watch(watcher: EngineWatcher): () => void {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
     // What was written before is for those who watched then.
     this.drainEvents();
-    this.#watching.add(watcher);
-    if (this.#watching.count === 1) this.#library.symbols.tinyai_engine_set_events(this.#handle, 1);
+    this.#switchEvents(() => this.#watching.add(watcher));
     return () => {
       this.drainEvents();
-      if (!this.#watching.remove(watcher) || this.#watching.count > 0 || this.#closed) return;
-      this.#library.symbols.tinyai_engine_set_events(this.#handle, 0);
+      this.#switchEvents(() => this.#watching.remove(watcher));
     };
+  }
+
+  /** Has events written as long as somebody wants them, who may be another after `change`. */
+  #switchEvents(change: () => void): void {
+    const before = this.#watching.wantsEvents;
+    change();
+    const wanted = this.#watching.wantsEvents;
+    if (wanted === before || this.#closed) return;
+    this.#events ??= new Uint8Array(eventsPerDrain * layout.Event.size);
+    this.#library.symbols.tinyai_engine_set_events(this.#handle, wanted ? 1 : 0);
+  }
+
+  /** Events that a thread has written and that were not handed over yet, of the thread that has most. */
+  get eventsWaiting(): number {
+    if (this.#closed) return 0;
+    return this.#library.symbols.tinyai_engine_events_waiting(this.#handle);
   }
 
   /** Who is to be told of requests from the call to the end; undefined while nobody watches. */
@@ -409,12 +527,13 @@ export class Engine {
   }
 
   #drainEvents(): void {
-    if (this.#closed) return;
+    const events = this.#events;
+    if (this.#closed || !events) return;
     const { symbols } = this.#library;
-    for (let thread = 0; thread < this.threadCount; thread++) {
+    for (let thread = 0; thread < this.#threadsMax; thread++) {
       for (;;) {
-        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, this.#events, eventsPerDrain);
-        if (count > 0) this.#watching.events(this.#events.subarray(0, count * layout.Event.size), thread);
+        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, eventsPerDrain);
+        if (count > 0) this.#watching.events(events.subarray(0, count * layout.Event.size), thread);
         if (count < eventsPerDrain) break;
       }
     }
@@ -441,8 +560,10 @@ export class Engine {
       for (const tracer of this.#tracers) tracer.close();
       symbols.tinyai_engine_destroy(this.#handle);
       const error = new EngineError("the model was closed while a request was running");
-      for (const live of this.#live.values()) live.listener.onError(error);
-      this.#live.clear();
+      for (const live of this.#live.values()) {
+        this.#end(live, "failed");
+        live.listener.onError(error);
+      }
       for (const { reject } of this.#configuring.values()) reject(new EngineError("the model was closed"));
       this.#configuring.clear();
     })();
@@ -464,7 +585,7 @@ export class Engine {
       if (!live || slot === undefined) return;
       if (live.cancelled) {
         this.#freeSlots.push(slot);
-        this.#live.delete(live.id);
+        this.#end(live, "cancelled");
         live.listener.onFinish("cancelled");
         continue;
       }
@@ -498,7 +619,7 @@ export class Engine {
       if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
         continue;
       this.#freeSlots.push(slot);
-      this.#live.delete(live.id);
+      this.#end(live, "failed");
       live.listener.onError(
         new EngineError(
           "the engine refused a request: it has too many tokens for the context, a token outside the vocabulary, or the model " +
@@ -508,13 +629,19 @@ export class Engine {
     }
   }
 
+  /** A request is over; who asked for it is told next. */
+  #end(live: Live, finish: Finish | "no_memory" | "failed"): void {
+    this.#live.delete(live.id);
+    if (live.counted && finish !== "restored") this.work.end(live.counted, finish);
+  }
+
   #cancel(live: Live): void {
     if (this.#closed || !this.#live.has(live.id) || live.cancelled) return;
     live.cancelled = true;
     if (live.slot >= 0) this.#library.symbols.tinyai_engine_cancel(this.#handle, live.slot, live.id);
     else {
       this.#waiting.splice(this.#waiting.indexOf(live), 1);
-      this.#live.delete(live.id);
+      this.#end(live, "cancelled");
       queueMicrotask(() => live.listener.onFinish("cancelled"));
     }
   }
@@ -556,8 +683,7 @@ export class Engine {
       if (this.#closed || count < recordsPerDrain) break;
     }
     if (this.#closed) return;
-    const waiting = this.#watching.count > 0 ? symbols.tinyai_engine_events_waiting(this.#handle) : 0;
-    if (waiting >= eventsWaitingMax) this.drainEvents();
+    if (this.#watching.wantsEvents && this.eventsWaiting >= eventsWaitingMax) this.drainEvents();
     this.#fillSlots();
   }
 
@@ -572,7 +698,7 @@ export class Engine {
       return;
     }
     if (kind === recordKinds.configured) {
-      this.#configured(this.#u32(base, "value"));
+      this.#configured(this.#u32(base, "value"), this.#u32(base, "token"));
       return;
     }
     const live = this.#live.get(this.#u32(base, "request"));
@@ -584,6 +710,8 @@ export class Engine {
         live.top.push({ token, logprob });
         break;
       case recordKinds.token: {
+        const timeNs = this.#timeNs(base);
+        if (live.counted) this.work.token(live.counted, timeNs);
         const top = live.top;
         live.top = [];
         live.listener.onToken({
@@ -592,7 +720,7 @@ export class Engine {
           position: this.#u32(base, "position"),
           step: this.#u32(base, "step"),
           sequences: this.#u32(base, "sequences"),
-          timeNs: this.#timeNs(base),
+          timeNs,
           top,
           drafted: this.#u32(base, "value"),
         });
@@ -614,7 +742,7 @@ export class Engine {
         const finish = layout.finishes[this.#u32(base, "value")];
         // Before the slot is another's.
         const embedding = finish === "embedded" ? this.#readEmbedding(live.slot) : undefined;
-        this.#live.delete(live.id);
+        this.#end(live, finish === undefined || finish === "not_finite" ? "failed" : finish);
         this.#freeSlots.push(live.slot);
         if (embedding) live.listener.onEmbedding?.(embedding);
         this.#finish(live, finish);
@@ -623,12 +751,18 @@ export class Engine {
     }
   }
 
-  /** Settings that were overtaken by others before a step hold with them. */
-  #configured(version: number): void {
-    if (!this.#configuring.has(version)) return;
-    for (const [waiting, { resolve }] of this.#configuring) {
+  /** Settings that were overtaken by others before a step hold with them, or do not. */
+  #configured(version: number, failure: number): void {
+    const { threadCount, affinity } = this.#held;
+    const settings = this.#configuring.get(version)?.settings;
+    if (!settings) return;
+    this.#held = failure === 0 ? settings : { ...settings, threadCount, affinity };
+    // Later ones are told of by themselves.
+    if (version === this.#settingsVersion) this.#settings = this.#held;
+    for (const [waiting, { resolve, reject }] of this.#configuring) {
       this.#configuring.delete(waiting);
-      resolve();
+      if (failure === 0) resolve();
+      else reject(unsettled(failure));
       if (waiting === version) return;
     }
   }
@@ -648,12 +782,30 @@ export class Engine {
   }
 
   #finish(live: Live, finish: (typeof layout.finishes)[number] | undefined): void {
+    if (finish === "no_memory") {
+      live.listener.onError(this.#noMemory(live.request));
+      return;
+    }
     if (finish !== undefined && finish !== "not_finite") {
       live.listener.onFinish(finish);
       return;
     }
     const problem = "the model's output is not a finite number: its weights are damaged; get the file again";
     live.listener.onError(new EngineError(`${this.#sourcePath}: ${problem}`));
+  }
+
+  #noMemory({ tokens, generateMax }: EngineRequest): MemoryLimitError {
+    const positions = tokens.length + generateMax;
+    const { kvGroups, options } = this.plan;
+    const all = kvGroups.reduce((sum, { pageBytes, pageCount }) => sum + pageBytes * pageCount, 0);
+    // Groups share the limit as they share what is set aside.
+    const share = ({ window, pageCount }: KvGroupPlan) => pagesNeeded(window, positions, options.rowsMax) / pageCount;
+    return new MemoryLimitError(
+      `keys and values of ${positions} positions`,
+      Math.ceil(all * Math.max(...kvGroups.map(share))),
+      this.#kvBytesMax,
+      "ask for fewer tokens (maxLength), or raise the limit (setMemoryLimit)",
+    );
   }
 
   #u32(base: number, field: Parameters<typeof layout.Record.offset>[0]): number {
@@ -665,9 +817,27 @@ export class Engine {
   }
 }
 
+/** Why settings do not hold, in words. */
+function unsettled(failure: number): EngineError {
+  switch (layout.failures[failure]) {
+    case "out_of_memory":
+      return new EngineError("the system refused the memory for so many threads; use fewer, or free memory");
+    case "threads":
+      return new EngineError(
+        "a thread could not be started: the system's limit is reached; the model goes on with as many threads as before",
+      );
+    case "pin":
+      return new EngineError(
+        "the system refused a thread its CPU; the model's threads stay where they were: choose another CPU, or none",
+      );
+    default:
+      return new EngineError("the engine refused its settings: this is a bug in TinyAI; please report them");
+  }
+}
+
 /** How the kernels work: as was measured, else as a table says. */
-function tuningOf(library: Library, { tuning, level }: EngineOptions): Tuning {
-  return tuning ?? fixedTuning(library.levels[level]?.name ?? "");
+function tuningOf(library: Library, { tuning, levels }: EngineOptions): Tuning {
+  return tuning ?? fixedTuning(library.levels[levels.matmul]?.name ?? "");
 }
 
 /** The name in the file of the tensor with this number in the program. */

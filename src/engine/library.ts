@@ -1,7 +1,6 @@
 // Opens the native library: the only file that imports bun:ffi, and the one list of the symbols in it (zig/tinyai.zig). It
 // checks that the library was built from the same structs. It interprets nothing.
 
-/// <reference path="./native-files.d.ts" />
 import { CString, dlopen, FFIType, type Pointer, toArrayBuffer } from "bun:ffi";
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -39,6 +38,10 @@ const symbolTable = {
   tinyai_pipe_ring: { args: [FFIType.i32], returns: FFIType.void },
   tinyai_engine_create: { args: [ptr, u64, ptr, ptr, ptr, ptr, ptr], returns: ptr },
   tinyai_engine_configure: { args: [ptr, ptr], returns: u32 },
+  tinyai_engine_memory: { args: [ptr, ptr, ptr], returns: FFIType.void },
+  tinyai_program_memory: { args: [ptr, u64, u32, u32, ptr], returns: u32 },
+  tinyai_engine_limit_kv: { args: [ptr, u64], returns: FFIType.void },
+  tinyai_engine_usage: { args: [ptr, ptr], returns: FFIType.void },
   tinyai_engine_ended: { args: [ptr], returns: u32 },
   tinyai_engine_stop: { args: [ptr], returns: FFIType.void },
   tinyai_engine_destroy: { args: [ptr], returns: FFIType.void },
@@ -54,6 +57,7 @@ const symbolTable = {
   tinyai_engine_events_waiting: { args: [ptr], returns: u32 },
   tinyai_engine_events_lost: { args: [ptr], returns: u64 },
   tinyai_engine_set_events: { args: [ptr, u32], returns: FFIType.void },
+  tinyai_engine_read_pages: { args: [ptr, u32, ptr], returns: u32 },
   tinyai_engine_read_logits: { args: [ptr, u32, u32, ptr, u32], returns: u32 },
   tinyai_engine_read_embedding: { args: [ptr, u32, ptr, u32], returns: u32 },
   tinyai_converter_create: { args: [ptr, u32, ptr, ptr, u32, u32, FFIType.i32, ptr], returns: ptr },
@@ -168,9 +172,9 @@ let opened: Library | undefined;
  * source, or is inside a compiled program.
  * @throws {LibraryError} if there is none, it cannot be opened, or it was built from other structs than this TypeScript.
  */
-export async function openLibrary(): Promise<Library> {
+export function openLibrary(): Library {
   if (opened) return opened;
-  const path = await findLibrary();
+  const path = findLibrary();
   let symbols: Symbols;
   try {
     symbols = open(path);
@@ -196,23 +200,24 @@ export async function openLibrary(): Promise<Library> {
   return opened;
 }
 
-async function findLibrary(): Promise<string> {
+function findLibrary(): string {
   const named = process.env["TINYAI_LIBRARY"];
   if (named) return named;
   let path: string | undefined;
   try {
     // package.json's `imports` say where each system's library is: in zig-out, or in the package for that system. Literals inside
-    // this `try`, behind conditions that the bundler knows, let `bun build --compile` embed the target's and leave the others out.
+    // this `try`, behind conditions that the bundler knows, let `bun build --compile` embed the target's and leave the others out:
+    // there, a file that is no source is its own path.
     if (process.platform === "linux" && process.arch === "x64") {
-      path = (await import("#native/linux-x64", { with: { type: "file" } })).default;
+      path = inPlace("#native/linux-x64") ?? require("#native/linux-x64");
     } else if (process.platform === "linux" && process.arch === "arm64") {
-      path = (await import("#native/linux-arm64", { with: { type: "file" } })).default;
+      path = inPlace("#native/linux-arm64") ?? require("#native/linux-arm64");
     } else if (process.platform === "darwin" && process.arch === "x64") {
-      path = (await import("#native/darwin-x64", { with: { type: "file" } })).default;
+      path = inPlace("#native/darwin-x64") ?? require("#native/darwin-x64");
     } else if (process.platform === "darwin" && process.arch === "arm64") {
-      path = (await import("#native/darwin-arm64", { with: { type: "file" } })).default;
+      path = inPlace("#native/darwin-arm64") ?? require("#native/darwin-arm64");
     } else if (process.platform === "win32" && process.arch === "x64") {
-      path = (await import("#native/win32-x64", { with: { type: "file" } })).default;
+      path = inPlace("#native/win32-x64") ?? require("#native/win32-x64");
     }
   } catch (cause) {
     throw new LibraryError(`the native library ${missing()}, or name one with TINYAI_LIBRARY`, { cause });
@@ -223,6 +228,15 @@ async function findLibrary(): Promise<string> {
   }
   // In a bundle the path is relative to the bundle, wherever the program was started.
   return resolve(import.meta.dir, path);
+}
+
+/** Where the library is while the source runs as it is, in no bundle. */
+function inPlace(name: string): string | undefined {
+  try {
+    return Bun.resolveSync(name, import.meta.dir);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Why there is no library, and what to do. */

@@ -9,7 +9,7 @@ export interface EngineSettings {
   readonly levels: Readonly<Record<layout.Family, number>>;
   /** CPU of each thread, in order; undefined, and threads beyond the list: where the system puts them. */
   readonly affinity: readonly (number | undefined)[];
-  /** Hundredths of the time that each thread may compute, 1 to 100. */
+  /** Percent of one CPU's time that all threads together may use, up to 6,400; 0: all that they can. */
   readonly cpuPercent: number;
   readonly tuning: Tuning;
 }
@@ -28,7 +28,8 @@ export function encodeSettings(settings: EngineSettings, version: number): Uint8
     thread_count: threadCount,
     levels: layout.families.map((family) => levels[family]),
     cpu_percent: cpuPercent,
-    affinity: Array.from({ length: threadCount }, (_, thread) => affinity[thread] ?? layout.none),
+    // Also of threads that there are not, so that more or fewer of them are no change of it.
+    affinity: Array.from({ length: layout.threadsMax }, (_, thread) => affinity[thread] ?? layout.none),
     tuning: [...encodeTuning(tuning)],
   });
   return bytes;

@@ -27,6 +27,8 @@ export interface Measurement {
   readonly headWidth?: number;
   /** Of the first row. */
   readonly position?: number;
+  /** Sizes of a convolution, as an op has them; `rows` and `columns` are then its weight's. */
+  readonly convolution?: readonly number[];
   /** Weights, or keys and values, are there so many times that they have this many bytes; each run takes the next. */
   readonly workingBytes?: number;
 }
@@ -62,6 +64,7 @@ export function openStand({ symbols }: Library, measurement: Measurement, option
     kv_head_count: measurement.kvHeads ?? 0,
     head_width: measurement.headWidth ?? 0,
     position: measurement.position ?? 0,
+    convolution: measurement.convolution ?? [],
     working_bytes: measurement.workingBytes ?? 0,
   });
   const failure = new Uint32Array(1);

@@ -7,6 +7,7 @@ import type { StepTracer, TracedDraw, TracedOp, TracedShare, TraceMode } from ".
 import { EngineError } from "../errors.ts";
 import * as layout from "../plan/layout.ts";
 import type { Library } from "./library.ts";
+import type { EngineSettings } from "./settings.ts";
 import { encodeTuning, type Tuning } from "./tuning.ts";
 
 export interface TracerOptions {
@@ -15,6 +16,8 @@ export interface TracerOptions {
   /** Caches to simulate, nearest first; none: accesses are counted only. */
   readonly caches: readonly CacheGeometry[];
   readonly prefetcher: boolean;
+  /** Whose accesses are told of. */
+  readonly levels: EngineSettings["levels"];
   /** How kernels work, as far as what they read depends on it. */
   readonly tuning: Tuning;
 }
@@ -55,6 +58,7 @@ export class Tracer implements StepTracer {
       cache_ways: caches.map(({ ways }) => ways),
       cache_line_bytes: caches.map(({ lineBytes }) => lineBytes),
       cache_shared_by: caches.map(({ sharedBy }) => sharedBy),
+      levels: layout.families.map((family) => options.levels[family]),
       tuning: [...encodeTuning(options.tuning)],
     });
     const failure = new Uint32Array(1);

@@ -1,20 +1,26 @@
-// What differs by machine and changes no result: how far ahead the weights of a few tokens' product are asked for, how many of
-// them, and how many tokens are few. A table where nothing was measured; candidates, and the choice between them by what they
-// took. It measures on the stand, and stores nothing.
+// What differs by machine and changes no result: how memory is asked for ahead, how many tokens are few, and how much of the
+// weights stays in the first-level cache while tokens go by. A table where nothing was measured; candidates, and the choice between
+// them by what they took. It measures on the stand, and stores nothing.
 
 import { isRecord } from "../check.ts";
 import type { DType } from "../graph/dtype.ts";
 import type { Library } from "./library.ts";
 
-/** With each block of weights that is multiplied, lines of the block `distance` bytes further on are asked for. */
+/** With the weights that are multiplied, those `distance` blocks further on are asked for. */
 export interface Prefetch {
-  /** Bytes: 0 to 65,536, a multiple of 64. */
+  /** Blocks: 0 to 64. */
   readonly distance: number;
-  /** `first`: one line of each block, which keeps the processor's own prefetching on its way. */
+  /** `first`: one line of 16 rows by 32 columns, which keeps the processor's own prefetching on its way. */
   readonly lines: (typeof prefetchLines)[number];
 }
 
 export interface Tuning {
+  /** Cache lines of a block (`blockBytes`): what of each weight all tokens go through before the next ones. */
+  readonly blockSize: number;
+  /** Bytes, one of `lineSizes`: one line in so many is asked for. */
+  readonly cacheLineSize: number;
+  /** Whether what has no distance is asked for too: what several tokens share, keys and values, and what a waiting thread begins with. */
+  readonly ahead: boolean;
   /**
    * By what stands in memory: codes of eight bits, narrower ones, which are decoded first, and float values. Where F16 and BF16
    * are aligned first (`alignsWords`), they go with the narrower codes, and only F32 is float.
@@ -26,12 +32,22 @@ export interface Tuning {
   readonly fewTokens: number;
 }
 
-export type Knob = keyof Tuning;
+/** What is measured. */
+export type Knob = "byte" | "packed" | "float" | "fewTokens";
 
 /** In the order of `Ahead` in zig/kernels/table.zig. */
 export const prefetchLines = ["none", "first", "all"] as const;
-const prefetchKnobs = ["byte", "packed", "float"] as const satisfies readonly Knob[];
-const distanceMax = 65_536;
+export const prefetchKinds = ["byte", "packed", "float"] as const satisfies readonly Knob[];
+/** Weights that are asked for alike: codes of eight bits, narrower codes, and float values. */
+export type PrefetchKind = (typeof prefetchKinds)[number];
+/** Bytes that a cache line may have. */
+export const lineSizes: readonly number[] = [32, 64, 128, 256];
+/** Bytes that a block may have, as in zig/kernels/table.zig. */
+export const blockBytesMin = 256;
+export const blockBytesMax = 32 * 1024;
+/** Blocks, and bytes, that may lie between what is multiplied and what is asked for. */
+export const distanceMax = 64;
+export const distanceBytesMax = 1 << 20;
 const fewTokensMax = 16;
 
 const none: Prefetch = { distance: 0, lines: "none" };
@@ -39,14 +55,33 @@ const first = (distance: number): Prefetch => ({ distance, lines: "first" });
 const all = (distance: number): Prefetch => ({ distance, lines: "all" });
 
 /**
+ * Bytes of a block. A tile's two blocks and what goes with them take 26 KB of a first-level cache of 32 KB. With 4 KiB, products of
+ * 256 tokens take 1 to 6 % longer, for sums are put away and taken up again more often; with 16 KiB, those of 16 tokens and K-quants
+ * 8 to 11 % (Intel Xeon with AVX-512 VNNI, two cores).
+ */
+const fixedBlockBytes = 10 * 1024;
+
+/**
  * Where nothing was measured: what was best on processors of the Zen generations 3 and 4, and little behind the best on one of
  * the fifth. Float weights at 256 bits take so many instructions that memory is asked for too late without it.
  */
-const fixed: Tuning = { byte: first(16_384), packed: all(8192), float: none, fewTokens: 8 };
-const fixedByLevel: Readonly<Record<string, Tuning>> = { avx2: { ...fixed, float: all(4096) } };
+const fixed: Omit<Tuning, "blockSize" | "cacheLineSize"> = {
+  ahead: true,
+  byte: first(2),
+  packed: all(1),
+  float: none,
+  fewTokens: 8,
+};
 
-export function fixedTuning(level: string): Tuning {
-  return fixedByLevel[level] ?? fixed;
+/** @param cacheLineSize the machine's; one of `lineSizes`. */
+export function fixedTuning(level: string, cacheLineSize = 64): Tuning {
+  const lines = { blockSize: fixedBlockBytes / cacheLineSize, cacheLineSize };
+  return { ...lines, ...fixed, ...(level === "avx2" ? { float: all(1) } : {}) };
+}
+
+/** Bytes of a block. */
+export function blockBytes({ blockSize, cacheLineSize }: Pick<Tuning, "blockSize" | "cacheLineSize">): number {
+  return blockSize * cacheLineSize;
 }
 
 /**
@@ -54,15 +89,23 @@ export function fixedTuning(level: string): Tuning {
  * prefetching most; with eight tokens, decoding twice and sharing what was decoded once come near each other.
  */
 const knobs = {
-  byte: { values: [none, first(4096), first(16_384), all(4096), all(8192)], format: "Q8_0", tokens: 1 },
-  packed: { values: [none, first(8192), all(2048), all(4096), all(8192)], format: "Q6_K", tokens: 1 },
-  float: { values: [none, all(4096), all(8192)], format: "BF16", tokens: 1 },
+  byte: { values: [none, first(1), first(2), all(1), all(2)], format: "Q8_0", tokens: 1 },
+  packed: { values: [none, first(1), all(1), all(2), all(4)], format: "Q6_K", tokens: 1 },
+  float: { values: [none, all(1), all(2)], format: "BF16", tokens: 1 },
   fewTokens: { values: [4, 8], format: "Q4_K", tokens: 8 },
 } as const satisfies { readonly [K in Knob]: { values: readonly Tuning[K][]; format: DType; tokens: number } };
 export const knobNames = Object.keys(knobs) as readonly Knob[];
 
 /** Levels whose products of F16 and BF16 weights are of 16-bit integers: `has_words` in zig/kernels/vec.zig. */
 const alignsWords: ReadonlySet<string> = new Set(["avx512_vnni", "amx"]);
+
+/** How weights of a format are asked for at this level. */
+export function prefetchKind(dtype: DType, level: string): PrefetchKind {
+  if (dtype === "Q8_0") return "byte";
+  if (dtype === "F32") return "float";
+  if (dtype === "F16" || dtype === "BF16") return alignsWords.has(level) ? "packed" : "float";
+  return "packed";
+}
 
 /** The format of the product that a knob is measured on: one that the knob moves at this level. */
 export function measuredFormat(knob: Knob, level: string): DType {
@@ -78,29 +121,35 @@ export function candidatesFor(knob: Knob, from: Tuning): readonly Tuning[] {
 /** The fields of zig/kernels/table.zig's Tuning. @throws {RangeError} if one is out of bounds. */
 export function encodeTuning(tuning: Tuning): Uint32Array<ArrayBuffer> {
   if (!isTuning(tuning)) throw new RangeError("a tuning is out of bounds");
-  const prefetches = prefetchKnobs.flatMap((knob) => [
-    tuning[knob].distance,
-    prefetchLines.indexOf(tuning[knob].lines),
+  const block = blockBytes(tuning);
+  const prefetches = prefetchKinds.flatMap((kind) => [
+    tuning[kind].distance * block,
+    prefetchLines.indexOf(tuning[kind].lines),
   ]);
-  return Uint32Array.from([...prefetches, tuning.fewTokens]);
+  return Uint32Array.from([...prefetches, tuning.fewTokens, tuning.ahead ? 1 : 0, tuning.cacheLineSize, block]);
 }
 
 /** Whether it has every knob, within the bounds. */
 export function isTuning(value: unknown): value is Tuning {
-  if (!isRecord(value) || !prefetchKnobs.every((knob) => isPrefetch(value[knob]))) return false;
-  return isWhole(value["fewTokens"], 1, fewTokensMax);
+  if (!isRecord(value)) return false;
+  const { blockSize, cacheLineSize, fewTokens, ahead } = value;
+  if (!isWhole(cacheLineSize, 1, Infinity) || !lineSizes.includes(cacheLineSize)) return false;
+  if (!isWhole(blockSize, 1, Infinity)) return false;
+  const block = blockBytes({ blockSize, cacheLineSize });
+  if (block < blockBytesMin || block > blockBytesMax) return false;
+  const prefetches = prefetchKinds.every((kind) => isPrefetch(value[kind], block));
+  return prefetches && typeof ahead === "boolean" && isWhole(fewTokens, 1, fewTokensMax);
 }
 
 function isWhole(value: unknown, minimum: number, maximum: number): value is number {
   return Number.isInteger(value) && Number(value) >= minimum && Number(value) <= maximum;
 }
 
-function isPrefetch(value: unknown): value is Prefetch {
+function isPrefetch(value: unknown, block: number): boolean {
   if (!isRecord(value)) return false;
   const { distance, lines } = value;
-  return (
-    isWhole(distance, 0, distanceMax) && distance % 64 === 0 && (prefetchLines as readonly unknown[]).includes(lines)
-  );
+  const within = isWhole(distance, 0, distanceMax) && distance * block <= distanceBytesMax;
+  return within && (prefetchLines as readonly unknown[]).includes(lines);
 }
 
 /** A candidate must be this much faster than the fixed one: less is the machine's unrest. */
@@ -128,6 +177,8 @@ export interface TuneOptions {
   /** Index of the instruction-set level in `library.levels`. */
   readonly level: number;
   readonly threadCount: number;
+  /** The machine's; default 64. */
+  readonly cacheLineSize?: number;
   /** Asked before every slice of a few milliseconds; true: it gives up. */
   readonly giveUp?: (() => boolean) | undefined;
 }
@@ -155,11 +206,11 @@ const roundsMin = 5;
  */
 export async function measureTuning(
   library: Library,
-  { level, threadCount, giveUp }: TuneOptions,
+  { level, threadCount, cacheLineSize, giveUp }: TuneOptions,
 ): Promise<{ readonly tuning: Tuning; readonly tried: readonly Tried[] } | undefined> {
   const { openStand } = await import("./stand.ts");
   const levelName = library.levels[level]?.name ?? "";
-  let tuning = fixedTuning(levelName);
+  let tuning = fixedTuning(levelName, cacheLineSize);
   const tried: Tried[] = [];
   for (const knob of knobNames) {
     if (giveUp?.()) return undefined;

@@ -12,8 +12,11 @@ export interface RequestObserver {
 }
 
 export interface EngineWatcher {
-  /** Gets events as they are drained, a thread's own in their order. The bytes are only lent. */
-  events(events: Uint8Array, thread: number): void;
+  /**
+   * Gets events as they are drained, a thread's own in their order. The bytes are only lent. The engine writes none while nobody wants
+   * them.
+   */
+  readonly events?: (events: Uint8Array, thread: number) => void;
   readonly requests?: RequestObserver;
 }
 
@@ -37,20 +40,26 @@ export class Watching {
     return this.#watchers.size;
   }
 
+  /** Whether somebody wants events. */
+  get wantsEvents(): boolean {
+    for (const { events } of this.#watchers.keys()) if (events) return true;
+    return false;
+  }
+
   /** It is told of the steps that begin from now on: all events so far have been drained. */
   add(watcher: EngineWatcher): void {
-    // For who is alone, events are switched on between steps.
-    if (this.#watchers.size === 0) this.#lastStep = undefined;
+    // For who alone wants them, events are switched on between steps.
+    if (!this.wantsEvents) this.#lastStep = undefined;
     this.#watchers.set(watcher, this.#lastStep === undefined ? undefined : new Joining(this.#lastStep));
   }
 
-  /** False when it was removed before. */
-  remove(watcher: EngineWatcher): boolean {
-    return this.#watchers.delete(watcher);
+  remove(watcher: EngineWatcher): void {
+    this.#watchers.delete(watcher);
   }
 
   events(events: Uint8Array, thread: number): void {
     for (const [watcher, joining] of this.#watchers) {
+      if (!watcher.events) continue;
       const told = joining ? joining.after(events, thread) : events;
       if (told.length > 0) watcher.events(told, thread);
     }

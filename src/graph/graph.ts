@@ -78,6 +78,91 @@ export interface EncoderShape {
   readonly rope: Rope | undefined;
 }
 
+/** Height and width. */
+export type Pair = readonly [number, number];
+
+/**
+ * Sizes of a convolution. Every row of its input is an image: its rows one after the other, in each position by position, the
+ * channels of one together. A sequence is an image of height 1.
+ */
+export interface ConvolutionShape {
+  readonly size: Pair;
+  readonly channels: number;
+  readonly outSize: Pair;
+  readonly outputs: number;
+  readonly kernel: Pair;
+  readonly stride: Pair;
+  readonly dilation: Pair;
+  /** Rows above the image and columns before it that count as zeros; as many behind it as the outputs reach. */
+  readonly padding: Pair;
+  /** Equal parts of the channels and of the outputs that belong together; as many as channels: depthwise. */
+  readonly groups: number;
+}
+
+/** What a convolution of images is, beside its weight. */
+export interface Conv2dOptions {
+  /** Of the images. */
+  readonly size: Pair;
+  readonly kernel: Pair;
+  /** Default 1, 1. */
+  readonly stride?: Pair | undefined;
+  /** Default 1, 1. */
+  readonly dilation?: Pair | undefined;
+  /** Zeros above and below, before and behind; or above, before, below, behind. Default none. */
+  readonly padding?: Pair | readonly [number, number, number, number] | undefined;
+  /** Default 1. */
+  readonly groups?: number | undefined;
+}
+
+/** What a convolution of sequences is, beside its weight. */
+export interface Conv1dOptions {
+  /** Positions of the sequences. */
+  readonly length: number;
+  readonly kernel: number;
+  /** Default 1. */
+  readonly stride?: number | undefined;
+  /** Default 1. */
+  readonly dilation?: number | undefined;
+  /** Zeros before and behind. Default none. */
+  readonly padding?: number | Pair | undefined;
+  /** Default 1. */
+  readonly groups?: number | undefined;
+}
+
+/** An op holds a convolution's sizes as 16-bit numbers. */
+const convolutionSizeMax = 65_535;
+
+/**
+ * Sizes of a convolution, and of what comes of it.
+ * @throws {RangeError} if a size is not a whole number from 1 to 65,535 (padding from 0), groups do not divide the channels and
+ * the outputs, or the kernel is larger than the padded image.
+ */
+export function convolutionShape(channels: number, outputs: number, options: Conv2dOptions): ConvolutionShape {
+  const { size, kernel, stride = [1, 1], dilation = [1, 1], padding = [0, 0], groups = 1 } = options;
+  const [top, left, below = top, behind = left] = padding;
+  const added: Pair = [top + below, left + behind];
+  const along = (axis: 0 | 1): number =>
+    Math.floor((size[axis] + added[axis] - (kernel[axis] - 1) * dilation[axis] - 1) / stride[axis]) + 1;
+  const outSize: Pair = [along(0), along(1)];
+  const sizes = { size, channels, outputs, kernel, stride, dilation, groups };
+  for (const [name, values] of Object.entries({ ...sizes, padding: padding.map((zeros) => zeros + 1) })) {
+    for (const value of [values].flat()) {
+      if (Number.isInteger(value) && value >= 1 && value <= convolutionSizeMax) continue;
+      throw new RangeError(`a convolution's ${name} is out of bounds: whole numbers up to ${convolutionSizeMax}`);
+    }
+  }
+  if (channels % groups !== 0 || outputs % groups !== 0) {
+    throw new RangeError(`${groups} groups do not divide ${channels} channels and ${outputs} outputs`);
+  }
+  for (const axis of [0, 1] as const) {
+    if (outSize[axis] >= 1 && outSize[axis] <= convolutionSizeMax) continue;
+    throw new RangeError(
+      `a kernel of ${kernel.join(" × ")}, dilated ${dilation.join(" × ")}, does not fit images of ${size.join(" × ")} with padding ${padding.join(", ")}`,
+    );
+  }
+  return { size, channels, outSize, outputs, kernel, stride, dilation, padding: [top, left], groups };
+}
+
 export type Node =
   | {
       readonly kind: "embed";
@@ -113,6 +198,14 @@ export type Node =
       readonly activation: ActivationName;
     }
   | { readonly kind: "activation"; readonly out: Value; readonly x: Value; readonly activation: ActivationName }
+  | {
+      readonly kind: "conv";
+      readonly out: Value;
+      readonly x: Value;
+      readonly weight: Weight;
+      readonly bias: Vector | undefined;
+      readonly shape: ConvolutionShape;
+    }
   | {
       readonly kind: "encode";
       readonly out: Value;
@@ -218,6 +311,37 @@ export class GraphBuilder {
   activation(x: Value, activation: ActivationName): Value {
     const out = this.#value(x.width, this.#named("ffn_act"), x.rows);
     return this.#add({ kind: "activation", out, x, activation });
+  }
+
+  /**
+   * Convolution of images, one in each row of x. The weight has a row for each output, whose columns are by channel (of its
+   * group), kernel row and kernel column, as PyTorch, ONNX and GGUF order them; it is computed with in F32.
+   */
+  conv2d(x: Value, weight: Weight, options: Conv2dOptions & { readonly bias?: Vector | undefined }): Value {
+    const { size, bias } = options;
+    const channels = x.width / (size[0] * size[1]);
+    const shape = convolutionShape(channels, weight.rows, options);
+    const { outSize, kernel, groups } = shape;
+    this.#same(weight.name, weight.columns, (channels / groups) * kernel[0] * kernel[1]);
+    if (weight.dtype !== "F32") throw new RangeError(`${weight.name} is in ${weight.dtype}: convolutions take F32`);
+    if (bias) this.#same(bias.name, bias.values.length, weight.rows);
+    const out = this.#value(outSize[0] * outSize[1] * weight.rows, stem(weight.name), x.rows);
+    return this.#add({ kind: "conv", out, x, weight, bias, shape });
+  }
+
+  /** Convolution of sequences, one in each row of x: its positions one after the other, the channels of one together. */
+  conv1d(x: Value, weight: Weight, options: Conv1dOptions & { readonly bias?: Vector | undefined }): Value {
+    const { length, kernel, stride = 1, dilation = 1, padding = 0, groups, bias } = options;
+    const [before, behind] = typeof padding === "number" ? [padding, padding] : padding;
+    return this.conv2d(x, weight, {
+      size: [1, length],
+      kernel: [1, kernel],
+      stride: [1, stride],
+      dilation: [1, dilation],
+      padding: [0, before, 0, behind],
+      groups,
+      bias,
+    });
   }
 
   /** Attends over the whole text, both ways; nothing is kept of it. */

@@ -15,7 +15,8 @@ interface PackedFormat {
   readonly scaleBytes: number;
 }
 
-const groupRows = 16;
+/** Rows that stand together. */
+export const groupRows = 16;
 const half = groupRows * 2;
 /** Sub-scales of a super-block of 256 columns: a byte a row for every 16 or 32 columns. */
 const per16 = groupRows * 16;
@@ -44,6 +45,11 @@ export const activationBlock = 32;
 
 export function formatNumber(dtype: DType): number {
   return formats[dtype].number;
+}
+
+/** Bits of a value's code; for float formats, of the value. */
+export function bitsOf(dtype: DType): number {
+  return formats[dtype].bits;
 }
 
 /**

@@ -107,6 +107,7 @@ export const none = 0xffffffff;
 export const stepRowsMax = 8192;
 export const sequencesMax = 64;
 export const slotsMax = 64;
+export const threadsMax = 64;
 export const kvGroupsMax = 8;
 export const stopTokensMax = 16;
 export const topMax = 256;
@@ -209,9 +210,17 @@ export const Settings = new Struct("Settings", [
   ["thread_count", "u32"],
   ["levels", "u32", families.length],
   ["cpu_percent", "u32"],
-  ["affinity", "u32", 64],
+  ["affinity", "u32", threadsMax],
   // A Tuning's fields.
-  ["tuning", "u32", 7],
+  ["tuning", "u32", 10],
+]);
+
+export const Usage = new Struct("Usage", [
+  ["cpu_ns", "u64"],
+  ["resident_bytes", "u64"],
+  ["planned_bytes", "u64"],
+  ["kv_bytes", "u64"],
+  ["thread_bytes", "u64"],
 ]);
 
 export const Request = new Struct("Request", [
@@ -280,6 +289,7 @@ export const Measurement = new Struct("Measurement", [
   ["kv_head_count", "u32"],
   ["head_width", "u32"],
   ["position", "u32"],
+  ["convolution", "u32", 8],
   ["working_bytes", "u64"],
 ]);
 
@@ -291,6 +301,9 @@ export const Tuning = new Struct("Tuning", [
   ["float_distance", "u32"],
   ["float_lines", "u32"],
   ["few_tokens", "u32"],
+  ["ahead", "u32"],
+  ["line_bytes", "u32"],
+  ["block_bytes", "u32"],
 ]);
 
 export const TracerConfig = new Struct("TracerConfig", [
@@ -302,8 +315,9 @@ export const TracerConfig = new Struct("TracerConfig", [
   ["cache_ways", "u32", 3],
   ["cache_line_bytes", "u32", 3],
   ["cache_shared_by", "u32", 3],
+  ["levels", "u32", families.length],
   // A Tuning's fields.
-  ["tuning", "u32", 7],
+  ["tuning", "u32", 10],
 ]);
 
 export const TracedShare = new Struct("TracedShare", [
@@ -354,6 +368,7 @@ export const measuredKernels = [
   "peak_bf16",
   "activation",
   "encode",
+  "conv",
 ] as const;
 
 /** Values of `Op.kind`, in zig/program.zig's order. */
@@ -376,14 +391,38 @@ export const opKinds = [
   "encode",
   "rope",
   "pool",
+  "conv",
 ] as const;
 export type OpKind = (typeof opKinds)[number];
+
+/** Whose level an op's kernel is of: `OpKind.family` in zig/program.zig. */
+export const familyOf: Readonly<Record<OpKind, Family>> = {
+  embed: "other",
+  norm: "activation",
+  add: "activation",
+  quantize: "other",
+  matmul: "matmul",
+  glu: "activation",
+  rope_table: "other",
+  rope_store: "attention",
+  attention: "attention",
+  attention_merge: "attention",
+  gather: "other",
+  screen: "matmul",
+  screen_pick: "other",
+  screen_product: "matmul",
+  activation: "activation",
+  encode: "attention",
+  rope: "attention",
+  pool: "other",
+  conv: "conv",
+};
 
 export const flagJoinsNext = 1;
 export const flagLogitsRows = 2;
 export const flagUnscreened = 4;
 export const flagEmbeds = 8;
-/** Formats of rows of activations, by form (`table.Form`). */
+/** Formats of rows of activations, by form: `int8_rows` and `wide_rows` in zig/program.zig. */
 export const formRows = { int8: 100, wide: 101 } as const;
 export const screenCopy = 102;
 
@@ -402,7 +441,16 @@ export const recordKinds = {
 export const requestKinds = { generate: 0, score: 1, hold: 2, restore: 3, embed: 4 } as const;
 /** Values of `Request.pooling`. */
 export const poolings = { mean: 0, first: 1, last: 2 } as const;
-export const finishes = ["stop_token", "length", "cancelled", "scored", "not_finite", "restored", "embedded"] as const;
+export const finishes = [
+  "stop_token",
+  "length",
+  "cancelled",
+  "scored",
+  "not_finite",
+  "restored",
+  "embedded",
+  "no_memory",
+] as const;
 export const failures = [
   "none",
   "out_of_memory",
@@ -414,6 +462,7 @@ export const failures = [
   "write",
   "not_finite",
   "out_of_range",
+  "pin",
 ] as const;
 
 /** FNV-1a, 64 bits, over `Struct.field:offset:size;` of every struct that crosses the border, in order. */
@@ -433,6 +482,7 @@ function hashStructs(): bigint {
     KvGroup,
     Config,
     Settings,
+    Usage,
     Request,
     Record,
     Event,

@@ -2,6 +2,7 @@
 // and those that products take), and finds neighbouring ops that need no barrier between them. It places nothing in memory.
 
 import type { Graph, PlacedNode, Rope, Value, Vector, Weight } from "../graph/graph.ts";
+import { convolutionNumbers } from "./convolution.ts";
 import { type ActivationForm, activationBlock, activationForm } from "./formats.ts";
 import {
   attentionChunkPositions,
@@ -68,14 +69,25 @@ const madeForms: readonly MadeForm[] = ["int8", "wide"];
 const ropeStyles = { halves: 1, neighbours: 2 } as const;
 const activations = { silu: 0, gelu_tanh: 1, gelu: 2, relu: 3 } as const;
 
-/** `screening`: steps may screen the output head, which must be one that can be screened. */
-export function lower(graph: Graph, contextMax: number, screening = false): Lowered {
-  return new Lowering(graph, contextMax, screening).run();
+/** What lowering looks at of a plan's options. */
+export interface LowerOptions {
+  readonly contextMax: number;
+  readonly rowsMax: number;
+  /** Steps may screen the output head, which must be one that can be screened. */
+  readonly screening?: boolean | undefined;
+  readonly fusion?: boolean | undefined;
+}
+
+export function lower(graph: Graph, options: LowerOptions): Lowered {
+  return new Lowering(graph, options).run();
 }
 
 class Lowering {
   readonly #graph: Graph;
   readonly #contextMax: number;
+  /** Rows of a step that attention is split for. */
+  readonly #splitRows: number;
+  readonly #fusion: boolean;
   /** The product that is screened. */
   readonly #head: PlacedNode | undefined;
   readonly #ops: LoweredOp[] = [];
@@ -92,9 +104,11 @@ class Lowering {
   readonly #drawn = new Set<PlacedNode>();
   #embeddings: Buffer | undefined;
 
-  constructor(graph: Graph, contextMax: number, screening: boolean) {
+  constructor(graph: Graph, { contextMax, rowsMax, screening = false, fusion = true }: LowerOptions) {
     this.#graph = graph;
     this.#contextMax = contextMax;
+    this.#splitRows = Math.min(attentionSplitRows, rowsMax);
+    this.#fusion = fusion;
     this.#head = screening ? headOf(graph) : undefined;
     graph.nodes.forEach((node, index) => {
       this.#order.set(node, index);
@@ -116,7 +130,7 @@ class Lowering {
       if ((node.kind === "attention" || node.kind === "encode") && node.shape.rope) this.#ropeTable(node.shape.rope);
     }
     for (const node of this.#graph.nodes) {
-      if (node.kind === "add") this.#markFused(node);
+      if (this.#fusion && node.kind === "add") this.#markFused(node);
     }
     for (const node of this.#graph.nodes) {
       if (!this.#fused.has(node)) this.#node(node);
@@ -171,6 +185,19 @@ class Lowering {
         this.#emit(node, "activation", [...this.#outForms(node.out), { buffer: this.#float(node.x) }], {
           u: [activations[node.activation]],
         });
+        break;
+      case "conv":
+        this.#emit(
+          node,
+          "conv",
+          [
+            this.#out(node.out),
+            { buffer: this.#float(node.x) },
+            { weight: node.weight },
+            node.bias && { vector: node.bias },
+          ],
+          { u: convolutionNumbers(node.shape) },
+        );
         break;
       case "encode":
         this.#encode(node);
@@ -337,7 +364,7 @@ class Lowering {
       `${node.name}.partial`,
       "float",
       shape.heads * chunks * (shape.headWidth + 2),
-      attentionSplitRows,
+      this.#splitRows,
     );
     const forms = this.#outForms(node.out);
     const outIds = forms.flatMap((operand) => (operand && "buffer" in operand ? [operand.buffer.id] : []));
@@ -413,6 +440,7 @@ class Lowering {
 
   /** Both output slots of ops that can write float32, one form made of it, or both. */
   #outForms(value: Value): [Operand, Operand] {
+    if (!this.#fusion) return [this.#out(value), undefined];
     const [form, ...others] = this.#madeForms(value);
     const made = form && { buffer: this.#newMade(value, form) };
     const float = this.#wantsFloat(value) || !made || others.length > 0 ? this.#out(value) : undefined;
@@ -481,6 +509,7 @@ const outputSlots: Readonly<Record<OpKind, number>> = {
   encode: 2,
   rope: 2,
   pool: 1,
+  conv: 1,
 };
 
 /** The form in which a node takes its inputs. */
@@ -493,13 +522,15 @@ function known(buffer: Buffer | undefined, value: Value): Buffer {
   return buffer;
 }
 
-function inputs(node: PlacedNode): Value[] {
+/** The values that a node reads. */
+export function inputs(node: PlacedNode): Value[] {
   switch (node.kind) {
     case "embed":
       return [];
     case "norm":
     case "matmul":
     case "activation":
+    case "conv":
     case "select":
       return [node.x];
     case "add":

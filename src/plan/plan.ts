@@ -4,9 +4,19 @@
 import type { DType } from "../graph/dtype.ts";
 import type { Graph, Vector, Weight } from "../graph/graph.ts";
 import { planArena } from "./arena.ts";
-import { formatNumber, type KvDType, kvBlock, kvHeadBytes, packedBytes, rowBytes } from "./formats.ts";
+import type { CheckpointPlan } from "./checkpoints.ts";
+import {
+  type ActivationForm,
+  formatNumber,
+  type KvDType,
+  kvBlock,
+  kvHeadBytes,
+  packedBytes,
+  rowBytes,
+} from "./formats.ts";
 import * as layout from "./layout.ts";
 import { type Buffer, type LoweredOp, lower, type Operand } from "./lower.ts";
+import type * as printModule from "./print.ts";
 import { groupsOf, screenBytes } from "./screen.ts";
 
 /** Limits a program is planned for. */
@@ -31,6 +41,11 @@ export interface PlanOptions {
   readonly packedWeights?: { readonly offset: number; readonly bytes: number } | undefined;
   /** Whether steps may screen the output head; `screenProblem` has nothing against it. */
   readonly screening?: boolean | undefined;
+  /**
+   * Whether one op does what several would do after one another: additions in products and norms, and activations in the form that
+   * products take written where they are made. Default true.
+   */
+  readonly fusion?: boolean | undefined;
 }
 
 /** One op as the profiler and a reader of the plan see it. */
@@ -60,8 +75,11 @@ export interface PackedMatrix {
   readonly dtype: DType;
   readonly rows: number;
   readonly columns: number;
-  /** Where it begins in the model file. */
+  /** Where it begins in the model file, and how long it is there. */
   readonly sourceOffset: number;
+  readonly sourceBytes: number;
+  /** Whether the file has it in another format. */
+  readonly converted: boolean;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -78,10 +96,45 @@ export interface KvGroupPlan {
   readonly keptMax: number;
 }
 
-/** What runs, in order, and where everything lies. Bytes. */
+/** A stretch of the arena, and how long it is needed. */
+export interface PlannedBuffer {
+  readonly name: string;
+  /** What its values are: float32, or a form that products take. */
+  readonly form: ActivationForm;
+  /** Values of a row. */
+  readonly columns: number;
+  /** Rows it has room for: those of the largest step, or as many as it always has. */
+  readonly rows: number;
+  /** What it has a row for: each row of a step, each whose logits are wanted, or neither. */
+  readonly rowsOf: "step" | "logits" | "fixed";
+  readonly bytes: number;
+  /** Where it begins in the arena, in bytes. */
+  readonly offset: number;
+  /**
+   * The first and the last op while which it is needed. Ops that run without a barrier between them count as one. `ops.length`: it
+   * is read after the last op.
+   */
+  readonly firstOp: number;
+  readonly lastOp: number;
+}
+
+/** A knob that changes nothing in this program or on this CPU. */
+export interface WithoutEffect {
+  /** The option as it is called in `loadModel`, or the method. */
+  readonly knob: string;
+  readonly reason: string;
+}
+
+/** What runs, in order, and where everything lies. Bytes. As text (`String(plan)`) it is a table, as JSON all but the program. */
 export interface Plan {
   readonly options: PlanOptions;
   readonly ops: readonly PlannedOp[];
+  /** All that is in the arena. */
+  readonly buffers: readonly PlannedBuffer[];
+  /** What training would keep of a step, and compute once more; undefined: nobody asked for it. */
+  readonly checkpoints: CheckpointPlan | undefined;
+  /** Knobs that change nothing here, and why. */
+  readonly withoutEffect: readonly WithoutEffect[];
   readonly vocabulary: number;
   /** Values of a text's vector; undefined: the model gives none. */
   readonly embeddingWidth: number | undefined;
@@ -100,6 +153,10 @@ export interface Plan {
   readonly kvBytesPerSequence: number;
   /** The encoded program. */
   readonly program: Uint8Array;
+  /** A table of ops, buffers and memory, as text. */
+  toString(): string;
+  /** Everything but the program. */
+  toJSON(): Omit<Plan, "program" | "toString" | "toJSON">;
 }
 
 const alignment = 64;
@@ -140,6 +197,36 @@ export function planProgram(graph: Graph, options: PlanOptions): Plan {
   return new Planner(graph, options).run();
 }
 
+/** Bytes of the arena of the same plan. */
+export function planArenaBytes(graph: Graph, options: PlanOptions): number {
+  return new Planner(graph, options).arenaBytes();
+}
+
+/** The plan with what else is known of it. */
+export function explainPlan(
+  plan: Plan,
+  { withoutEffect, checkpoints = plan.checkpoints }: Pick<Plan, "withoutEffect"> & Partial<Pick<Plan, "checkpoints">>,
+): Plan {
+  return makePlan({ ...plan, checkpoints, withoutEffect: [...plan.withoutEffect, ...withoutEffect] });
+}
+
+/** How a plan reads. */
+class ExecutionPlan {
+  toString(this: Plan): string {
+    const { printPlan }: typeof printModule = require("./print.ts");
+    return printPlan(this);
+  }
+
+  toJSON(this: Plan) {
+    const { program: _, ...others } = this;
+    return others;
+  }
+}
+
+function makePlan(fields: Omit<Plan, "toString" | "toJSON">): Plan {
+  return Object.assign(new ExecutionPlan(), fields);
+}
+
 /** Pages one sequence of `positions` holds at most; the same sum as `KvGroup.pagesNeeded` in zig/memory.zig. */
 export function pagesNeeded(window: number, positions: number, rowsMax: number): number {
   const all = Math.ceil(positions / layout.pagePositions);
@@ -168,21 +255,24 @@ class Planner {
     this.#graph = graph;
     this.#options = options;
     this.#kvDtype = options.kvDtype ?? "F16";
-    this.#lowered = lower(graph, options.contextMax, options.screening);
+    this.#lowered = lower(graph, options);
     this.#weightsBytes = options.packedWeights?.bytes ?? 0;
     this.#sourceBytes = this.#weightsBytes;
   }
 
   run(): Plan {
     const { ops, groups, logits, embeddings } = this.#lowered;
-    const arenaBytes = this.#placeBuffers();
+    const { arenaBytes, buffers } = this.#placeBuffers();
     const encoded = ops.map((op, index) => this.#encodeOp(op, groups[index] === groups[index + 1]));
     const kv = this.#planKv();
     const outputs = { logits_tensor: this.#bufferTensor(logits), embeddings_tensor: this.#bufferTensor(embeddings) };
     const program = this.#encode(encoded, kv, arenaBytes, outputs);
-    return {
+    return makePlan({
       options: this.#options,
       ops: ops.map((op, index) => describe(op, index, this.#kvDtype)),
+      buffers,
+      checkpoints: undefined,
+      withoutEffect: [],
       vocabulary: this.#graph.vocabulary,
       embeddingWidth: embeddings?.columns,
       wholePrompts: !this.#graph.causal,
@@ -195,7 +285,11 @@ class Planner {
       kvGroups: kv.groups,
       kvBytesPerSequence: kv.bytesPerSequence,
       program,
-    };
+    });
+  }
+
+  arenaBytes(): number {
+    return this.#placeBuffers().arenaBytes;
   }
 
   #rows(buffer: Buffer): number {
@@ -204,7 +298,7 @@ class Planner {
   }
 
   /** Every buffer lives from the barrier-free group that first touches it to the one that last does. */
-  #placeBuffers(): number {
+  #placeBuffers(): { readonly arenaBytes: number; readonly buffers: readonly PlannedBuffer[] } {
     const { ops, groups, buffers, logits, embeddings } = this.#lowered;
     const first = new Map<number, number>();
     const last = new Map<number, number>();
@@ -232,22 +326,19 @@ class Planner {
       })),
       alignment,
     );
-    used.forEach((buffer, index) => {
+    const lastOp = (group: number) => (group === ops.length ? group : groups.lastIndexOf(group));
+    const planned = used.map((buffer, index): PlannedBuffer => {
+      const { id, name, form, columns } = buffer;
+      const rows = this.#rows(buffer);
       const stride = strides[index] ?? 0;
-      this.#buffers.set(
-        buffer.id,
-        this.#add({
-          region: regions.arena,
-          format: buffer.form === "float" ? 0 : layout.formRows[buffer.form],
-          rows: this.#rows(buffer),
-          columns: buffer.columns,
-          offset: offsets[index] ?? 0,
-          bytes: stride * this.#rows(buffer),
-          stride,
-        }),
-      );
+      const place = { offset: offsets[index] ?? 0, bytes: stride * rows };
+      const format = form === "float" ? 0 : layout.formRows[form];
+      this.#buffers.set(id, this.#add({ region: regions.arena, format, rows, columns, ...place, stride }));
+      const rowsOf = typeof buffer.rows === "number" ? "fixed" : buffer.rows === "logits" ? "logits" : "step";
+      const firstOp = groups.indexOf(first.get(id) ?? 0);
+      return { name, form, columns, rows, rowsOf, ...place, firstOp, lastOp: lastOp(last.get(id) ?? 0) };
     });
-    return bytes;
+    return { arenaBytes: bytes, buffers: planned };
   }
 
   #add(fields: PlacedTensor["fields"]): number {
@@ -302,9 +393,18 @@ class Planner {
             source_format: formatNumber(weight.sourceDtype ?? weight.dtype),
           }),
     });
-    const { name, dtype, rows, columns, byteOffset: sourceOffset } = weight;
+    const {
+      name,
+      dtype,
+      sourceDtype = dtype,
+      rows,
+      columns,
+      byteOffset: sourceOffset,
+      byteLength: sourceBytes,
+    } = weight;
+    const source = { sourceOffset, sourceBytes, converted: sourceDtype !== dtype };
     const bytes = packed.weight + packed.scales;
-    this.#matrices.push({ name, tensor: index, dtype, rows, columns, sourceOffset, offset, bytes });
+    this.#matrices.push({ name, tensor: index, dtype, rows, columns, ...source, offset, bytes });
     this.#weights.set(name, index);
     return index;
   }
@@ -464,6 +564,9 @@ class Planner {
   }
 }
 
+/** Kinds of op whose operations are their weight's. */
+const products: ReadonlySet<layout.OpKind> = new Set(["matmul", "embed", "screen", "conv"]);
+
 /** What an op costs, from its operands alone. */
 function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
   let bytesPerStep = 0;
@@ -487,6 +590,11 @@ function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
         operationsPerRow += Math.ceil((2 * rows * columns) / groupsOf(rows));
       } else if (op.kind === "screen") {
         operationsPerRow += 2 * rows * columns;
+      } else if (op.kind === "conv") {
+        // A row of the weight at every value that comes of it.
+        bytesPerStep += packed.weight;
+        const [out] = op.operands;
+        operationsPerRow += 2 * columns * (out && "buffer" in out ? out.buffer.columns : 0);
       } else {
         bytesPerStep += packed.weight + packed.scales;
         operationsPerRow += 2 * rows * columns;
@@ -497,8 +605,7 @@ function describe(op: LoweredOp, index: number, kvDtype: KvDType): PlannedOp {
       bytesPerStep += operand.vector.values.byteLength;
     } else if (typeof operand.buffer.rows !== "number" && op.kind !== "screen_product") {
       bytesPerRow += rowBytes(operand.buffer.form, operand.buffer.columns);
-      if (op.kind !== "matmul" && op.kind !== "embed" && op.kind !== "screen")
-        operationsPerRow += 2 * operand.buffer.columns;
+      if (!products.has(op.kind)) operationsPerRow += 2 * operand.buffer.columns;
     }
   }
   if (op.kind === "attention") {

@@ -20,7 +20,7 @@ const tokens = Uint32Array.from({ length: 120 }, () => 3 + random.below(500));
 async function run(path: string, level: string, kvCache: LoadOptions["kvCache"]) {
   process.env["TINYAI_SIMD"] = level;
   await using model = await loadModel(path, { prefixCache: false, kvCache });
-  expect(model.simdLevel).toMatchObject({ name: level, reason: "forced by TINYAI_SIMD" });
+  expect(model.simd).toMatchObject({ name: level, reason: "forced by TINYAI_SIMD" });
   const logits: Float32Array[] = [];
   await model.score(tokens, {
     onLogits: (rows, count) => {
@@ -92,16 +92,16 @@ describe("a level by number", () => {
       writeTinyModel(path);
       if (!levels.some((level) => names.includes(level))) return; // This CPU does not have it.
       await using model = await loadModel(path, { simd: { level: number } });
-      expect(names).toContain(model.simdLevel.name);
+      expect(names).toContain(model.simd.name);
       const profile = await model.profile(() => model.generate("hello", { maxLength: 2 }), { roofline: false });
-      for (const { kernel } of profile.byOp) expect(kernel).toEndWith(`.${model.simdLevel.name}`);
+      for (const { kernel } of profile.byOp) expect(kernel).toEndWith(`.${model.simd.name}`);
     });
   }
 
   test("gives way to the environment's name", async () => {
     process.env["TINYAI_SIMD"] = levels[0];
     await using model = await loadModel(folder.file("number.gguf"), { simd: { level: 3 } });
-    expect(model.simdLevel.name).toBe(levels[0] ?? "");
+    expect(model.simd.name).toBe(levels[0] ?? "");
     delete process.env["TINYAI_SIMD"];
   });
 });

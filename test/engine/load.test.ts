@@ -5,6 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { chmodSync, renameSync, rmSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import type { EngineToken } from "../../src/engine/engine.ts";
+import { levelsOf } from "../../src/engine/settings.ts";
 import { EngineError, ModelFileError, OptionError } from "../../src/errors.ts";
 import { loadModel } from "../../src/index.ts";
 import { Event, Header } from "../../src/plan/layout.ts";
@@ -87,7 +88,7 @@ test("progress is told up to the whole", async () => {
   await using model = await loadModel(path, { onProgress: (done, total) => seen.push([done, total]) });
   const last = seen.at(-1);
   expect(last?.[0]).toBe(last?.[1] ?? -1);
-  expect(last?.[1]).toBe(model.plan.sourceBytes);
+  expect(last?.[1]).toBe(model.plan().sourceBytes);
   for (const [done, total] of seen) expect(done).toBeLessThanOrEqual(total);
 });
 
@@ -111,7 +112,7 @@ test("a program that is damaged anywhere in its header is refused and runs nothi
   const { openLibrary } = await import("../../src/engine/library.ts");
   const { Engine } = await import("../../src/engine/engine.ts");
   const library = await openLibrary();
-  const options = { threadCount: 1, level: 0, affinity: undefined, events: false, sourcePaths: [path] };
+  const options = { threadCount: 1, levels: levelsOf(0), affinity: undefined, events: false, sourcePaths: [path] };
   let refused = 0;
   for (const [name, field] of Header.fields) {
     // Sizes that are merely too large are the system's to refuse.

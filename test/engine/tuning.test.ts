@@ -61,8 +61,11 @@ function tinyai(...arguments_: string[]) {
 }
 
 const unusual: Tuning = {
-  byte: { distance: 64, lines: "all" },
-  packed: { distance: 65_536, lines: "first" },
+  blockSize: 8,
+  cacheLineSize: 32,
+  ahead: false,
+  byte: { distance: 1, lines: "all" },
+  packed: { distance: 64, lines: "first" },
   float: { distance: 0, lines: "none" },
   fewTokens: 16,
 };
@@ -111,15 +114,23 @@ describe("bounds", () => {
     { ...unusual, fewTokens: 17 },
     { ...unusual, fewTokens: 1.5 },
     { ...unusual, byte: undefined },
-    { ...unusual, byte: { distance: 65_600, lines: "all" } },
-    { ...unusual, byte: { distance: 100, lines: "all" } },
-    { ...unusual, packed: { distance: -64, lines: "all" } },
-    { ...unusual, packed: { distance: "64", lines: "all" } },
-    { ...unusual, float: { distance: 64, lines: "some" } },
+    { ...unusual, byte: { distance: 65, lines: "all" } },
+    { ...unusual, byte: { distance: 1.5, lines: "all" } },
+    { ...unusual, packed: { distance: -1, lines: "all" } },
+    { ...unusual, packed: { distance: "1", lines: "all" } },
+    { ...unusual, float: { distance: 1, lines: "some" } },
+    { ...unusual, ahead: 1 },
+    { ...unusual, cacheLineSize: 48 },
+    { ...unusual, cacheLineSize: 512 },
+    { ...unusual, blockSize: 7 },
+    { ...unusual, blockSize: 8.5 },
+    { ...unusual, blockSize: 1025 },
+    // 33 blocks of 32 KiB are more than a mebibyte.
+    { ...unusual, blockSize: 1024, packed: { distance: 33, lines: "all" } },
   ];
 
   test("are checked before anything crosses into the library, which checks them too", () => {
-    expect([...encodeTuning(unusual)]).toEqual([64, 2, 65_536, 1, 0, 0, 16]);
+    expect([...encodeTuning(unusual)]).toEqual([256, 2, 16_384, 1, 0, 0, 16, 0, 32, 256]);
     for (const value of wrong) {
       expect(isTuning(value)).toBe(false);
       expect(() => encodeTuning(value as Tuning)).toThrow(RangeError);
@@ -321,6 +332,6 @@ describe("no result depends on a tuning", () => {
           expect(found).toEqual(expected as typeof found);
         }
       }
-    });
+    }, 30_000);
   }
 });

@@ -13,6 +13,7 @@ const structs = [
   layout.KvGroup,
   layout.Config,
   layout.Settings,
+  layout.Usage,
   layout.Request,
   layout.Record,
   layout.Event,

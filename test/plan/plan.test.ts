@@ -3,10 +3,17 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Graph, GraphBuilder, type Value, type Vector, type Weight } from "../../src/graph/graph.ts";
+import {
+  type Conv2dOptions,
+  type Graph,
+  GraphBuilder,
+  type Value,
+  type Vector,
+  type Weight,
+} from "../../src/graph/graph.ts";
 import type { DType } from "../../src/model/file.ts";
 import { formRows, slotsMax } from "../../src/plan/layout.ts";
-import { type Plan, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
+import { type Plan, type PlannedOp, type PlanOptions, pagesNeeded, planProgram } from "../../src/plan/plan.ts";
 import { screenProblem } from "../../src/plan/screen.ts";
 import { blockSize } from "../support/formats.ts";
 import {
@@ -163,17 +170,31 @@ function barrierGroups(ops: readonly ProgramOp[]): ProgramOp[][] {
   return groups;
 }
 
-function forAnyProgram(check: (program: DecodedProgram) => void): void {
+function forAnyPlan(check: (plan: Plan) => void): void {
   const blocks = fc.array(block, { minLength: 1, maxLength: 6 });
   fc.assert(
-    fc.property(blocks, dtype, fc.boolean(), (list, headDtype, embeds) => {
-      check(decodeProgram(planProgram(randomEncoder(list, embeds), encoding).program));
+    fc.property(blocks, dtype, fc.boolean(), fc.boolean(), (list, headDtype, embeds, fusion) => {
+      check(planProgram(randomEncoder(list, embeds), { ...encoding, fusion }));
       const graph = randomGraph(list, headDtype, embeds);
-      check(decodeProgram(planProgram(graph, options).program));
+      check(planProgram(graph, { ...options, fusion }));
       if (screenProblem(graph)) return;
-      check(decodeProgram(planProgram(graph, { ...options, screening: true }).program));
+      check(planProgram(graph, { ...options, screening: true, fusion }));
     }),
   );
+}
+
+function forAnyProgram(check: (program: DecodedProgram) => void): void {
+  forAnyPlan((plan) => check(decodeProgram(plan.program)));
+}
+
+/** For each op, the first and the last of those that run with no barrier between them and it. */
+function neighbours(ops: readonly ProgramOp[]): [first: number, last: number][] {
+  let next = 0;
+  return barrierGroups(ops).flatMap((group) => {
+    const place: [number, number] = [next, next + group.length - 1];
+    next += group.length;
+    return group.map(() => place);
+  });
 }
 
 describe("any graph's program", () => {
@@ -210,6 +231,30 @@ describe("any graph's program", () => {
           if (typeof written === "string") continue;
           for (const other of arena) if (overlap(written, other)) valid.delete(other.index);
           valid.add(written.index);
+        }
+      }
+    });
+  });
+
+  test("says of each buffer where it lies and how long it is needed, and no two share a byte while both are", () => {
+    forAnyPlan(({ program, buffers, arenaBytes }) => {
+      const { ops, tensors } = decodeProgram(program);
+      const arena = tensors.filter(({ region }) => region === arenaRegion);
+      const places = neighbours(ops);
+      expect(buffers.length).toBe(arena.length);
+      for (const [index, { offset, bytes, rows, columns, firstOp, lastOp }] of buffers.entries()) {
+        const tensor = arena[index];
+        expect(tensor).toMatchObject({ offset, bytes, rows, columns });
+        expect(offset + bytes).toBeLessThanOrEqual(arenaBytes);
+        const touching = places.filter((_, at) => {
+          const { reads, writes } = touchedBy(ops[at] as ProgramOp);
+          return [...reads, ...writes].some((place) => typeof place !== "string" && place.index === tensor?.index);
+        });
+        expect(firstOp).toBeLessThanOrEqual(touching[0]?.[0] ?? -1);
+        expect(lastOp).toBeGreaterThanOrEqual(touching.at(-1)?.[1] ?? ops.length);
+        for (const other of buffers.slice(index + 1)) {
+          const together = firstOp <= other.lastOp && other.firstOp <= lastOp;
+          if (together) expect(offset + bytes <= other.offset || other.offset + other.bytes <= offset).toBe(true);
         }
       }
     });
@@ -422,6 +467,30 @@ describe("lowering", () => {
     expect(quantize?.tensors.slice(0, 2).map((tensor) => tensor?.format)).toEqual([formRows.wide, 0]);
   });
 
+  test("without fusion adds, and makes the forms that products take, in ops of their own", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, width));
+    const normed = g.rmsNorm(x, vector(width), 1e-6);
+    const product = g.matmul(normed, weight(width, width, "Q8_0"));
+    const graph = finish(g, g.add(g.add(x, product), g.rmsNorm(product, vector(width), 1e-6)), "Q8_0");
+    const kindsOf = (fusion: boolean) => planProgram(graph, { ...options, fusion }).ops.map(({ kind }) => kind);
+    const alike: string[] = [
+      "embed",
+      "norm",
+      "quantize",
+      "matmul",
+      "add",
+      "norm",
+      "add",
+      "gather",
+      "norm",
+      "quantize",
+      "matmul",
+    ];
+    expect(kindsOf(false)).toEqual(alike as PlannedOp["kind"][]);
+    expect(kindsOf(true)).toEqual(["embed", "norm", "matmul", "add", "norm", "gather", "norm", "matmul"]);
+  });
+
   test("inserts nothing for float32 weights", () => {
     const g = new GraphBuilder();
     const x = g.embed(weight(vocabulary, width));
@@ -444,6 +513,38 @@ describe("lowering", () => {
       "matmul matmul matmul",
       "rope_store",
     ]);
+  });
+
+  test("gives a convolution its sizes, and makes what products take of it in an op of its own", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, 5 * 4 * 3));
+    const options = { size: [5, 4], kernel: [3, 2], stride: [2, 1], padding: [1, 0, 0, 1] } as const;
+    const image = g.conv2d(x, weight(16, 18), { ...options, bias: vector(16) });
+    const sequence = g.conv1d(image, weight(32, 4), { length: 2 * 4, kernel: 1, groups: 4 });
+    expect([image.width, sequence.width]).toEqual([2 * 4 * 16, 2 * 4 * 32]);
+    const graph = finish(g, g.matmul(sequence, weight(width, 2 * 4 * 32, "Q8_0")));
+    expect(kinds(graph).slice(0, 5)).toEqual(["embed", "conv", "conv", "quantize", "matmul"]);
+    const [, first, second] = opsOf(graph);
+    const pairs = (op: ProgramOp | undefined) =>
+      op?.u.flatMap((number) => [number % 2 ** 16, Math.floor(number / 2 ** 16)]);
+    expect(pairs(first)).toEqual([5, 4, 3, 16, 3, 2, 2, 1, 1, 1, 1, 0, 2, 4, 1, 0]);
+    expect(pairs(second)).toEqual([1, 8, 16, 32, 1, 1, 1, 1, 1, 1, 0, 0, 1, 8, 4, 0]);
+    expect(first?.tensors.slice(0, 4).map((tensor) => tensor?.columns)).toEqual([2 * 4 * 16, 60, 18, 16]);
+    expect(second?.tensors[3]).toBeUndefined();
+  });
+
+  test("refuses a convolution that its operands do not fit, or its kernel not the image", () => {
+    const g = new GraphBuilder();
+    const x = g.embed(weight(vocabulary, 5 * 4 * 3));
+    const refused = (matrix: Weight, changes: Partial<Conv2dOptions>, words: string) =>
+      expect(() => g.conv2d(x, matrix, { size: [5, 4], kernel: [3, 3], ...changes })).toThrow(words);
+    refused(weight(16, 26), {}, "width 26 where 27 is expected");
+    refused(weight(16, 27, "F16"), {}, "convolutions take F32");
+    refused(weight(16, 27), { size: [5, 5] }, "channels is out of bounds");
+    refused(weight(16, 27), { stride: [0, 1] }, "stride is out of bounds");
+    refused(weight(16, 27), { padding: [-1, 0] }, "padding is out of bounds");
+    refused(weight(16, 27), { dilation: [1, 2] }, "does not fit images of 5 × 4");
+    refused(weight(16, 9), { groups: 3 }, "3 groups do not divide 3 channels and 16 outputs");
   });
 
   test("makes one table for layers that turn alike", () => {

@@ -2,6 +2,7 @@
 
 import { drawsNothing, Engine, type EngineOptions, type EngineRequest } from "../../src/engine/engine.ts";
 import { mapWeights, openLibrary } from "../../src/engine/library.ts";
+import { levelsOf } from "../../src/engine/settings.ts";
 import type { Generator } from "../../src/generate/generate.ts";
 import { buildGraph } from "../../src/model/architectures/index.ts";
 import { dataFilesOf } from "../../src/model/file.ts";
@@ -37,7 +38,7 @@ export async function startEngine(path: string, plan: Plan, options: Partial<Eng
   const library = await openLibrary();
   return Engine.create(library, plan, {
     threadCount: 1,
-    level: library.levels.findLastIndex(({ supported }) => supported),
+    levels: levelsOf(library.levels.findLastIndex(({ supported }) => supported)),
     affinity: undefined,
     events: false,
     sourcePaths: [path],

@@ -121,6 +121,8 @@ export function touchedBy(op: ProgramOp): Touched {
       return { writes: at(0, 1), reads: at(0, 1, 2) };
     case "pool":
       return { writes: at(0), reads: at(1) };
+    case "conv":
+      return { writes: at(0), reads: at(1, 2, 3) };
   }
 }
 

@@ -1,6 +1,7 @@
 // Made-up reports for tests of what shows them: one of a model with 18 layers with every part filled, from synthetic events
 // that go through the real Profiler, and one where every part that may be missing is. The same call gives the same report.
 
+import type { ImpactFigure, OptimizationEffect, OptimizationImpact } from "../../profiler/impact.ts";
 import type { OpInfo } from "../../profiler/index.ts";
 import { Profiler } from "../../profiler/index.ts";
 import type {
@@ -510,4 +511,48 @@ function systemUse(wallMs: number, random: Random): SystemUse {
 
 function num(value: number | undefined): number {
   return value as number;
+}
+
+/** What an experiment on the made-up model may have found: every verdict, and what could not be switched. */
+export function madeUpImpact(): OptimizationImpact {
+  const figure = (changes: Partial<ImpactFigure>): ImpactFigure => ({
+    metric: "generation",
+    unit: "tokens/s",
+    with: 180,
+    without: 90,
+    ratio: 2,
+    low: 1.9,
+    high: 2.1,
+    verdict: "ahead",
+    rounds: 9,
+    ...changes,
+  });
+  const of = (name: string, title: string, besideAll: ImpactFigure[], alone: ImpactFigure[]): OptimizationEffect => ({
+    ...{ name, title, on: "on", off: "off", sameText: name !== "kvCache" },
+    besideAll,
+    alone,
+  });
+  return {
+    measuredAt: "2026-11-25T05:10:00.000Z",
+    model: "made-up-270m.gguf",
+    rounds: 9,
+    interrupted: false,
+    tookMs: 81_000,
+    besideAll: { promptTokens: 256, generatedTokens: 64 },
+    alone: { promptTokens: 16, generatedTokens: 4 },
+    effects: [
+      of("simd", "SIMD level", [figure({}), figure({ metric: "prompt", ratio: 20, low: 18, high: 21 })], [figure({})]),
+      of(
+        "kvCache",
+        "keys and values",
+        [
+          figure({ with: 90, without: 90, ratio: 1, low: 0.98, high: 1.02, verdict: "draw" }),
+          figure({ metric: "memory", unit: "bytes", with: 3e8, without: 3.1e8, ratio: 0.97, low: 0.96, high: 0.98 }),
+        ],
+        [figure({ metric: "firstToken", unit: "ms", ratio: 1.1, low: 1.05, high: 1.2, verdict: "behind" })],
+      ),
+      of("screening", "head screening", [figure({ low: null, high: null, verdict: "unknown", rounds: 2 })], []),
+    ],
+    withoutEffect: [{ name: "prepared", reason: "it has none: the model is so small that it is packed in a moment" }],
+  };
 }

@@ -13,6 +13,7 @@
 const std = @import("std");
 const assert = std.debug.assert;
 const table = @import("table.zig");
+const prefetch = @import("prefetch.zig");
 const vec = @import("vec.zig");
 const quant = @import("quant.zig");
 const rope = @import("rope.zig");
@@ -24,15 +25,11 @@ const lanes = vec.lanes;
 const positions = table.page_positions;
 const page_vectors = positions / lanes;
 const chunk_pages = table.attention_chunk_positions / positions;
-/// How many of a page's dimensions (keys) and positions (values) one tile reads before the next ones, so that memory is read in
-/// the order it lies in, and what is read stays in the first-level cache meanwhile.
-const key_dimensions = 32;
-const value_slots = 16;
+
 /// Where several tiles read the same, they share it as float32: this many positions (keys) or columns (values) of this many
 /// dimensions (keys) or positions (values), long enough that loading and storing the sums of a tile hardly counts.
 const expanded_columns = @max(32, 4 * lanes);
 const expanded_rows = table.attention_expanded / expanded_columns;
-const cache_line = 64;
 const negative_infinity = -std.math.inf(f32);
 
 comptime {
@@ -41,7 +38,7 @@ comptime {
     assert(positions % expanded_columns == 0);
     assert(expanded_rows >= positions);
     // A tile's keys have one row of scales.
-    assert(key_dimensions == table.kv_block and expanded_rows % key_dimensions == 0);
+    assert(expanded_rows % table.kv_block == 0);
 }
 
 /// Queries a register tile holds at most, and in `tileVectors` the vectors (of positions or of columns) beside them.
@@ -383,7 +380,8 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
             .begin = slotsOf(block.range(row), page_first).begin,
             .end = slotsOf(block.range(row_end - 1), page_first).end,
         };
-        var ahead: Ahead = .of(values, args.kv.value_format, width);
+        const line_bytes = prefetch.aheadLine(args.tuning);
+        var ahead: Ahead = .of(values, args.kv.value_format, width, line_bytes);
         scorePage(block, keys, row * block.heads, row_end * block.heads, seen, &ahead);
         var common: Slots = .{ .begin = 0, .end = positions };
         for (row..row_end) |r| {
@@ -402,7 +400,7 @@ fn reduceChunk(block: *const Block, chunk: u32) void {
         for (row * block.heads..row_end * block.heads) |query| softmaxPage(block, query, vec.read(&block.largest[query]));
         // Past the last page, these are asked for once more and are there.
         const next_page = @min(page_index + 1, block.range(block.row_count - 1).last / positions);
-        ahead = .of(rope.pageOf(&args.kv, sequence, next_page) + key_place, args.kv.key_format, width);
+        ahead = .of(rope.pageOf(&args.kv, sequence, next_page) + key_place, args.kv.key_format, width, line_bytes);
         // Each row's values in ascending position: what only some rows see before, what all see together, and after.
         if (common.begin >= common.end) common = .{ .begin = positions, .end = positions };
         for (row..row_end) |r| {
@@ -438,9 +436,13 @@ fn scorePage(block: *const Block, keys: [*]const u8, begin: usize, end: usize, s
 
 fn scoreStored(comptime stored: Stored, block: *const Block, keys: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
     if (end - begin <= tile_queries) {
+        // Memory is read in the order it lies in, and what one tile reads before the next ones stays in the first-level cache meanwhile.
+        const wanted = portion(block.width, positions * stored.size(), block.args.tuning.block_bytes);
+        // A tile's keys have one row of scales.
+        const dimensions = if (stored == .q8_0) std.math.floorPowerOfTwo(usize, @min(wanted, table.kv_block)) else wanted;
         var dimension: usize = 0;
-        while (dimension < block.width) : (dimension += key_dimensions) {
-            const count = @min(key_dimensions, block.width - dimension);
+        while (dimension < block.width) : (dimension += dimensions) {
+            const count = @min(dimensions, block.width - dimension);
             scoreTiles(stored, block, .keys(stored, keys, block.width, dimension), dimension, count, begin, end, slots, ahead);
         }
         return;
@@ -455,6 +457,12 @@ fn scoreStored(comptime stored: Stored, block: *const Block, keys: [*]const u8, 
             scoreTiles(.expanded, block, part, dimension, count, begin, end, seen, ahead);
         }
     }
+}
+
+/// Of `all` rows of `row_bytes` bytes as many as `bytes` hold, or fewer, so that the portions are nearly equal.
+inline fn portion(all: usize, row_bytes: usize, bytes: usize) usize {
+    const portions = std.math.divCeil(usize, all, @max(1, bytes / row_bytes)) catch unreachable;
+    return std.math.divCeil(usize, all, portions) catch unreachable;
 }
 
 /// How a tile finds its keys or values: as a page holds them, or expanded to float32.
@@ -613,20 +621,24 @@ fn expand(comptime stored: Stored, comptime side: Part.Side, block: *const Block
 /// moves on by as many bytes as it reads.
 const Ahead = struct {
     next: [*]const u8,
+    /// 0: nothing is asked for.
+    line_bytes: u32,
 
     /// What lies at `head` in a page: the scales at once, the rest step by step.
-    inline fn of(head: [*]const u8, format: table.Format, width: usize) Ahead {
+    inline fn of(head: [*]const u8, format: table.Format, width: usize, line_bytes: u32) Ahead {
         const scales_bytes = if (format == .q8_0) Stored.q8_0.scalesBytes(width) else 0;
-        var line: usize = 0;
-        while (line < scales_bytes) : (line += cache_line) vec.prefetchFar(head + line, 0);
-        return .{ .next = head + scales_bytes };
+        if (line_bytes > 0) prefetch.askAll(head, scales_bytes, line_bytes);
+        return .{ .next = head + scales_bytes, .line_bytes = line_bytes };
     }
 
     /// Every line is asked for: with every second one, what was read took as long as if none had been (24 GB/s of keys and
     /// values instead of 45 where memory gives 48, on two cores of a Zen 5).
     inline fn step(ahead: *Ahead, comptime bytes: comptime_int) void {
-        comptime var line: usize = 0;
-        inline while (line < bytes) : (line += cache_line) vec.prefetchFar(ahead.next, line);
+        if (ahead.line_bytes == 0) return;
+        if (ahead.line_bytes == prefetch.usual_line) {
+            comptime var line: usize = 0;
+            inline while (line < bytes) : (line += prefetch.usual_line) vec.prefetchFar(ahead.next, line);
+        } else prefetch.askAll(ahead.next, bytes, ahead.line_bytes);
         ahead.next += bytes;
     }
 };
@@ -704,9 +716,10 @@ fn addValues(block: *const Block, values: [*]const u8, begin: usize, end: usize,
 fn addStored(comptime stored: Stored, block: *const Block, values: [*]const u8, begin: usize, end: usize, slots: Slots, ahead: *Ahead) void {
     const width = block.width;
     if (end - begin <= tile_queries) {
+        const wanted: u32 = @intCast(portion(positions, width * stored.size(), block.args.tuning.block_bytes));
         var slot = slots.begin;
-        while (slot < slots.end) : (slot += value_slots) {
-            const seen: Slots = .{ .begin = slot, .end = @min(slots.end, slot + value_slots) };
+        while (slot < slots.end) : (slot += wanted) {
+            const seen: Slots = .{ .begin = slot, .end = @min(slots.end, slot + wanted) };
             valueTiles(stored, block, .values(stored, values, width, slot), width, begin, end, seen, ahead);
         }
         return;
@@ -1113,6 +1126,43 @@ test "large scores neither overflow nor lose the largest" {
     try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 300, 5e-3);
     try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 0, 3e-6);
     try expectAttention(.{ .heads = 2, .kv_heads = 1, .width = 64, .sequences = &.{.{ .first = 600, .count = 5 }} }, 1e-40, 3e-6);
+}
+
+test "attention has the same bits under every tuning" {
+    const allocator = std.testing.allocator;
+    for (formats) |format| {
+        var prng = std.Random.DefaultPrng.init(10);
+        // Few queries, which read keys and values as they are stored, and in row blocks many, which expand them.
+        var fixture: Fixture = try .init(allocator, prng.random(), .{
+            .heads = 2,
+            .kv_heads = 1,
+            .width = 96,
+            .key_format = format.key,
+            .value_format = format.value,
+            .sequences = &.{ .{ .first = 300, .count = 1 }, .{ .first = 60, .count = 13 } },
+        }, 1);
+        defer fixture.deinit();
+        const rows = fixture.args.row_count;
+        const fixed = try allocator.alloc(f32, rows * 192);
+        defer allocator.free(fixed);
+        const tuned = try allocator.alloc(f32, rows * 192);
+        defer allocator.free(tuned);
+        fixture.run(0, rows, 0, 3, fixed, null);
+        for ([_]u32{ 0, 1, 1, 1 }, [_]u32{ 64, 32, 64, 256 }) |ahead, line_bytes| {
+            for ([_]u32{ table.Tuning.block_bytes_min, 1600, 8192, table.Tuning.block_bytes_max }) |block_bytes| {
+                var tuning: table.Tuning = .fixed;
+                tuning.ahead = ahead;
+                tuning.line_bytes = line_bytes;
+                tuning.block_bytes = block_bytes;
+                fixture.args.tuning = &tuning;
+                for ([_]u32{ 0, 1 }) |split| {
+                    @memset(tuned, 0);
+                    fixture.run(0, rows, split, 3, tuned, null);
+                    try std.testing.expectEqualSlices(u32, @ptrCast(fixed), @ptrCast(tuned));
+                }
+            }
+        }
+    }
 }
 
 test "rows of one sequence further apart than the window do not read the pages between" {

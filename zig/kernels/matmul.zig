@@ -17,7 +17,9 @@ const quant = @import("quant.zig");
 const layout = @import("format.zig");
 const activation = @import("activation.zig");
 const norm = @import("norm.zig");
+const prefetch_ = @import("prefetch.zig");
 
+const Prefetch = prefetch_.Prefetch;
 const Format = layout.Format;
 const group_rows = layout.group_rows;
 const block_columns = layout.block_columns;
@@ -56,61 +58,41 @@ const many_groups = switch (vec.level) {
     else => 1,
 };
 
-/// Columns of a tile's groups that are gone through for all tokens before the next ones are, at most: 24 KB of codes, which stay
-/// in a first-level cache of 32 KB.
-const many_columns = 24 * 1024 / (group_rows * many_groups);
+/// Columns of a tile's groups that are gone through for all tokens before the next ones are, at most: what scratch has room for.
+const many_columns = 1280;
 
-/// How weights are asked for ahead of the product of a few tokens, into the second-level cache only: lines asked for into the
-/// first one wait in its fill buffers beside those being read, which costs a fifth of the bandwidth (Zen 4). Blocks of 8-bit codes
-/// go by as fast as memory gives them: a line each keeps the processor's own prefetching on its way, and where more gets in
-/// between depends on the machine. Codes that are decoded first leave it behind. `table.Tuning` has both.
-const Prefetch = struct {
-    distance: u32,
-    lines: u32,
-
-    inline fn of(comptime d: layout.Descriptor, tuning: *const table.Tuning) Prefetch {
-        if (d.codeBits() == 8) return .{ .distance = tuning.byte_distance, .lines = tuning.byte_lines };
-        return .{ .distance = tuning.packed_distance, .lines = tuning.packed_lines };
-    }
-
-    /// With the block of weights at `block`, which has `lines` lines.
-    inline fn ask(prefetch: Prefetch, block: [*]const u8, comptime lines: comptime_int) void {
-        const from: [*]const u8 = @ptrFromInt(@intFromPtr(block) +% prefetch.distance);
-        if (prefetch.lines == @intFromEnum(table.Ahead.first)) {
-            vec.prefetchFar(from, 0);
-        } else if (prefetch.lines == @intFromEnum(table.Ahead.all)) {
-            inline for (0..lines) |line| vec.prefetchFar(from, line * 64);
-        }
-    }
-};
+/// The weights of a product of few tokens with codes like these.
+inline fn prefetchOf(comptime d: layout.Descriptor, tuning: *const table.Tuning) Prefetch {
+    if (d.codeBits() == 8) return .of(tuning.byte_distance, tuning.byte_lines, tuning.line_bytes);
+    return .of(tuning.packed_distance, tuning.packed_lines, tuning.line_bytes);
+}
 
 /// Weights that are asked for while those before them are multiplied with several tokens: without it, 16 tokens waited for memory
 /// half of their time. Tiles take turns: with each of its blocks, a tile asks for as many bytes as a block has.
 const Ahead = struct {
     next: [*]const u8,
     end: [*]const u8,
+    line_bytes: u32,
 
-    fn of(weight: [*]const u8, bytes: usize) Ahead {
-        return .{ .next = weight, .end = weight + bytes };
+    fn of(weight: [*]const u8, bytes: usize, tuning: *const table.Tuning) Ahead {
+        const line_bytes = prefetch_.aheadLine(tuning);
+        return .{ .next = weight, .end = weight + if (line_bytes == 0) 0 else bytes, .line_bytes = line_bytes };
     }
 
-    /// Where the next tile of `columns` columns begins to ask; null: all is asked for.
+    /// Where the next tile of `columns` columns begins to ask; null: all is asked for. What is not in usual lines is at once.
     fn take(ahead: *Ahead, comptime lines: comptime_int, columns: u32) ?[*]const u8 {
         if (@intFromPtr(ahead.next) >= @intFromPtr(ahead.end)) return null;
-        defer ahead.next += columns / block_columns * lines * 64;
-        return ahead.next;
+        const bytes = columns / block_columns * lines * 64;
+        defer ahead.next += bytes;
+        if (ahead.line_bytes == prefetch_.usual_line) return ahead.next;
+        prefetch_.askAll(ahead.next, bytes, ahead.line_bytes);
+        return null;
     }
 
     inline fn ask(from: [*]const u8, comptime lines: comptime_int, index: usize) void {
         inline for (0..lines) |line| vec.prefetchFar(from + index * lines * 64, line * 64);
     }
 };
-
-/// Asks for `bytes` bytes at once: scales, which are few.
-fn askAll(from: [*]const u8, bytes: usize) void {
-    var at: usize = 0;
-    while (at < bytes) : (at += 64) vec.prefetchFar(from + at, 0);
-}
 
 /// `table.MatMul`. Units: groups of 16 rows.
 pub fn matmul(args: *const table.MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void {
@@ -298,13 +280,13 @@ inline fn quantized(comptime format: Format, args: *const table.MatMul, begin: u
     for (begin..end) |group| {
         const weight = args.weight + group * group_bytes;
         const scales = args.scales + group * scale_bytes;
-        var ahead: Ahead = .of(weight + group_bytes, group_bytes);
+        var ahead: Ahead = .of(weight + group_bytes, group_bytes, args.tuning);
         var token: u32 = 0;
         if (with_tiles) token = tiles(.of(d), args, group, unpackGroup(d, true, args.columns, weight, scales, scratch), &ahead);
         inline for (few_tiles) |count| {
             while (args.tokens - token >= count) : (token += count) {
                 var y: [count]Rows = undefined;
-                packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), .of(d, args.tuning), &y);
+                packedTile(d, count, args.columns, weight, scales, activations(count, args, token, count), prefetchOf(d, args.tuning), &y);
                 finish(count, args, group, token, count, &y);
             }
         }
@@ -317,10 +299,10 @@ inline fn manyGroups(comptime format: Format, comptime groups: u32, args: *const
     const d = comptime layout.descriptor(format);
     const group_bytes = layout.groupBytes(format, args.columns);
     const scale_bytes = layout.groupScaleBytes(format, args.columns);
-    const parts = std.math.divCeil(u32, args.columns, many_columns) catch unreachable;
+    const parts = std.math.divCeil(u32, args.columns, std.math.clamp(args.tuning.block_bytes / group_rows, d.super_columns, many_columns)) catch unreachable;
     const part_columns = std.mem.alignForward(u32, std.math.divCeil(u32, args.columns, parts) catch unreachable, d.super_columns);
     const part_scratch = unpackedBytes(part_columns);
-    var ahead: Ahead = .of(args.weight + (group + groups) * group_bytes, groups * group_bytes);
+    var ahead: Ahead = .of(args.weight + (group + groups) * group_bytes, groups * group_bytes, args.tuning);
     var first: u32 = 0;
     while (first < args.columns) : (first += part_columns) {
         const count = @min(part_columns, args.columns - first);
@@ -330,7 +312,10 @@ inline fn manyGroups(comptime format: Format, comptime groups: u32, args: *const
         inline for (0..groups) |index| {
             unpacked[index] = unpackGroup(d, false, count, weight + index * group_bytes, scales + index * scale_bytes, @alignCast(scratch + index * part_scratch));
         }
-        askAll(scales + groups * scale_bytes, groups * scale_bytes / parts);
+        // Scales are few.
+        if (ahead.line_bytes > 0) {
+            for (groups..2 * groups) |index| prefetch_.askAll(scales + index * scale_bytes, count / d.super_columns * d.superBytes(), ahead.line_bytes);
+        }
         const sums: [*]f32 = @ptrCast(@alignCast(scratch + groups * part_scratch));
         manyTokens(.of(d), groups, args, group, .{ .first = first, .count = count }, &unpacked, &ahead, sums);
     }
@@ -635,7 +620,7 @@ inline fn float(comptime format: Format, args: *const table.MatMul, begin: u32, 
 
 inline fn floatGroups(comptime format: Format, comptime tokens_max: u32, comptime groups: u32, args: *const table.MatMul, group: usize) void {
     const group_bytes = layout.groupBytes(format, args.columns);
-    const prefetch: Prefetch = .{ .distance = args.tuning.float_distance, .lines = args.tuning.float_lines };
+    const prefetch: Prefetch = .of(args.tuning.float_distance, args.tuning.float_lines, args.tuning.line_bytes);
     var token: u32 = 0;
     inline for (.{ tokens_max, 1 }) |count| {
         // A tile of many tokens and groups would not fit the registers: one group at a time there.
@@ -739,16 +724,16 @@ const aligned_groups = 2;
 /// Tokens of the last tile where no more are left.
 const aligned_tokens_rest = 4;
 
-/// Blocks that many tokens are multiplied with before the next ones: those of two groups take 17 KB of the first-level cache,
-/// a tile's activations 4 KB.
-const stretch_blocks = 8;
+/// Blocks that many tokens are multiplied with before the next ones, at most: `table.Tuning.block_bytes` says how many. With 10 KiB,
+/// those of two groups take 22 KB of the first-level cache, a tile's activations 5 KB.
+const stretch_blocks_max = table.Tuning.block_bytes_max / float_block_bytes;
 
 /// Tokens whose sums wait meanwhile.
 const panel_tokens = 256;
 
 /// What a thread works on: the blocks of a stretch, and the sums, by tile.
 const Panel = extern struct {
-    blocks: [aligned_groups][stretch_blocks]Aligned,
+    blocks: [aligned_groups][stretch_blocks_max]Aligned,
     sums: [panel_tokens / aligned_tokens][aligned_groups][aligned_tokens]Rows,
 };
 
@@ -851,7 +836,7 @@ inline fn alignedAlone(comptime format: Format, comptime count: u32, args: *cons
     const weight = args.weight + group * layout.groupBytes(format, args.columns);
     const x = wideRows(count, args, 0, args.tokens);
     // Aligned first, as narrow codes are decoded first.
-    const prefetch: Prefetch = .{ .distance = args.tuning.packed_distance, .lines = args.tuning.packed_lines };
+    const prefetch: Prefetch = .of(args.tuning.packed_distance, args.tuning.packed_lines, args.tuning.line_bytes);
     var sums: [1][count]Rows = .{@splat(@splat(0))};
     var column: usize = 0;
     while (column < args.columns) : (column += block_columns) {
@@ -869,6 +854,10 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
     const block_count = std.math.divCeil(usize, args.columns, block_columns) catch unreachable;
     const group_bytes = layout.groupBytes(format, args.columns);
     const tile_count = std.math.divCeil(u32, count, aligned_tokens) catch unreachable;
+    const stretch_blocks = @max(1, args.tuning.block_bytes / float_block_bytes);
+    const line_bytes = prefetch_.aheadLine(args.tuning);
+    // Tiles ask for usual lines with each of their blocks.
+    const in_step = line_bytes == prefetch_.usual_line;
     var stretch: usize = 0;
     while (stretch < block_count) : (stretch += stretch_blocks) {
         const blocks = @min(block_count - stretch, stretch_blocks);
@@ -883,6 +872,9 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
         const next = if (stretch + blocks < block_count) group * group_bytes + (stretch + blocks) * float_block_bytes else (group + groups) * group_bytes;
         var ahead: [groups][*]const u8 = undefined;
         for (0..groups) |index| ahead[index] = args.weight + next + index * group_bytes;
+        if (line_bytes > 0 and !in_step and first == 0) {
+            for (ahead) |place| prefetch_.askAll(place, blocks * float_block_bytes, line_bytes);
+        }
         for (0..tile_count) |tile| {
             const token: u32 = @intCast(tile * aligned_tokens);
             const sums = panel.sums[tile][0..groups];
@@ -890,9 +882,9 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
             const valid = @min(count - token, aligned_tokens);
             if (stretch == 0) vec.write(sums, @splat(@splat(@splat(0))));
             const x = wideRows(aligned_tokens, args, first + token, valid);
-            if (tile_count == 1) {
+            if (tile_count == 1 and in_step) {
                 alignedStretch(aligned_tokens, groups, groups, shared, blocks, &x, stretch, ahead, sums);
-            } else if (tile < groups and first == 0) {
+            } else if (tile < groups and first == 0 and in_step) {
                 alignedStretch(aligned_tokens, groups, 1, shared, blocks, &x, stretch, .{ahead[tile]}, sums);
             } else if (valid <= aligned_tokens_rest) {
                 alignedStretch(aligned_tokens_rest, groups, 0, shared, blocks, x[0..aligned_tokens_rest], stretch, .{}, sums);
@@ -905,7 +897,7 @@ inline fn alignedPanel(comptime format: Format, comptime groups: u32, args: *con
 
 /// Adds a stretch of `count` blocks, the first of them number `first`, to the sums of a tile, and asks for as many blocks at each
 /// place in `ahead`. The formats share it.
-fn alignedStretch(comptime tokens: u32, comptime groups: u32, comptime asks: u32, blocks: *const [groups][stretch_blocks]Aligned, count: usize, x: *const [tokens]quant.WideRow, first: usize, ahead: [asks][*]const u8, sums: *[groups][aligned_tokens]Rows) void {
+fn alignedStretch(comptime tokens: u32, comptime groups: u32, comptime asks: u32, blocks: *const [groups][stretch_blocks_max]Aligned, count: usize, x: *const [tokens]quant.WideRow, first: usize, ahead: [asks][*]const u8, sums: *[groups][aligned_tokens]Rows) void {
     @setEvalBranchQuota(1_000_000); // Unrolled pairs, tokens and groups.
     for (0..count) |block| {
         inline for (ahead) |place| Ahead.ask(place, float_block_bytes / 64, block);
@@ -1092,7 +1084,7 @@ const Case = struct {
                 }
             } else if (format == .f32) {
                 @memcpy(out[0 .. columns * 4], std.mem.sliceAsBytes(row));
-            } else quant.writeColumns(.wide, columns, 0, columns, row.ptr, out);
+            } else quant.writeColumns(quant.wide_form, columns, 0, columns, row.ptr, out);
         }
         return case;
     }
@@ -1243,7 +1235,8 @@ test "an output has the same bits under every tuning" {
             case.run(case.arguments(0, tokens), 0, groups);
             const fixed = try testing.allocator.dupe(f32, case.y);
             defer testing.allocator.free(fixed);
-            for (std.enums.values(table.Ahead), [_]u32{ 1, 4, table.Tuning.few_tokens_max }) |lines, few_tokens| {
+            const blocks = [_]u32{ table.Tuning.block_bytes_min, 8192, table.Tuning.block_bytes_max };
+            for (std.enums.values(table.Ahead), [_]u32{ 1, 4, table.Tuning.few_tokens_max }, [_]u32{ 32, 64, 256 }, blocks, 0..) |lines, few_tokens, line_bytes, block_bytes, index| {
                 for ([_]u32{ 0, 64, 4096, table.Tuning.distance_max }) |distance| {
                     const tuning: table.Tuning = .{
                         .byte_distance = distance,
@@ -1253,6 +1246,9 @@ test "an output has the same bits under every tuning" {
                         .float_distance = distance,
                         .float_lines = @intFromEnum(lines),
                         .few_tokens = few_tokens,
+                        .ahead = @intCast((index + distance / 64) % 2),
+                        .line_bytes = line_bytes,
+                        .block_bytes = block_bytes,
                     };
                     try testing.expect(tuning.valid());
                     @memset(case.y, std.math.nan(f32));
@@ -1284,6 +1280,19 @@ test "a tuning has bounds" {
         tuning.few_tokens = few_tokens;
         try testing.expect(!tuning.valid());
     }
+    tuning = .fixed;
+    for ([_]u32{ 0, 16, 48, 512 }) |line_bytes| {
+        tuning.line_bytes = line_bytes;
+        try testing.expect(!tuning.valid());
+    }
+    tuning = .fixed;
+    for ([_]u32{ 0, table.Tuning.block_bytes_min - 1, table.Tuning.block_bytes_max + 1 }) |block_bytes| {
+        tuning.block_bytes = block_bytes;
+        try testing.expect(!tuning.valid());
+    }
+    tuning = .fixed;
+    tuning.ahead = 2;
+    try testing.expect(!tuning.valid());
 }
 
 test "a block's weights keep their bits where they are not small beside the largest, and lose little where they are" {
@@ -1327,7 +1336,7 @@ test "an infinite or undefined weight or activation leaves no finite product in 
                 defer testing.allocator.free(clean);
                 const token = tokens / 2;
                 case.x[token * columns + 37] = bad;
-                quant.writeColumns(.wide, columns, 0, columns, case.x[token * columns ..].ptr, case.input[token * case.input_stride ..].ptr);
+                quant.writeColumns(quant.wide_form, columns, 0, columns, case.x[token * columns ..].ptr, case.input[token * case.input_stride ..].ptr);
                 case.run(case.arguments(0, tokens), 0, 1);
                 for (0..tokens) |other| {
                     for (case.y[other * case.y_stride ..][0..16]) |y| try testing.expectEqual(other != token, std.math.isFinite(y));

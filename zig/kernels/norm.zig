@@ -215,7 +215,7 @@ test "norm in place, over its residual, and in each form without a float output 
     var prng = std.Random.DefaultPrng.init(3);
     const random = prng.random();
     const bytes = comptime table.wideRowBytes(2080);
-    for ([_]table.Form{ .int8, .wide }, [_]u32{ 2080, 2079 }) |form, width| {
+    for ([_]table.Form{ .int8, .floats, .words }, [_]u32{ 2080, 2079, 2079 }) |form, width| {
         var x: [test_rows * test_stride]f32 = undefined;
         var weight: [test_stride]f32 = undefined;
         var residual: [test_rows * test_stride]f32 = undefined;

@@ -1,8 +1,8 @@
 //! Float32 activations to the forms that products take. Int8: per 32 columns, scale = max |x| / 127 and q = x / scale rounded
 //! to nearest, ties to even. A row is its quants, its scales, and the sums of its quants over every 16 columns, which products
-//! with offset or minimum-carrying weights need (the layout is `table.quantizedRowBytes`); the bits are the same at every
-//! level. Wide, for float16 and bfloat16 weights: the same with scale = max |x| / 8191 and int16 quants, without sums, at
-//! levels that multiply those; the float32 values at the others (`table.wideRowBytes`).
+//! with offset or minimum-carrying weights need (the layout is `table.quantizedRowBytes`). For float16 and bfloat16 weights
+//! (`table.wideRowBytes`), words: the same with scale = max |x| / 8191 and int16 quants, without sums, for products of levels that
+//! multiply those; and floats, the values themselves, for those of the others. The bits are the same at every level.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -10,6 +10,9 @@ const table = @import("table.zig");
 const vec = @import("vec.zig");
 
 const block = table.block_columns;
+
+/// What this level's products with float16 and bfloat16 weights take.
+pub const wide_form: table.Form = if (vec.has_words) .words else .floats;
 
 /// Blocks whose largest magnitude is below this become zeros: 127 / max would not be finite much further down.
 const magnitude_min: f32 = 0x1p-100;
@@ -74,15 +77,11 @@ pub const WideRow = struct {
     }
 };
 
-/// Writes columns [begin, end) of the row `x` of `columns` values into the wide row `out`. `begin` is a multiple of 32, `end`
-/// too unless it is the last. Disjoint ranges may be done by different threads.
-fn widenColumns(columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8) void {
+/// Writes columns [begin, end) of the row `x` of `columns` values into the row `out` of int16 quants. `begin` is a multiple of 32,
+/// `end` too unless it is the last. Disjoint ranges may be done by different threads.
+fn wordColumns(columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8) void {
     assert(begin % block == 0 and begin <= end and end <= columns);
     assert(end % block == 0 or end == columns);
-    if (!vec.has_words) {
-        vec.copy(u8, out[begin * 4 .. end * 4], @ptrCast(x + begin));
-        return;
-    }
     const scales = out + std.mem.alignForward(usize, columns, block) * 2;
     var column: usize = begin;
     while (column < end) : (column += block) {
@@ -103,7 +102,8 @@ fn widenColumns(columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8)
 pub fn writeColumns(form: table.Form, columns: u32, begin: u32, end: u32, x: [*]const f32, out: [*]u8) void {
     switch (form) {
         .int8 => quantizeColumns(columns, begin, end, x, out),
-        .wide => widenColumns(columns, begin, end, x, out),
+        .floats => vec.copy(u8, out[begin * 4 .. end * 4], @ptrCast(x + begin)),
+        .words => wordColumns(columns, begin, end, x, out),
     }
 }
 
@@ -165,7 +165,7 @@ test "halves round to even, denormals and zeros become zeros, the largest floats
     try std.testing.expectEqual(@as(i8, 127), quants[96]);
 }
 
-test "a wide row reproduces its values within half a step where it is quantized, and exactly where it is not" {
+test "a row for 16-bit weights reproduces its values within half a step as words, and exactly as floats" {
     const columns = 75;
     var prng: std.Random.DefaultPrng = .init(3);
     var x: [columns]f32 = undefined;
@@ -174,11 +174,9 @@ test "a wide row reproduces its values within half a step where it is quantized,
     x[33] = 0x1p-110;
     x[70] = -1000;
     var row: [table.wideRowBytes(columns)]u8 align(64) = undefined;
-    writeColumns(.wide, columns, 0, columns, &x, &row);
-    if (!vec.has_words) {
-        try std.testing.expectEqualSlices(u8, std.mem.sliceAsBytes(&x), row[0 .. columns * 4]);
-        return;
-    }
+    writeColumns(.floats, columns, 0, columns, &x, &row);
+    try std.testing.expectEqualSlices(u8, std.mem.sliceAsBytes(&x), row[0 .. columns * 4]);
+    writeColumns(.words, columns, 0, columns, &x, &row);
     const parts: WideRow = .of(&row, columns);
     for (0..96) |column| {
         const block_values = x[column / 32 * 32 .. @min(columns, column / 32 * 32 + 32)];
@@ -194,17 +192,19 @@ test "a wide row reproduces its values within half a step where it is quantized,
     try std.testing.expectEqual(@as(i16, -8191), vec.load(i16, parts.quants + 70 * 2));
 }
 
-test "a wide row's column ranges give the bits of the whole row" {
+test "column ranges of a row for 16-bit weights give the bits of the whole row" {
     const columns = 139;
     var prng: std.Random.DefaultPrng = .init(4);
     var x: [columns]f32 = undefined;
     for (&x) |*value| value.* = prng.random().floatNorm(f32);
-    var whole: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
-    var pieces: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
-    writeColumns(.wide, columns, 0, columns, &x, &whole);
-    writeColumns(.wide, columns, 64, columns, &x, &pieces);
-    writeColumns(.wide, columns, 0, 64, &x, &pieces);
-    try std.testing.expectEqualSlices(u8, &whole, &pieces);
+    for ([_]table.Form{ .floats, .words }) |form| {
+        var whole: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
+        var pieces: [table.wideRowBytes(columns)]u8 align(64) = @splat(0);
+        writeColumns(form, columns, 0, columns, &x, &whole);
+        writeColumns(form, columns, 64, columns, &x, &pieces);
+        writeColumns(form, columns, 0, 64, &x, &pieces);
+        try std.testing.expectEqualSlices(u8, &whole, &pieces);
+    }
 }
 
 test "column ranges give the bits of the whole row" {

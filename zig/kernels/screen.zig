@@ -19,6 +19,7 @@
 
 const std = @import("std");
 const assert = std.debug.assert;
+const prefetch_ = @import("prefetch.zig");
 const table = @import("table.zig");
 const vec = @import("vec.zig");
 const quant = @import("quant.zig");
@@ -330,6 +331,7 @@ pub fn screen(args: *const table.Screen, begin: u32, end: u32, scratch: [*]align
     assert(end <= layout.groupCount(args.rows) and args.tokens <= tokens_max);
     const group_count = layout.groupCount(args.rows);
     const ahead_bytes = table.screenGroupBytes(args.columns) / (args.columns / block_columns);
+    const prefetch: prefetch_.Prefetch = .of(args.tuning.packed_distance, args.tuning.packed_lines, args.tuning.line_bytes);
     var probes: [tokens_max]Probe = undefined;
     for (0..args.tokens) |token| probes[token] = .init(args, token, scratch);
     for (begin..end) |group| {
@@ -339,7 +341,7 @@ pub fn screen(args: *const table.Screen, begin: u32, end: u32, scratch: [*]align
             var spread: Rows = @splat(0);
             for (0..args.columns / block_columns) |block| {
                 const codes = copy.codes + block * code_bytes;
-                if (token == 0) inline for (0..prefetch_lines) |line| vec.prefetchFar(copy.codes + block * ahead_bytes, prefetch_distance + line * 64);
+                if (token == 0) prefetch.ask(copy.codes + block * ahead_bytes, prefetch_lines);
                 const u: Rows = @floatFromInt(@as(Ints, vec.load(@Vector(group_rows, u8), copy.scales + block * group_rows)));
                 const products: Rows = @floatFromInt(doubled(codes, probe.x + block * block_columns, vec.read(&probe.sums[block])));
                 sums = vec.mulAdd(products, u * @as(Rows, @splat(vec.read(&probe.half_scale[block]))), sums);
@@ -363,9 +365,8 @@ pub fn screen(args: *const table.Screen, begin: u32, end: u32, scratch: [*]align
     }
 }
 
-/// A block asks for its part of a group's bytes this far ahead, as for other 4-bit weights in matmul.zig: 17 % faster than asking
-/// for the codes alone (Zen 5).
-const prefetch_distance = 8192;
+/// A block asks for its part of a group's bytes, as far ahead as for other 4-bit weights in matmul.zig: 17 % faster than asking for
+/// the codes alone (Zen 5).
 const prefetch_lines = code_bytes / 64 + 1;
 
 // ---------------------------------------------------------------------------------------------------------------------

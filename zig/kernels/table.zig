@@ -42,12 +42,16 @@ pub const Format = enum(u32) {
     }
 };
 
-/// The forms, beside float32, in which products take a row of activations.
+/// The forms in which products take rows of activations that others make for them. Every level makes all of them, because the
+/// product may be another level's.
 pub const Form = enum(u32) {
     /// Products with quantized weights: `quantizedRowBytes`.
     int8 = 0,
-    /// Products with float16 and bfloat16 weights: `wideRowBytes`.
-    wide = 1,
+    /// Products with float16 and bfloat16 weights at levels whose `Table.wide_form` it is: float32 values, `wideRowBytes`.
+    floats = 1,
+    /// The same at levels that multiply 16-bit integers: int16 quants of the columns, zeros up to a multiple of 32, then a float32
+    /// scale for every 32; `wideRowBytes`.
+    words = 2,
 };
 
 /// Bytes of one row of int8 activations: `columns` int8 quants, then columns/32 float32 scales, then columns/16 int32
@@ -57,8 +61,7 @@ pub fn quantizedRowBytes(columns: u32) u32 {
     return std.mem.alignForward(u32, columns + columns / 32 * 4 + columns / 16 * 4, 64);
 }
 
-/// Bytes of one row of wide activations. What is in it is the level's affair: where it multiplies 16-bit integers, int16
-/// quants of the columns, zeros up to a multiple of 32, then a float32 scale for every 32; elsewhere the float32 values.
+/// Bytes of one row of activations for products with float16 and bfloat16 weights: room for either form.
 pub fn wideRowBytes(columns: u32) u32 {
     return std.mem.alignForward(u32, columns, block_columns) * 4;
 }
@@ -83,9 +86,10 @@ pub const Ahead = enum(u32) {
     all = 2,
 };
 
-/// What differs by machine and changes no bit of any result: how the weights of a few tokens' product are asked for ahead, into
-/// the second-level cache, and how many tokens are few. src/engine/tuning.ts chooses.
+/// What differs by machine and changes no bit of any result: how memory is asked for ahead, into the second-level cache, how many
+/// tokens are few, and how much of the weights stays in the first-level cache while tokens go by. src/engine/tuning.ts chooses.
 pub const Tuning = extern struct {
+    // The weights of a few tokens' product.
     /// Bytes between what is multiplied and what is asked for; codes of eight bits.
     byte_distance: u32,
     /// An `Ahead`.
@@ -98,29 +102,47 @@ pub const Tuning = extern struct {
     float_lines: u32,
     /// Up to this many tokens decode packed codes in registers; more unpack a group once and reuse it.
     few_tokens: u32,
+    /// 1: all else is asked for as well, as fast as what is before it goes by: weights while several tokens are multiplied, keys and
+    /// values, and what a waiting thread will begin with.
+    ahead: u32,
+    /// Bytes of a cache line: one is asked for in so many.
+    line_bytes: u32,
+    /// Bytes of a group's weights, as they are multiplied, and of a head's keys or values, as they are stored, that all tokens or
+    /// queries go through before the next ones: they are found in the first-level cache meanwhile. Kernels take what they can have
+    /// of it, a whole number of their own blocks and at least one.
+    block_bytes: u32,
 
-    pub const distance_max = 1 << 16;
+    pub const distance_max = 1 << 20;
     pub const few_tokens_max = 16;
+    pub const line_bytes_min = 32;
+    pub const line_bytes_max = 256;
+    pub const block_bytes_min = 256;
+    pub const block_bytes_max = 32 * 1024;
 
     /// Where nothing was measured.
     pub const fixed: Tuning = .{
-        .byte_distance = 16384,
+        .byte_distance = 20 * 1024,
         .byte_lines = @intFromEnum(Ahead.first),
-        .packed_distance = 8192,
+        .packed_distance = 10 * 1024,
         .packed_lines = @intFromEnum(Ahead.all),
         .float_distance = 0,
         .float_lines = @intFromEnum(Ahead.none),
         .few_tokens = 8,
+        .ahead = 1,
+        .line_bytes = 64,
+        .block_bytes = 10 * 1024,
     };
 
     pub fn valid(tuning: Tuning) bool {
         for ([_]u32{ tuning.byte_distance, tuning.packed_distance, tuning.float_distance }) |distance| {
-            if (distance > distance_max or distance % 64 != 0) return false;
+            if (distance > distance_max or distance % line_bytes_min != 0) return false;
         }
         for ([_]u32{ tuning.byte_lines, tuning.packed_lines, tuning.float_lines }) |lines| {
             if (lines > @intFromEnum(Ahead.all)) return false;
         }
-        return tuning.few_tokens >= 1 and tuning.few_tokens <= few_tokens_max;
+        if (tuning.line_bytes < line_bytes_min or tuning.line_bytes > line_bytes_max or !std.math.isPowerOfTwo(tuning.line_bytes)) return false;
+        if (tuning.block_bytes < block_bytes_min or tuning.block_bytes > block_bytes_max) return false;
+        return tuning.few_tokens >= 1 and tuning.few_tokens <= few_tokens_max and tuning.ahead <= 1;
     }
 };
 
@@ -133,7 +155,7 @@ pub const MatMul = extern struct {
     tokens: u32,
     weight: [*]const u8,
     scales: [*]const u8,
-    /// Quantized formats: rows of int8 activations. Float16 and bfloat16: wide rows. Float32: float32 rows.
+    /// Quantized formats: rows of int8 activations. Float16 and bfloat16: rows in the level's `wide_form`. Float32: float32 rows.
     x: [*]const u8,
     /// Bytes between two tokens' activations.
     x_stride: u64,
@@ -374,6 +396,7 @@ pub const Attention = extern struct {
     out_stride: u64 = 0,
     out_quantized: ?[*]u8 = null,
     out_quantized_stride: u64 = 0,
+    tuning: *const Tuning = &.fixed,
 };
 /// Rows of a block share what is read; with 6, its queries are whole tiles of 6 whatever the number of heads.
 pub const attention_row_block = 6;
@@ -424,6 +447,120 @@ pub const Encode = extern struct {
     out_stride: u64 = 0,
     out_quantized: ?[*]u8 = null,
     out_quantized_stride: u64 = 0,
+};
+
+/// Sizes of a convolution of images, or of sequences as images of height 1. Pairs are of height and width.
+pub const Convolution = extern struct {
+    size: [2]u32,
+    out_size: [2]u32,
+    kernel: [2]u32,
+    stride: [2]u32,
+    dilation: [2]u32,
+    /// Rows above the image and columns before it that count as zeros; as many behind as the outputs reach.
+    padding: [2]u32,
+    channels: u32,
+    outputs: u32,
+    /// Equal parts of the channels and of the outputs that belong together.
+    groups: u32,
+
+    /// From an op's numbers, each of which holds two of 16 bits: height and width of the image, channels and outputs, the kernel,
+    /// strides, dilation, padding above and before, the output's height and width, groups. Where positions are multiplied one by
+    /// one, rows mean nothing, and the image is one long row.
+    pub fn of(numbers: [8]u32) Convolution {
+        var both: [8][2]u32 = undefined;
+        for (numbers, &both) |number, *pair| pair.* = .{ number & 0xffff, number >> 16 };
+        var shape: Convolution = .{
+            .size = both[0],
+            .channels = both[1][0],
+            .outputs = both[1][1],
+            .kernel = both[2],
+            .stride = both[3],
+            .dilation = both[4],
+            .padding = both[5],
+            .out_size = both[6],
+            .groups = both[7][0],
+        };
+        const ones: [2]u32 = .{ 1, 1 };
+        const alone = std.mem.eql(u32, &shape.kernel, &ones) and std.mem.eql(u32, &shape.stride, &ones);
+        if (alone and std.mem.eql(u32, &shape.out_size, &shape.size) and shape.padding[0] + shape.padding[1] == 0) {
+            const positions = shape.size[0] * shape.size[1];
+            shape.size = .{ 1, positions };
+            shape.out_size = .{ 1, positions };
+        }
+        return shape;
+    }
+
+    pub fn valid(shape: *const Convolution) bool {
+        for ([_][2]u32{ shape.size, shape.out_size, shape.kernel, shape.stride, shape.dilation }) |pair| {
+            if (pair[0] == 0 or pair[1] == 0) return false;
+        }
+        if (shape.channels == 0 or shape.outputs == 0 or shape.groups == 0) return false;
+        if (shape.channels % shape.groups != 0 or shape.outputs % shape.groups != 0) return false;
+        return shape.unitCount() <= units_max;
+    }
+
+    const units_max = 1 << 24;
+
+    /// Columns of the weight, which has a row for each output.
+    pub fn weightColumns(shape: *const Convolution) u64 {
+        return @as(u64, shape.groupChannels()) * shape.kernel[0] * shape.kernel[1];
+    }
+
+    pub fn groupChannels(shape: *const Convolution) u32 {
+        return shape.channels / shape.groups;
+    }
+
+    /// Whether every channel is an output by itself.
+    pub fn depthwise(shape: *const Convolution) bool {
+        return shape.groups == shape.channels and shape.groups == shape.outputs;
+    }
+
+    /// Whether an output looks beyond its image.
+    pub fn padded(shape: *const Convolution) bool {
+        for (shape.size, shape.out_size, shape.kernel, shape.stride, shape.dilation, shape.padding) |size, out_size, kernel, stride, dilation, padding| {
+            const reach = @as(u64, out_size - 1) * stride + @as(u64, kernel - 1) * dilation + 1;
+            if (padding > 0 or reach > size) return true;
+        }
+        return false;
+    }
+
+    /// Parts of a row of outputs, and of the outputs at a position, that are units.
+    pub fn stretches(shape: *const Convolution) u32 {
+        return std.math.divCeil(u32, shape.out_size[1], conv_positions) catch unreachable;
+    }
+
+    pub fn blocks(shape: *const Convolution) u32 {
+        return std.math.divCeil(u32, shape.outputs, conv_outputs) catch unreachable;
+    }
+
+    fn unitCount(shape: *const Convolution) u64 {
+        return @as(u64, shape.out_size[0]) * shape.stretches() * shape.blocks();
+    }
+
+    /// Units of an image.
+    pub fn units(shape: *const Convolution) u32 {
+        return @intCast(shape.unitCount());
+    }
+};
+
+/// Positions and outputs of a unit at most. The widths of many images divide the positions or are multiples of them.
+pub const conv_positions = 56;
+pub const conv_outputs = 64;
+
+/// Convolution (conv.zig) of a row's image. Units: row_count × `Convolution.units`, the image outermost.
+pub const Conv = extern struct {
+    shape: Convolution,
+    row_count: u32,
+    /// Packed, float32: a row an output; columns by channel of the group, kernel row and kernel column.
+    weight: [*]const f32,
+    /// Position by position, the channels of one together.
+    x: [*]const f32,
+    x_stride: u64,
+    /// A float an output, and zeros up to a multiple of 16.
+    bias: ?[*]const f32 = null,
+    /// As `x`; not in its memory.
+    out: [*]f32,
+    out_stride: u64,
 };
 
 /// What a text's vector is made of.
@@ -582,6 +719,7 @@ pub const Screen = extern struct {
     /// Per token: the estimates of all groups, then their bounds.
     groups: [*]f32,
     groups_stride: u64,
+    tuning: *const Tuning = &.fixed,
 };
 
 /// Chooses the groups of one token whose logits are to be computed: stage 0 those with the best estimates and those of the
@@ -643,6 +781,8 @@ pub const traffic_bytes = 8 * 64;
 pub const Table = extern struct {
     /// "scalar", "x86_64_v2", "avx2", "avx512", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_i8mm".
     name: [*:0]const u8,
+    /// What its products with float16 and bfloat16 weights take: `floats` or `words`.
+    wide_form: Form,
     pack: *const fn (*const Pack, begin: u32, end: u32) callconv(.c) void,
     matmul: *const fn (*const MatMul, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     embed: *const fn (*const Embed, begin: u32, end: u32) callconv(.c) void,
@@ -656,6 +796,7 @@ pub const Table = extern struct {
     attention_merge: *const fn (*const Attention, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
     rope: *const fn (*const Rope, begin: u32, end: u32) callconv(.c) void,
     encode: *const fn (*const Encode, begin: u32, end: u32, scratch: [*]align(64) u8) callconv(.c) void,
+    conv: *const fn (*const Conv, begin: u32, end: u32) callconv(.c) void,
     pool: *const fn (*const Pool, begin: u32, end: u32) callconv(.c) void,
     search: *const fn (*const Search, begin: u32, end: u32) callconv(.c) void,
     search_merge: *const fn (*const SearchMerge) callconv(.c) void,
@@ -669,7 +810,8 @@ pub const Table = extern struct {
     peak: *const fn (Peak, turns: u32) callconv(.c) u64,
     /// Reads the source, writes the target, or copies the one into the other, `turns` times; `bytes` of each.
     traffic: *const fn (Traffic, turns: u32, target: [*]align(64) u8, source: [*]align(64) const u8, bytes: u64) callconv(.c) void,
-    /// Called once on every worker thread before its first kernel (AMX tile configuration is per thread) and after its last.
+    /// Called on a thread before the first product of this level (AMX tile configuration is per thread) and after the last; no other
+    /// kernel needs it.
     thread_begin: *const fn () callconv(.c) void,
     thread_end: *const fn () callconv(.c) void,
 };
