@@ -58,6 +58,28 @@ export class EngineError extends TinyAIError {
   }
 }
 
+/**
+ * Something would take more memory than the limit leaves (`limits.memoryPercent`, `setMemoryLimit`). It was refused before it took any:
+ * the model can be used on.
+ */
+export class MemoryLimitError extends TinyAIError {
+  override readonly name: string = "MemoryLimitError";
+  /** What it would take, in bytes. */
+  readonly neededBytes: number;
+  /** What the limit leaves for it, in bytes; 0 where the process takes more than the limit already. */
+  readonly availableBytes: number;
+
+  constructor(what: string, neededBytes: number, availableBytes: number, remedy: string) {
+    const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+    super(
+      "memory_limit",
+      `${what} would take ${megabytes(neededBytes)}, but the memory limit leaves ${megabytes(availableBytes)}; ${remedy}`,
+    );
+    this.neededBytes = neededBytes;
+    this.availableBytes = availableBytes;
+  }
+}
+
 /** A session's file that cannot be read or written, is damaged, or belongs to another model or another way to run it. */
 export class SessionFileError extends TinyAIError {
   override readonly name: string = "SessionFileError";

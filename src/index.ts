@@ -1,6 +1,13 @@
 // The public face of TinyAI.
 
 export type {
+  ImpactFigure,
+  ImpactMetric,
+  ImpactWork,
+  OptimizationEffect,
+  OptimizationImpact,
+} from "../profiler/impact.ts";
+export type {
   CostRow,
   HistogramData,
   HistogramUnit,
@@ -10,6 +17,7 @@ export type {
   PhaseRow,
   Profile,
   ReportOptions,
+  StepTimes,
   TableOptions,
   ThreadRow,
   TimeRow,
@@ -44,6 +52,7 @@ export type {
 export { formatProfile } from "../profiler/table.ts";
 export { formatReport } from "../profiler/terminal.ts";
 export { type AnalysisOptions, createPerformanceAnalysis, type PerformanceAnalysis } from "./analysis.ts";
+export { type BatchSizeRecommendation, recommendedBatchSize } from "./batch-size.ts";
 export type { EmbedInput } from "./embed/embed.ts";
 export { createIndex, openIndex } from "./embed/index.ts";
 export type { Metric } from "./embed/index-file.ts";
@@ -57,31 +66,68 @@ export type {
   SearchOptions,
   VectorIndex,
 } from "./embed/vector-index.ts";
-export { cpu } from "./engine/cpu.ts";
-export type { Candidate } from "./engine/engine.ts";
+export { type CpuFeature, cpu, type SimdCapabilities } from "./engine/cpu.ts";
+export type { Candidate, PageCounts } from "./engine/engine.ts";
+export type { EngineMemory, MemoryByPart, MemoryPart } from "./engine/footprint.ts";
+export type { PrefetchKind } from "./engine/tuning.ts";
+export type { RequestMetrics } from "./engine/work.ts";
 export {
   DownloadError,
   EngineError,
   IndexFileError,
   LibraryError,
+  MemoryLimitError,
   ModelFileError,
   OptionError,
   SessionFileError,
   TinyAIError,
 } from "./errors.ts";
+export { estimateMemory } from "./estimate.ts";
 export type { GeneratedToken, GenerateResult, Piece, Prompt, Speculation, Timings } from "./generate/generate.ts";
 export type { GenerateOptions, LookupOptions } from "./generate/options.ts";
 export type { ScoreOptions, ScoreResult } from "./generate/score.ts";
 export type { Session } from "./generate/session.ts";
+export type { SessionPool, SessionPoolOptions } from "./generate/session-pool.ts";
 export type { DType } from "./graph/dtype.ts";
 export type { PoolingName } from "./graph/graph.ts";
+export { analyzeOptimizationImpact, type ImpactOptions } from "./impact.ts";
+export type { CacheConfiguration, CacheOptimization, CacheSource } from "./knobs/cache.ts";
+export type { CacheStats } from "./knobs/cache-stats.ts";
+export type { LayerScheduler } from "./knobs/layer-scheduler.ts";
+export type { LimitOptions, Limits } from "./knobs/limits.ts";
+export type { MemoryEstimate, MemoryEstimatePart } from "./knobs/memory-estimate.ts";
+export type { MemoryLayout, TensorLayout } from "./knobs/memory-layout.ts";
+export type { PerformanceMetrics, PerformanceMetricsOptions, WorkTotals } from "./knobs/performance-metrics.ts";
+export type { PageGroup, ResourcePool } from "./knobs/pool.ts";
+export type { SchedulerConfig, SchedulerOptions } from "./knobs/scheduler.ts";
+export type { Simd, SimdOp, SimdOptions } from "./knobs/simd.ts";
+export type { ThreadOptions } from "./knobs/threads.ts";
+export type { MachineShare, ResourceUsage } from "./knobs/usage.ts";
 export { loadModel, type PreparedModel, type PrepareOptions, prepareModel } from "./load.ts";
 export type { LoadOptions } from "./load-options.ts";
 export { Model } from "./loaded-model.ts";
-export type { KvDType } from "./plan/formats.ts";
-export type { KvGroupPlan, PackedMatrix, Plan, PlannedOp, PlanOptions } from "./plan/plan.ts";
+export type { TuningSource } from "./model-tuning.ts";
+export type { CheckpointPlan, CheckpointSegment } from "./plan/checkpoints.ts";
+export type { ActivationForm, KvDType } from "./plan/formats.ts";
+export type {
+  KvGroupPlan,
+  PackedMatrix,
+  Plan,
+  PlannedBuffer,
+  PlannedOp,
+  PlanOptions,
+  WithoutEffect,
+} from "./plan/plan.ts";
 export type { Preparation } from "./prepared.ts";
-export type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions } from "./profiling/index.ts";
+export type {
+  CacheUsage,
+  Monitor,
+  MonitorEvents,
+  MonitorOptions,
+  MonitorSample,
+  ProfiledRun,
+  ProfileOptions,
+} from "./profiling/index.ts";
 export { type QuantizedTensor, type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quantize/quantize.ts";
 export { type QuantizationType, quantizationTypes } from "./quantize/types.ts";
 export type { ChatMessage } from "./tokenizer/chat.ts";

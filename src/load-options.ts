@@ -1,28 +1,22 @@
 // Options of `loadModel`, checked once at the edge.
 
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
-import { cpu, usableCpus } from "./engine/cpu.ts";
 import { OptionError } from "./errors.ts";
+import { type CacheConfiguration, checkCache } from "./knobs/cache.ts";
+import { checkLimits, type LimitOptions } from "./knobs/limits.ts";
+import { checkScheduler, type SchedulerOptions } from "./knobs/scheduler.ts";
+import { checkSimd, type SimdOptions } from "./knobs/simd.ts";
+import { checkThreads, type ThreadOptions } from "./knobs/threads.ts";
 import type { KvDType } from "./plan/formats.ts";
 import { sequencesMax } from "./plan/layout.ts";
 import { chooseTuning, type TuningChoice } from "./tuning.ts";
 
 /** Options of `loadModel`. */
 export interface LoadOptions {
-  readonly threads?:
-    | {
-        /** Threads that compute, at most the CPUs this process may use, which is the default. */
-        readonly count?: number | undefined;
-        /** The CPU of each thread; threads stay where the system puts them if not given. */
-        readonly affinity?: readonly number[] | undefined;
-      }
-    | undefined;
-  readonly simd?:
-    | {
-        /** 0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default). `TINYAI_SIMD` wins over it. */
-        readonly level?: number | undefined;
-      }
-    | undefined;
+  readonly threads?: ThreadOptions | undefined;
+  /** Which kernels compute: the level of instructions, and operations for which the narrowest is to do. */
+  readonly simd?: SimdOptions | undefined;
+  readonly limits?: LimitOptions | undefined;
   /** Positions a sequence may have. Default the model's own limit, or less where memory is short. */
   readonly contextLength?: number | undefined;
   /** Sequences that run in one step at most, 1 to 64. Default 16, or 64 for a model that only embeds. */
@@ -44,10 +38,16 @@ export interface LoadOptions {
    */
   readonly prepared?: boolean | undefined;
   /**
-   * Whether kernels work as was measured to be best on this machine, or as a table says, which is also what is done where
-   * nothing was measured. No result depends on it. Default "measured"; `TINYAI_TUNING=off` wins over it.
+   * Whether kernels and threads work as was measured to be best, for this model (`tinyai tune --model`) or on this machine, or as a
+   * table says, which is also what is done where nothing was measured. No result depends on it. Default "measured";
+   * `TINYAI_TUNING=off` wins over it.
    */
   readonly tuning?: TuningChoice | undefined;
+  /**
+   * How kernels use the caches, where it is not to be as `tuning` says; `model.configureCacheOptimization` changes it later. No
+   * result depends on it.
+   */
+  readonly cache?: CacheConfiguration | undefined;
   /**
    * Whether the output head is screened: most of its rows are ruled out by a copy with half the bytes, and only the others are
    * read. The tokens are the same, bit for bit; they come sooner where the vocabulary is large. It holds for draws that take the
@@ -56,23 +56,33 @@ export interface LoadOptions {
    * (`plan.screenBytes`) and is made while the model loads. Heads in Q8_0 and Q6_K have a screen. Default false.
    */
   readonly screening?: boolean | undefined;
+  /**
+   * Whether one op does what several would do after one another: additions in products and norms, and activations in the form that
+   * products take written where they are made. Without it there are more ops, that wait for each other; results are the same, but for
+   * the last bits where a norm is added (gemma3). It is there to be measured. Default true.
+   */
+  readonly fusion?: boolean | undefined;
+  /** How much memory steps may take for how much speed. */
+  readonly scheduler?: SchedulerOptions | undefined;
   /** Called while the model is being loaded, with bytes done and in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-const keptBytesDefault = 256 * 2 ** 20;
-
 const loadKeys = [
   "threads",
   "simd",
+  "limits",
   "contextLength",
   "batchSize",
   "prefixCache",
   "kvCache",
   "prepared",
   "tuning",
+  "cache",
   "screening",
+  "fusion",
+  "scheduler",
   "onProgress",
   "signal",
 ] as const;
@@ -86,30 +96,19 @@ export function checkLoadOptions(model: unknown, options: LoadOptions) {
     throw new OptionError("model", `is ${describe(model)}; a path or the name of a model is expected`);
   }
   checkKeys("options", options, loadKeys);
-  const { threads = {}, simd = {}, prepared = true, screening = false, onProgress, signal } = options;
+  const { prepared = true, screening, fusion = true, onProgress, signal } = options;
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw new OptionError("onProgress", `is ${describe(onProgress)}; a function is expected`);
   }
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new OptionError("signal", `is ${describe(signal)}; an AbortSignal is expected`);
   }
-  checkKeys("threads", threads, ["count", "affinity"]);
-  checkKeys("simd", simd, ["level"]);
-  const threadCount =
-    threads.count === undefined
-      ? Math.min(cpu.cores, 64)
-      : checkInteger("threads.count", threads.count, 1, Math.min(cpu.cores, 64));
-  const affinity = checkAffinity(threads.affinity);
-  if (affinity && affinity.length !== threadCount) {
-    throw new OptionError(
-      "threads.affinity",
-      `names ${affinity.length} CPUs for ${threadCount} threads; name one for each`,
-    );
-  }
   return {
-    threadCount,
-    affinity,
-    simdLevel: simd.level === undefined ? undefined : checkInteger("simd.level", simd.level, 0, 3),
+    ...checkThreads(options.threads),
+    limits: checkLimits(options.limits),
+    simd: checkSimd(options.simd),
+    /** Whether it was said how many; CPUs for each thread say so as well. */
+    threadsGiven: options.threads?.count !== undefined || options.threads?.affinity !== undefined,
     contextLength:
       options.contextLength === undefined
         ? undefined
@@ -120,7 +119,10 @@ export function checkLoadOptions(model: unknown, options: LoadOptions) {
     kvDtype: checkKvCache(options.kvCache),
     prepared: checkBoolean("prepared", prepared),
     tuning: chooseTuning(checkTuning(options.tuning)),
-    screening: checkBoolean("screening", screening),
+    cache: checkCache(options.cache),
+    screening: screening === undefined ? undefined : checkBoolean("screening", screening),
+    fusion: checkBoolean("fusion", fusion),
+    scheduler: checkScheduler(options.scheduler),
   };
 }
 
@@ -129,34 +131,20 @@ function checkTuning(option: unknown): TuningChoice | undefined {
   throw new OptionError("tuning", `is ${describe(option)}; "measured" or "fixed" is expected`);
 }
 
-/** Bytes that may be kept; 0: nothing is. */
-function checkPrefixCache(option: LoadOptions["prefixCache"] = true): number {
-  if (typeof option === "boolean") return option ? keptBytesDefault : 0;
+/** Bytes that may be kept; 0: nothing is; undefined: that is left open. */
+function checkPrefixCache(option: LoadOptions["prefixCache"] = true): number | undefined {
+  if (typeof option === "boolean") return option ? undefined : 0;
   if (typeof option !== "object" || option === null) {
     throw new OptionError("prefixCache", `is ${describe(option)}; true, false or an object with maxBytes is expected`);
   }
   checkKeys("prefixCache", option, ["maxBytes"]);
-  return checkInteger("prefixCache.maxBytes", option.maxBytes ?? keptBytesDefault, 1, 2 ** 44);
+  const { maxBytes } = option;
+  return maxBytes === undefined ? undefined : checkInteger("prefixCache.maxBytes", maxBytes, 1, 2 ** 44);
 }
 
-function checkKvCache(option: unknown = "f16"): KvDType {
+function checkKvCache(option: unknown): KvDType | undefined {
+  if (option === undefined) return undefined;
   if (option === "f16") return "F16";
   if (option === "q8_0") return "Q8_0";
   throw new OptionError("kvCache", `is ${describe(option)}; "f16" or "q8_0" is expected`);
-}
-
-function checkAffinity(affinity: unknown): readonly number[] | undefined {
-  if (affinity === undefined) return undefined;
-  if (!Array.isArray(affinity)) {
-    throw new OptionError("threads.affinity", `is ${describe(affinity)}; a list of CPU numbers is expected`);
-  }
-  const usable = usableCpus();
-  return affinity.map((core: unknown, index) => {
-    const option = `threads.affinity[${index}]`;
-    const checked = checkInteger(option, core, 0, 1023);
-    if (usable && !usable.includes(checked)) {
-      throw new OptionError(option, `is ${checked}; this process may use the CPUs ${usable.join(", ")}`);
-    }
-    return checked;
-  });
 }

@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { checkKeys, describe } from "./check.ts";
 import type { EmbeddingShape } from "./embed/options.ts";
-import { type ChosenLevel, chooseLevel, cpu } from "./engine/cpu.ts";
+import { chooseLevel, cpu } from "./engine/cpu.ts";
 import { Engine } from "./engine/engine.ts";
 import {
   type Library,
@@ -15,17 +15,22 @@ import {
   mapWeights,
   openLibrary,
 } from "./engine/library.ts";
-import { EngineError, OptionError } from "./errors.ts";
+import { levelsOf } from "./engine/settings.ts";
+import type { Tuning } from "./engine/tuning.ts";
+import { EngineError, MemoryLimitError, OptionError } from "./errors.ts";
 import type { Graph } from "./graph/graph.ts";
+import { tunedTo } from "./knobs/cache.ts";
+import { engineCpuPercent, ModelLimits, memoryLeft } from "./knobs/limits.ts";
+import { levelsInWords, levelsOfSimd, type SimdState, startSimd } from "./knobs/simd.ts";
 import { type CheckedLoadOptions, checkLoadOptions, type LoadOptions } from "./load-options.ts";
 import { Model, type ModelParts } from "./loaded-model.ts";
-import { checkHeadWidths, contextMinimum, planForMemory } from "./memory.ts";
+import { contextMinimum, limitRemedy, planForMemory, planModel } from "./memory.ts";
 import { buildGraph } from "./model/architectures/index.ts";
 import { findBundled } from "./model/bundled.ts";
 import { dataFilesOf, type ModelFile, type PackedWeights } from "./model/file.ts";
 import { isPrepared, type ReadHead, readHead } from "./model/prepared.ts";
 import { resolveModel } from "./model/resolve.ts";
-import { stepRowsMax } from "./plan/layout.ts";
+import { findSettings, type ModelSettings } from "./model-tuning.ts";
 import type { Plan } from "./plan/plan.ts";
 import { screenProblem } from "./plan/screen.ts";
 import { findModel, findPrepared, openSource, preparedPath, stampOf, startPreparing } from "./prepared.ts";
@@ -46,10 +51,21 @@ const embeddingLengthKey = "tinyai.embedding.max_length";
  * await using model = await loadModel("gemma3-270m");
  * for await (const piece of model.stream("Once upon a time")) process.stdout.write(piece.text);
  */
-export async function loadModel(model: string, options: LoadOptions = {}): Promise<Model> {
+export function loadModel(model: string, options: LoadOptions = {}): Promise<Model> {
+  return load(model, options, true);
+}
+
+/** @internal The same of a model that is only measured: no analysis watches it. */
+export function loadUnwatched(model: string, options: LoadOptions): Promise<Model> {
+  return load(model, options, false);
+}
+
+async function load(model: string, options: LoadOptions, watched: boolean): Promise<Model> {
   const startedMs = performance.now();
   const checked = checkLoadOptions(model, options);
   options.signal?.throwIfAborted();
+  // Before anything of the model counts.
+  const left = memoryLeft(checked.limits.memoryPercent);
   const inside = findBundled(model);
   const path = inside?.path ?? resolveModel(model);
   let head: MappedHead | undefined;
@@ -64,37 +80,35 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
   // It has been checked from end to end; of the tokenizer's tables little is read again.
   head?.release();
   const library = await openLibrary();
+  const { packedWeights } = file;
+  if (packedWeights && packedWeights.bytes > left)
+    throw new MemoryLimitError(path, packedWeights.bytes, Math.max(0, left), limitRemedy);
   // Packed weights come into memory while all that follows is being decided.
-  const mapped = file.packedWeights && openWeights(library, file, file.packedWeights);
+  const mapped = packedWeights && openWeights(library, file, packedWeights);
   let graph: Graph;
   let plan: Plan;
-  let level: ChosenLevel;
+  let simd: SimdState;
+  let settings: ModelSettings;
+  let tuning: Tuning;
   try {
     graph = buildGraph(file);
-    if (checked.contextLength !== undefined && checked.contextLength > graph.contextLength) {
-      const problem = `is ${checked.contextLength}, but the model was made for ${graph.contextLength} positions`;
-      throw new OptionError("contextLength", problem);
-    }
-    if (checked.contextLength !== undefined && checked.contextLength > stepRowsMax && !graph.causal) {
-      const problem = `is ${checked.contextLength}, but a text that is computed whole has at most ${stepRowsMax} positions`;
-      throw new OptionError("contextLength", problem);
-    }
-    checkHeadWidths(graph, checked.kvDtype);
-    const problem = checked.screening ? screenProblem(graph) : undefined;
-    if (problem !== undefined) throw new OptionError("screening", `is true, but ${problem}; leave it out`);
-    level = chooseLevel(library, checked.simdLevel);
-    plan = planForMemory(file, graph, checked);
+    simd = startSimd(library, checked.simd);
+    settings = findSettings(library, levelsOfSimd(simd).matmul, file, checked);
+    tuning = tunedTo(settings.found.tuning, checked.cache);
+    plan = planModel(file, graph, checked, left);
   } catch (error) {
     mapped?.close();
     throw error;
   }
   const contextLength = plan.options.contextMax;
-  const { tuning, source } = findTuning(library, level.index, checked.threadCount, checked.tuning);
+  const levels = levelsOfSimd(simd);
+  const { threadCount, found } = settings;
   // The engine's threads read weights while this one builds the tokenizer.
   const starting = Engine.create(library, plan, {
-    threadCount: checked.threadCount,
-    level: level.index,
+    threadCount,
+    levels,
     affinity: checked.affinity,
+    cpuPercent: engineCpuPercent(checked.limits.cpuPercent),
     tuning,
     events: false,
     sourcePaths: dataFilesOf(file).map((part) => part.path),
@@ -114,33 +128,47 @@ export async function loadModel(model: string, options: LoadOptions = {}): Promi
     stamp && preparation.state === "making"
       ? startPreparing(preparation.path, { file, stamp, plan, weights: engine.weights }, options.signal)
       : { state: preparation, done: Promise.resolve() };
-  // The machine is measured beside the first copy that is made on it.
-  const tunes = preparation.state === "making" && source === "fixed" && checked.tuning === "measured" && mayTune();
+  // The machine is measured beside the first copy that is made on it, unless that would use more CPU time than the model may.
+  const unlimited = checked.limits.cpuPercent === 100;
+  const tunes =
+    preparation.state === "making" &&
+    found.source === "fixed" &&
+    checked.tuning === "measured" &&
+    unlimited &&
+    mayTune();
   let closing = false;
   const surroundings = { busy: () => engine.pending > 0, closing: () => closing };
   const tuned = tunes
-    ? preparing.done.then(() => tuneWhenIdle(library, level.index, checked.threadCount, surroundings))
+    ? preparing.done.then(() => tuneWhenIdle(library, levels.matmul, threadCount, surroundings))
     : preparing.done;
   return new Model({
     path,
+    source: inside ? model : path,
     name: basename(inside ? model : path),
     library,
-    run: describeRun(file, graph, plan, level, checked, source),
+    run: describeRun(file, graph, plan, { library, simd }, { ...checked, threadCount }, found.source),
     file,
+    stamp,
     preparing,
     settle: () => {
       closing = true;
       return tuned;
     },
     engine,
+    limits: new ModelLimits(engine, checked.limits),
     tokenizer,
     embedding: embeddingOf(file, graph, plan),
     plan,
-    level,
+    simd,
+    cache: { choice: checked.tuning, found, given: checked.cache },
     contextLength,
     batchSize: plan.options.batchMax,
-    prefixCache: checked.keptBytesMax > 0,
+    prefixCache: checked.keptBytesMax !== 0,
+    sessions: { count: 0 },
+    loadOptions: checked,
+    settings,
     loadMs: performance.now() - startedMs,
+    watched,
   });
 }
 
@@ -203,7 +231,7 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
   const plan = planForMemory(file, graph, { ...checked, contextLength: Math.min(contextMinimum, graph.contextLength) });
   const engine = await Engine.create(library, plan, {
     threadCount: checked.threadCount,
-    level: chooseLevel(library, undefined).index,
+    levels: levelsOf(chooseLevel(library, undefined).index),
     affinity: undefined,
     events: false,
     sourcePaths: dataFilesOf(file).map((part) => part.path),
@@ -249,25 +277,25 @@ function describeRun(
   file: ModelFile,
   graph: Graph,
   plan: Plan,
-  level: ChosenLevel,
+  { library, simd }: Pick<ModelParts, "library" | "simd">,
   checked: CheckedLoadOptions,
   tuning: "measured" | "fixed",
 ): ModelParts["run"] {
   return () => ({
     architecture: file.metadata.string("general.architecture"),
     weightsBytes: plan.weightsBytes,
-    level: level.name,
+    level: levelsInWords({ library, plan, simd }),
     threads: checked.threadCount,
     contextLength: plan.options.contextMax,
     batchSize: plan.options.batchMax,
     options: {
-      screening: checked.screening,
+      screening: plan.options.screening === true,
       screeningProblem: screenProblem(graph) ?? null,
-      kvCache: checked.kvDtype === "F16" ? "f16" : "q8_0",
-      prefixCache: checked.keptBytesMax > 0,
+      kvCache: plan.options.kvDtype === "Q8_0" ? "q8_0" : "f16",
+      prefixCache: checked.keptBytesMax !== 0,
       prepared: checked.prepared,
       tuning,
-      widestLevel: level.widest,
+      widestLevel: simd.level.widest,
       usableCpus: cpu.cores,
     },
     version: manifest.version,

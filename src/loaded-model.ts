@@ -2,14 +2,16 @@
 
 import { basename } from "node:path";
 import type { OpInfo } from "../profiler/events.ts";
-import type { RunInfo } from "../profiler/report.ts";
+import type { CountedOp } from "../profiler/memory.ts";
+import type { CacheStatistics, Report, RunInfo, TraceData } from "../profiler/report.ts";
+import { type BatchSizeRecommendation, recommendFor } from "./batch-size.ts";
 import { checkBoolean, checkInteger, checkKeys, describe } from "./check.ts";
 import type * as embedModule from "./embed/embed.ts";
 import type { EmbedInput } from "./embed/embed.ts";
 import type { Matrix } from "./embed/matrix.ts";
 import type { EmbeddingShape, EmbedOptions, EmbedStreamOptions } from "./embed/options.ts";
-import type { ChosenLevel } from "./engine/cpu.ts";
 import type { Engine } from "./engine/engine.ts";
+import type { EngineMemory } from "./engine/footprint.ts";
 import type { Library } from "./engine/library.ts";
 import { EngineError, OptionError } from "./errors.ts";
 import {
@@ -24,11 +26,57 @@ import {
 import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from "./generate/options.ts";
 import { type ScoreOptions, type ScoreResult, scoreTokens } from "./generate/score.ts";
 import type { Session, SessionModel } from "./generate/session.ts";
+import type * as sessionPoolModule from "./generate/session-pool.ts";
+import type { SessionPool, SessionPoolOptions } from "./generate/session-pool.ts";
+import {
+  type CacheConfiguration,
+  type CacheOptimization,
+  type CacheState,
+  cacheOptimizationOf,
+  configureCache,
+} from "./knobs/cache.ts";
+import type { CacheStats } from "./knobs/cache-stats.ts";
+import type * as layerSchedulerModule from "./knobs/layer-scheduler.ts";
+import type { LayerScheduler } from "./knobs/layer-scheduler.ts";
+import type { Limits, ModelLimits } from "./knobs/limits.ts";
+import type * as memoryEstimateModule from "./knobs/memory-estimate.ts";
+import type { MemoryEstimate } from "./knobs/memory-estimate.ts";
+import type { MemoryLayout } from "./knobs/memory-layout.ts";
+import type * as monitoringModule from "./knobs/monitoring.ts";
+import type * as metricsModule from "./knobs/performance-metrics.ts";
+import type { PerformanceMetrics, PerformanceMetricsOptions } from "./knobs/performance-metrics.ts";
+import type * as poolModule from "./knobs/pool.ts";
+import type { ResourcePool } from "./knobs/pool.ts";
+import type { SchedulerOptions } from "./knobs/scheduler.ts";
+import {
+  describeSimd,
+  enableSimd,
+  levelNames,
+  levelsInWords,
+  type Simd,
+  type SimdOp,
+  type SimdState,
+  setSimdOptimizationLevel,
+} from "./knobs/simd.ts";
+import { setThreadAffinity, setThreadCount } from "./knobs/threads.ts";
+import { ResourceMeter, type ResourceUsage } from "./knobs/usage.ts";
+import { withoutEffect } from "./knobs/without-effect.ts";
+import type { CheckedLoadOptions } from "./load-options.ts";
 import type { ModelFile } from "./model/file.ts";
-import type { Plan } from "./plan/plan.ts";
-import { type Preparation, type Preparing, sourceHash } from "./prepared.ts";
+import type { ModelSettings, TuningSource } from "./model-tuning.ts";
+import { type Family, familyOf } from "./plan/layout.ts";
+import { explainPlan, type Plan } from "./plan/plan.ts";
+import { type Preparation, type Preparing, type Stamp, sourceHash } from "./prepared.ts";
 import type * as profilingModule from "./profiling/index.ts";
-import type { Monitor, MonitorOptions, ProfiledRun, ProfileOptions, Recorded, Recording } from "./profiling/index.ts";
+import type {
+  Monitor,
+  MonitorOptions,
+  ProfiledRun,
+  ProfileOptions,
+  Recorded,
+  RecordedModel,
+  Recording,
+} from "./profiling/index.ts";
 import type { ChatMessage } from "./tokenizer/chat.ts";
 import type { Tokenizer } from "./tokenizer/index.ts";
 import { modelClosing, modelOpened, type WatchedModel } from "./watched.ts";
@@ -36,47 +84,74 @@ import { modelClosing, modelOpened, type WatchedModel } from "./watched.ts";
 /** What a model is made of. */
 export interface ModelParts {
   readonly path: string;
+  /** What `loadModel` finds it by: the path, or the name of a model inside the program. */
+  readonly source: string;
   /** What reports call it. */
   readonly name: string;
   readonly library: Library;
   /** What reports say of it; asked for when one is made. */
   readonly run: () => Omit<RunInfo, "startedAt" | "wallMs" | "model">;
   readonly file: ModelFile;
-  readonly preparing: Preparing;
+  /** Of the file, from before it was opened; undefined where it is prepared. */
+  readonly stamp: Stamp | undefined;
+  preparing: Preparing;
   /** Lets what is being prepared or measured come to an end, never with an error. */
   readonly settle: () => Promise<void>;
   readonly engine: Engine;
+  readonly limits: ModelLimits;
   readonly tokenizer: Tokenizer;
   readonly plan: Plan;
-  readonly level: ChosenLevel;
+  readonly simd: SimdState;
+  readonly cache: CacheState;
   readonly contextLength: number;
   readonly embedding: EmbeddingShape | undefined;
   readonly batchSize: number;
   readonly prefixCache: boolean;
+  /** How many sessions are in use. */
+  readonly sessions: { count: number };
+  /** What was asked for when it was loaded. */
+  readonly loadOptions: CheckedLoadOptions;
+  /** What it was loaded with, as was measured or asked for. */
+  readonly settings: ModelSettings;
   readonly loadMs: number;
+  /** Whether who watches all models watches this one. */
+  readonly watched: boolean;
 }
+
+/** @internal What a model is made of, for what is done with it in a module of its own. */
+export let partsOf: (model: Model) => ModelParts;
 
 /** A loaded model. Close it when done, best with `await using`. */
 export class Model implements AsyncDisposable {
+  static {
+    partsOf = (model) => model.#parts;
+  }
+
   readonly #parts: ModelParts;
   #recording: Recording | undefined;
-  /** Whether it is an analysis of all models that records. */
-  #analysed = false;
+  /** What an analysis of all models records. */
+  #analysed: Recording | undefined;
   readonly #watched: WatchedModel = {
+    source: () => this.#parts.source,
     start: (options) => {
-      this.#startRecording(options);
-      this.#analysed = true;
+      this.#analysed = this.#record(options);
     },
-    finish: () => this.#report(this.#stopRecording()),
-    cancel: () => this.#stopRecording(),
+    sample: () => running(this.#analysed).sample(),
+    finish: () => this.#report(this.#stopAnalysed()),
+    cancel: () => this.#stopAnalysed(),
   };
   readonly #monitors = new Set<Monitor>();
+  #monitoringIntervalMs: number | undefined;
   #sourceHash: Promise<string> | undefined;
+  readonly #meter: ResourceMeter;
+  /** Of the last report that has any since the caches or levels were changed. */
+  #cacheRecorded: CacheStatistics | undefined;
 
   /** @internal `loadModel` makes models. */
   constructor(parts: ModelParts) {
     this.#parts = parts;
-    modelOpened(this.#watched);
+    if (parts.watched) modelOpened(this.#watched);
+    this.#meter = new ResourceMeter(parts.engine);
   }
 
   /** The file it was loaded from: the program itself, if that has it inside. */
@@ -114,9 +189,9 @@ export class Model implements AsyncDisposable {
     return this.#parts.engine.threadCount;
   }
 
-  /** The instruction-set level in use and why. */
-  get simdLevel(): { readonly name: string; readonly reason: string } {
-    return this.#parts.level;
+  /** The instruction-set level in use and why, and for which operations. */
+  get simd(): Simd {
+    return describeSimd(this.#parts);
   }
 
   /** How the model's prepared copy stands: whether it was used, or is being made, or why there is none. */
@@ -129,9 +204,9 @@ export class Model implements AsyncDisposable {
     return this.#parts.loadMs;
   }
 
-  /** What runs, in order, and what memory it takes. */
-  get plan(): Plan {
-    return this.#parts.plan;
+  /** What runs, in order, what memory it takes, and which knobs have no effect on it. */
+  plan(): Plan {
+    return explainPlan(this.#parts.plan, { withoutEffect: withoutEffect(this.#parts) });
   }
 
   /**
@@ -198,6 +273,16 @@ export class Model implements AsyncDisposable {
     return Session.load(this.#sessionModel, path);
   }
 
+  /**
+   * Sessions by key, such as a user's name, each kept for its next turn; turns of one session wait for each other.
+   * @throws {OptionError} if an option is out of its bounds, or the model makes no texts.
+   */
+  sessionPool(options?: SessionPoolOptions): SessionPool {
+    this.#checkGenerates();
+    const { SessionPool }: typeof sessionPoolModule = require("./generate/session-pool.ts");
+    return new SessionPool(this.#sessionModel, options);
+  }
+
   /** Log-probabilities of a text's own tokens, or of tokens as they are. */
   async score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<ScoreResult> {
     this.#checkGenerates();
@@ -249,46 +334,52 @@ export class Model implements AsyncDisposable {
   /**
    * Begins to record where time and bytes go.
    * @param options what is recorded; all is by default, and the system every 250 ms (`sampleIntervalMs`).
-   * @throws {EngineError} if recording has begun already, or an analysis records the model.
+   * @throws {EngineError} if recording has begun already.
    * @throws {OptionError} if an option is out of its bounds.
    */
   startProfiling(options: ProfileOptions = {}): void {
-    this.#checkNotAnalysed();
-    this.#startRecording(options);
+    if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
+    this.#recording = this.#record(options);
   }
 
-  #startRecording(options: ProfileOptions): void {
-    if (this.#recording) throw new EngineError("profiling has already been started; stop it first");
+  #record(options: ProfileOptions): Recording {
     checkProfileOptions(options);
-    const { engine, library, plan, level, name, run } = this.#parts;
-    const { Recording, countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
-    const ops = countedOps(describeOps(plan, level.name), opSignatures(plan.program));
-    const model = { library, engine, level: level.index, ops, run: { model: name, ...run() } };
-    this.#recording = new Recording(model, options);
+    const { Recording }: typeof profilingModule = require("./profiling/index.ts");
+    const model = this.#recordedModel;
+    // Kernels keep the names that they have now: levels may change before the report is made.
+    return new Recording({ ...model, ops: model.ops.map((op) => ({ ...op })) }, options);
+  }
+
+  get #recordedModel(): RecordedModel {
+    const { engine, library, name, run } = this.#parts;
+    const { threadCount: threads, settings } = engine;
+    const about = { model: name, ...run(), threads };
+    return { library, engine, levels: settings.levels, ops: this.#countedOps(), run: about };
+  }
+
+  #countedOps(): CountedOp[] {
+    const { countedOps, opSignatures }: typeof profilingModule = require("./profiling/index.ts");
+    return countedOps(describeOps(this.#parts), opSignatures(this.#parts.plan.program));
   }
 
   /**
    * Ends recording and gives what was recorded. Steps are run once more to count their loads and stores, a few to simulate caches,
    * which takes a moment; `profile` does it in turns with the event loop. The machine's roofs are in it if they were measured
    * before.
-   * @throws {EngineError} if recording has not begun, or an analysis records the model.
+   * @throws {EngineError} if recording has not begun.
    */
   stopProfiling(): ProfiledRun {
-    this.#checkNotAnalysed();
-    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
     const recorded = this.#stopRecording();
-    return profiledRun(recorded.report(this.#knownRoofs(recorded)), recorded.trace);
+    return this.#profiled(recorded.report(this.#knownRoofs(recorded)), recorded.trace);
   }
 
   /** The same in turns with the event loop. @throws {EngineError} as `stopProfiling`. */
   async finishProfiling(): Promise<ProfiledRun> {
-    this.#checkNotAnalysed();
     return this.#report(this.#stopRecording());
   }
 
   /** Ends recording without a report. @throws {EngineError} as `stopProfiling`. */
   cancelProfiling(): void {
-    this.#checkNotAnalysed();
     this.#stopRecording();
   }
 
@@ -316,68 +407,278 @@ export class Model implements AsyncDisposable {
     if (this.#recording !== recording) {
       throw new EngineError("the work ended the recording that `profile` had begun; let `profile` end it");
     }
-    const { library, engine, level } = this.#parts;
-    const { machineRoofs, profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    const { library, engine } = this.#parts;
+    const { machineRoofs }: typeof profilingModule = require("./profiling/index.ts");
+    const level = engine.settings.levels.matmul;
     const recorded = this.#stopRecording();
     const wantsRoofs = options.roofline !== false && options.deterministic !== true && options.time !== false;
     const giveUp = () => engine.pending > 0;
-    const roofs = wantsRoofs ? await machineRoofs(library, level.index, engine.threadCount, giveUp) : undefined;
-    return profiledRun(await recorded.reportInTurns(roofs), recorded.trace);
+    const roofs = wantsRoofs ? await machineRoofs(library, level, engine.threadCount, giveUp) : undefined;
+    return this.#profiled(await recorded.reportInTurns(roofs), recorded.trace);
+  }
+
+  async #report(recorded: Recorded): Promise<ProfiledRun> {
+    return this.#profiled(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+  }
+
+  #profiled(report: Report, trace: TraceData): ProfiledRun {
+    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
+    this.#cacheRecorded = report.cache ?? this.#cacheRecorded;
+    return profiledRun(report, trace);
+  }
+
+  #knownRoofs({ options, levels }: Recorded) {
+    const { library, engine } = this.#parts;
+    const { findRoofs }: typeof profilingModule = require("./profiling/index.ts");
+    const wanted = options.roofline !== false && options.time !== false;
+    return wanted ? findRoofs(library, levels.matmul, engine.threadCount) : undefined;
+  }
+
+  #stopRecording(): Recorded {
+    const recording = running(this.#recording);
+    this.#recording = undefined;
+    return recording.stop();
+  }
+
+  #stopAnalysed(): Recorded {
+    const recording = running(this.#analysed);
+    this.#analysed = undefined;
+    return recording.stop();
   }
 
   /**
    * Watches the model for as long as the process runs: times by op, kind and phase, and requests, of the last windows of time and of
-   * everything, in memory that does not grow. Profiles may be taken meanwhile. It ends with `close`, and with the model.
-   * @throws {OptionError} if an option is out of its bounds.
+   * everything, in memory that does not grow. Read as an iterable it gives samples of how the model does. Profiles may be taken
+   * meanwhile. It ends with `close`, with its signal, and with the model.
+   * @throws {OptionError} if an option is out of its bounds, or `cacheUsage` is wanted and nothing can tell of caches.
    * @example
    * using monitor = model.monitor({ windowMs: 60_000 });
    * await model.generate("Once upon a time");
    * console.log(monitor.everything().firstTokens.p99Ns / 1e6);
+   * @example
+   * for await (const { tokensPerSecond, queueDepth } of model.monitor({ intervalMs: 500, signal })) {
+   *   console.log(`${tokensPerSecond.toFixed(1)} tokens/s, ${queueDepth} requests wait`);
+   * }
    */
   monitor(options: MonitorOptions = {}): Monitor {
-    checkMonitorOptions(options);
-    const { library, engine, name, run } = this.#parts;
-    const { Monitor, nativeMemory }: typeof profilingModule = require("./profiling/index.ts");
-    const { architecture, level, version, threads } = run();
-    const watched = {
-      engine,
-      ops: describeOps(this.#parts.plan, this.#parts.level.name),
-      model: { model: options.name ?? name, architecture, level, version, threads },
-      memory: () => ({
-        residentBytes: process.memoryUsage.rss(),
-        nativeBytes: nativeMemory(library).liveBytes,
-      }),
-    };
-    const monitor: Monitor = new Monitor(watched, options, () => this.#monitors.delete(monitor));
+    const { openMonitor }: typeof monitoringModule = require("./knobs/monitoring.ts");
+    const ended = (monitor: Monitor) => this.#monitors.delete(monitor);
+    const monitor = openMonitor(this.#parts, this.#recordedModel, options, ended);
+    if (options.intervalMs === undefined && this.#monitoringIntervalMs !== undefined) {
+      monitor.intervalMs = this.#monitoringIntervalMs;
+    }
     this.#monitors.add(monitor);
     return monitor;
   }
 
-  async #report(recorded: Recorded): Promise<ProfiledRun> {
-    const { profiledRun }: typeof profilingModule = require("./profiling/index.ts");
-    return profiledRun(await recorded.reportInTurns(this.#knownRoofs(recorded)), recorded.trace);
+  /**
+   * Sets the time between two samples of the model's monitors, of those there are and of those that are begun later without an
+   * `intervalMs` of their own. The samples of an analysis (`sampleIntervalMs`) are its own affair.
+   * @param intervalMs 10 to 3,600,000.
+   * @throws {OptionError} if it is out of its bounds.
+   */
+  setMonitoringInterval(intervalMs: number): void {
+    const { checkInterval }: typeof monitoringModule = require("./knobs/monitoring.ts");
+    this.#monitoringIntervalMs = checkInterval("intervalMs", intervalMs);
+    for (const monitor of this.#monitors) monitor.intervalMs = intervalMs;
   }
 
-  #knownRoofs({ options }: Recorded) {
-    const { library, engine, level } = this.#parts;
-    const { findRoofs }: typeof profilingModule = require("./profiling/index.ts");
-    const wanted = options.roofline !== false && options.time !== false;
-    return wanted ? findRoofs(library, level.index, engine.threadCount) : undefined;
+  /**
+   * How fast the model has answered lately, from what the engine counts anyway: no monitor and no profile has to run.
+   * @throws {OptionError} if an option is out of its bounds.
+   * @example
+   * await model.generate("Once upon a time");
+   * const { inferenceTime, throughput } = model.performanceMetrics();
+   * console.log(`${inferenceTime.toFixed(2)} ms, ${throughput.toFixed(2)} tokens/s`);
+   */
+  performanceMetrics(options: PerformanceMetricsOptions = {}): PerformanceMetrics {
+    const { performanceMetrics }: typeof metricsModule = require("./knobs/performance-metrics.ts");
+    return performanceMetrics(this.#parts, options);
   }
 
-  #stopRecording(): Recorded {
-    const recording = this.#recording;
-    if (!recording) throw new EngineError("profiling has not been started");
-    this.#recording = undefined;
-    this.#analysed = false;
-    return recording.stop();
+  /**
+   * Switches an operation's wide kernels on or off; off, its kernels are scalar. Results differ by rounding between the two, so nothing
+   * that was kept of prompts is used any more; what runs goes on. Resolves once it holds, which is between two steps.
+   * @throws {OptionError} if there is no such operation, or `TINYAI_SIMD` forces a level.
+   * @throws {EngineError} while a profile or an analysis records the model: its counts are of one level.
+   * @example
+   * await model.enableSimd("attention", false);
+   */
+  async enableSimd(op: SimdOp, on: boolean): Promise<void> {
+    this.#checkNotRecorded();
+    await enableSimd(this.#parts, op, on);
+    this.#cacheRecorded = undefined;
   }
 
-  #checkNotAnalysed(): void {
-    if (!this.#analysed) return;
-    throw new EngineError(
-      "an analysis (createPerformanceAnalysis) records this model until it is closed; use its generateReport, or close it first",
-    );
+  /**
+   * Sets the instruction-set level of all operations that are not switched off: 0 scalar, 1 128-bit, 2 256-bit, 3 the widest. As
+   * `enableSimd` does, it changes results by rounding.
+   * @throws {OptionError} if this CPU does not run the level, or `TINYAI_SIMD` forces one.
+   * @throws {EngineError} while a profile or an analysis records the model: its counts are of one level.
+   */
+  async setSimdOptimizationLevel(level: number): Promise<void> {
+    this.#checkNotRecorded();
+    await setSimdOptimizationLevel(this.#parts, level);
+    this.#cacheRecorded = undefined;
+  }
+
+  #checkNotRecorded(): void {
+    if (!this.#recording && !this.#analysed) return;
+    const who = this.#recording ? "a profile records the model: end it" : "an analysis records the model: close it";
+    throw new EngineError(`${who} first; what it counts is of the threads and the level that it began with`);
+  }
+
+  /** How many sequences a step should have where many prompts run at once: as `tinyai tune --model` found here, else by the model's size. */
+  get recommendedBatchSize(): BatchSizeRecommendation {
+    return recommendFor(this.#parts.file, this.#parts.settings.batchSize);
+  }
+
+  /** Where the settings come from that it was loaded with, and that no result depends on. */
+  get tuningSource(): TuningSource {
+    return this.#parts.settings.source;
+  }
+
+  /** The CPU of each thread that computes; null: where the system puts it. */
+  get threadAffinity(): readonly (number | null)[] {
+    const { engine } = this.#parts;
+    return Array.from({ length: engine.threadCount }, (_, thread) => engine.settings.affinity[thread] ?? null);
+  }
+
+  /**
+   * Changes how many threads compute, 1 to `cpu.cores`; what runs goes on, and no result changes. Resolves once it holds, which is
+   * between two steps.
+   * @throws {OptionError} if the process may not use so many CPUs.
+   * @throws {EngineError} if a profile or an analysis records the model, or a thread cannot be started: there are as many as before then.
+   * @throws {MemoryLimitError} if memory's limit leaves none for more threads.
+   */
+  async setThreadCount(count: number): Promise<void> {
+    this.#checkNotRecorded();
+    await setThreadCount(this.#parts, count);
+  }
+
+  /**
+   * Keeps a thread on one CPU, or with null lets the system place it again; what runs goes on. A thread keeps its CPU for when there
+   * are fewer threads for a while.
+   * @param thread its number, from 0.
+   * @throws {OptionError} if there is no such thread, or the process may not use that CPU.
+   * @throws {EngineError} if the system refuses it: threads stay where they were then.
+   */
+  async setThreadAffinity(thread: number, core: number | null): Promise<void> {
+    await setThreadAffinity(this.#parts, thread, core);
+  }
+
+  /** Limits of what the model may use. */
+  get limits(): Limits {
+    const { cpuPercent, memoryPercent } = this.#parts.limits;
+    return { cpuPercent, memoryPercent };
+  }
+
+  /**
+   * Holds the threads that compute to a share of CPU time, also while they do. @see LimitOptions.cpuPercent
+   * @param percent of the CPU time of all CPUs that the process may use, 0.01 to 100; 100: no limit.
+   * @throws {OptionError} if it is out of its bounds.
+   */
+  async setCpuLimit(percent: number): Promise<void> {
+    await this.#parts.limits.setCpu(percent);
+  }
+
+  /**
+   * Refuses what would make the process take more memory than this from now on; what runs goes on. A limit below what it takes already
+   * refuses every request that needs keys and values, until it is raised. @see LimitOptions.memoryPercent
+   * @param percent of the memory that the process may use, 0.01 to 100; 100: no limit.
+   * @throws {OptionError} if it is out of its bounds.
+   */
+  async setMemoryLimit(percent: number): Promise<void> {
+    this.#parts.limits.setMemory(percent);
+  }
+
+  /** What the model and its process use of the machine, of CPU time since the last call. */
+  resourceUsage(): ResourceUsage {
+    return this.#meter.read();
+  }
+
+  /** How kernels use the caches, and where each value comes from. */
+  get cacheOptimization(): CacheOptimization {
+    return cacheOptimizationOf(this.#parts);
+  }
+
+  /**
+   * Changes how kernels use the caches; what is not given stays as it is. Results stay the same, bit for bit. Resolves once it holds,
+   * which is between two steps.
+   * @throws {OptionError} for values out of bounds, naming the range; nothing is changed then.
+   * @throws {EngineError} if the model is closed.
+   * @example
+   * await model.configureCacheOptimization({ blockSize: 64, cacheLineSize: 64, enablePrefetch: true, prefetchDistance: 2 });
+   */
+  async configureCacheOptimization(configuration: CacheConfiguration): Promise<void> {
+    await configureCache(this.#parts, configuration);
+    this.#cacheRecorded = undefined;
+  }
+
+  /**
+   * Keeps the weights in the layout that kernels read as a file in the cache, if the model was packed while it was loaded
+   * (`prepared: false`): the next opening maps it, in a fraction of the time, and shares it with other processes. This model
+   * goes on with its own memory, which has the same layout. Where there is such a file already, it says what lies where.
+   * @throws {EngineError} if the model is closed, its file has changed since it was opened, or the copy cannot be written.
+   * @example
+   * const { already, bytesMoved, path } = await model.optimizeMemoryLayout();
+   */
+  async optimizeMemoryLayout(): Promise<MemoryLayout> {
+    const { optimizeLayout } = await import("./knobs/memory-layout.ts");
+    return optimizeLayout(this.#parts);
+  }
+
+  /**
+   * How often what the kernels read and wrote was in a cache, over all steps of the last profile or analysis of this model
+   * that has cache statistics: from hardware counters where the system shows them, else simulated. If nothing was recorded since
+   * the caches were configured, one step is simulated, as the caches are configured now: a token behind 255 others, or, of a model that only makes vectors, a text
+   * of 64 tokens. That takes a second for each GB of weights, in turns with the event loop.
+   * @throws {EngineError} if the model is closed, or memory for a second set of activations is refused.
+   * @example
+   * const stats = await model.cacheStats();
+   * console.log(`Cache hit rate: ${(stats.hitRate * 100).toFixed(2)} %`);
+   */
+  async cacheStats(): Promise<CacheStats> {
+    const { cacheStatsOf } = await import("./knobs/cache-stats.ts");
+    return cacheStatsOf(this.#parts, this.#countedOps(), this.#cacheRecorded);
+  }
+
+  /**
+   * What the model keeps for reuse, and how it stands: pages of keys and values, the arena, places for requests, sessions.
+   * @throws {EngineError} if the model is closed.
+   */
+  get resourcePool(): ResourcePool {
+    const { resourcePool }: typeof poolModule = require("./knobs/pool.ts");
+    return resourcePool(this.#parts);
+  }
+
+  /**
+   * A planner of how the model's layers are executed, within limits of memory. It changes nothing that is loaded: what it plans is run by a
+   * model that is loaded with the same options (`scheduler`).
+   * @throws {OptionError} if an option is out of its bounds.
+   * @example
+   * const scheduler = model.createLayerScheduler({ memorySpeedTradeoff: 0.7, maxActivationMemory: 256 * 2 ** 20 });
+   * console.log(String(scheduler.createExecutionPlan()), scheduler.estimateMemoryUsage().maxMemory);
+   */
+  createLayerScheduler(options: SchedulerOptions = {}): LayerScheduler {
+    const { createLayerScheduler }: typeof layerSchedulerModule = require("./knobs/layer-scheduler.ts");
+    return createLayerScheduler(this.#parts, options);
+  }
+
+  /** What the engine takes of memory at least and at most, from its plan alone; `memoryInUse` measures it. Bytes. */
+  estimateMemory(): MemoryEstimate {
+    const { estimatePlan }: typeof memoryEstimateModule = require("./knobs/memory-estimate.ts");
+    const { library, plan, engine } = this.#parts;
+    return estimatePlan(library, plan, engine.threadCount);
+  }
+
+  /**
+   * What the engine has set aside, and what of it is in memory, in bytes by what it is for. Where the system does not tell what is
+   * in memory (other than Linux), all counts as if it were.
+   * @throws {EngineError} if the model is closed.
+   */
+  memoryInUse(): EngineMemory {
+    return this.#parts.engine.memory();
   }
 
   /** Ends what is running and frees the model's memory, once its prepared copy is made if that was begun. */
@@ -386,6 +687,7 @@ export class Model implements AsyncDisposable {
       await modelClosing(this.#watched);
     } finally {
       await this.#parts.settle();
+      await this.#parts.preparing.done;
       for (const monitor of this.#monitors) monitor.close();
       await this.#parts.engine.close();
     }
@@ -413,10 +715,10 @@ export class Model implements AsyncDisposable {
   }
 
   get #sessionModel(): SessionModel {
-    const { file, plan, level } = this.#parts;
+    const { file, plan } = this.#parts;
     const binding = async () => {
       this.#sourceHash ??= sourceHash(file);
-      return { model: await this.#sourceHash, level: level.name, groups: plan.kvGroups };
+      return { model: await this.#sourceHash, level: levelsInWords(this.#parts), groups: plan.kvGroups };
     };
     return { ...this.#parts, binding };
   }
@@ -424,6 +726,11 @@ export class Model implements AsyncDisposable {
   async #start(prompt: Prompt, checked: CheckedOptions, option: string) {
     return streamTokens(this.#generator, await encodePrompt(this.#generator, prompt, checked, option), checked);
   }
+}
+
+function running(recording: Recording | undefined): Recording {
+  if (recording) return recording;
+  throw new EngineError("profiling has not been started");
 }
 
 /** Texts and token lists are prompts, and so is a list of messages; a list of prompts is a batch. */
@@ -437,15 +744,21 @@ function isList(input: EmbedInput | readonly EmbedInput[]): input is readonly Em
   return Array.isArray(input);
 }
 
-/** The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to, and a screened product's groups. */
-function describeOps(plan: Plan, level: string): OpInfo[] {
+/**
+ * The op list as the profiler wants it: costs by rows, where attention's rows are positions attended to, and a screened product's groups.
+ * Kernels are named by the levels of the time when somebody looks: a monitor's may change while it watches.
+ */
+export function describeOps({ plan, library, engine }: Pick<ModelParts, "plan" | "library" | "engine">): OpInfo[] {
+  const levelOf = (family: Family) => levelNames(library, engine.settings.levels)[family];
   return plan.ops.map((op) => {
     const attends = op.kind === "attention" || op.kind === "encode";
     return {
       index: op.index,
       name: op.name,
       kind: op.kind,
-      kernel: [op.kind, op.format, level].filter(Boolean).join("."),
+      get kernel() {
+        return [op.kind, op.format, levelOf(familyOf[op.kind])].filter(Boolean).join(".");
+      },
       layer: op.layer,
       bytesPerStep: op.bytesPerStep,
       bytesPerRow: attends ? op.bytesPerPosition : op.bytesPerRow,
@@ -462,15 +775,5 @@ function checkProfileOptions(options: ProfileOptions): void {
   const { sampleIntervalMs } = options;
   if (sampleIntervalMs !== undefined && sampleIntervalMs !== 0) {
     checkInteger("sampleIntervalMs", sampleIntervalMs, 10, 60_000);
-  }
-}
-
-function checkMonitorOptions(options: MonitorOptions): void {
-  checkKeys("options", options, ["windowMs", "windows", "name"]);
-  const { windowMs, windows, name } = options;
-  if (windowMs !== undefined) checkInteger("windowMs", windowMs, 100, 86_400_000);
-  if (windows !== undefined) checkInteger("windows", windows, 1, 10_000);
-  if (name !== undefined && (typeof name !== "string" || name === "")) {
-    throw new OptionError("name", `is ${describe(name)}; a text of at least one character is expected`);
   }
 }

@@ -2,25 +2,51 @@
 
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
-import { EngineError, OptionError } from "./errors.ts";
+import { EngineError, MemoryLimitError, OptionError } from "./errors.ts";
 import type { Graph } from "./graph/graph.ts";
+import { explainSchedule, fitLimit, scheduled } from "./knobs/scheduler.ts";
 import type { CheckedLoadOptions } from "./load-options.ts";
 import type { ModelFile } from "./model/file.ts";
 import { type KvDType, kvBlock } from "./plan/formats.ts";
 import { sequencesMax, stepRowsMax } from "./plan/layout.ts";
 import { type Plan, planProgram } from "./plan/plan.ts";
+import { screenProblem } from "./plan/screen.ts";
 
+export const limitRemedy =
+  "use a shorter context (contextLength), keys and values of 8 bits (kvCache), a smaller model, or a higher limit (limits.memoryPercent)";
 const batchSizeDefault = 16;
 /** Kept keys and values take at most this part of what memory is free. */
 const keptPart = 1 / 8;
 /** Where memory is short, a context is not halved below this many positions. */
 export const contextMinimum = 512;
-/** Rows of a step: enough that each weight read from memory is used many times, few enough that others wait at most for one. */
-const stepRows = 256;
-/** The same where texts are computed whole, whose steps nobody waits for to draw a token. Longer texts have a step to themselves. */
-const encoderStepRows = 512;
-/** Rows of logits of a step: with Gemma's vocabulary each takes 1 MB. */
-const scoreRows = 32;
+
+/**
+ * The plan that a model is loaded with.
+ * @param limit what a limit leaves of memory, in bytes.
+ * @throws {OptionError} if options ask for what the model has not.
+ * @throws {EngineError} if it does not fit into memory.
+ * @throws {MemoryLimitError} if it would fit but for the limit.
+ */
+export function planModel(
+  file: ModelFile,
+  graph: Graph,
+  checked: CheckedLoadOptions,
+  limit = Number.POSITIVE_INFINITY,
+): Plan {
+  const { contextLength, kvDtype, screening } = checked;
+  if (contextLength !== undefined && contextLength > graph.contextLength) {
+    const problem = `is ${contextLength}, but the model was made for ${graph.contextLength} positions`;
+    throw new OptionError("contextLength", problem);
+  }
+  if (contextLength !== undefined && contextLength > stepRowsMax && !graph.causal) {
+    const problem = `is ${contextLength}, but a text that is computed whole has at most ${stepRowsMax} positions`;
+    throw new OptionError("contextLength", problem);
+  }
+  if (kvDtype) checkHeadWidths(graph, kvDtype);
+  const problem = screening ? screenProblem(graph) : undefined;
+  if (problem !== undefined) throw new OptionError("screening", `is true, but ${problem}; leave it out`);
+  return planForMemory(file, graph, checked, limit);
+}
 
 /** @throws {OptionError} if keys and values of that format want heads of another width. */
 export function checkHeadWidths(graph: Graph, kvDtype: KvDType): void {
@@ -55,45 +81,51 @@ function availableMemory(): number {
 
 /**
  * The plan for the context asked for; if none was, for the model's own, halved until a sequence of it fits into memory.
+ * @param limit what a limit leaves of memory, in bytes.
  * @throws {EngineError} if it does not fit.
+ * @throws {MemoryLimitError} if it would fit but for the limit.
  */
-export function planForMemory(file: ModelFile, graph: Graph, checked: CheckedLoadOptions): Plan {
-  const available = availableMemory();
+export function planForMemory(
+  file: ModelFile,
+  graph: Graph,
+  checked: CheckedLoadOptions,
+  limit = Number.POSITIVE_INFINITY,
+): Plan {
+  const free = availableMemory();
+  const available = Math.min(free, Math.max(0, limit));
   const longest = graph.causal ? graph.contextLength : Math.min(graph.contextLength, stepRowsMax);
   let contextMax = checked.contextLength ?? longest;
+  const batchMax = checked.batchSize ?? (graph.causal ? batchSizeDefault : sequencesMax);
   for (;;) {
-    const planFor = (kvBytesMax: number) =>
-      planProgram(graph, {
-        contextMax,
-        ...stepSizes(graph, contextMax, checked.batchSize),
-        kvBytesMax,
-        keptBytesMax: Math.min(checked.keptBytesMax, available * keptPart),
-        kvDtype: checked.kvDtype,
-        packedWeights: file.packedWeights,
-        screening: checked.screening,
-      });
+    const { keptBytesMax, ...steps } = scheduled(graph, checked.scheduler, { contextMax, batchMax }, checked);
+    const options = {
+      contextMax,
+      batchMax,
+      ...steps,
+      kvBytesMax: available / 2,
+      keptBytesMax: keptWithin(keptBytesMax, available),
+      packedWeights: file.packedWeights,
+      fusion: checked.fusion,
+    };
+    const fitting = fitLimit(graph, options, checked.scheduler);
+    const planFor = (kvBytesMax: number) => planProgram(graph, { ...fitting, kvBytesMax });
     const roomy = planFor(available / 2);
     // What the weights leave; one sequence always has its pages.
     const left = available - ownBytes(roomy);
     const plan = left < available / 2 ? planFor(Math.max(0, left)) : roomy;
     const needed = ownBytes(plan) + plan.kvBytesPerSequence;
-    if (needed <= available) return plan;
-    if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum)
-      throw tooLarge(file.path, plan, needed, available);
+    if (needed <= available) return explainSchedule(graph, plan, checked.scheduler);
+    if (checked.contextLength !== undefined || contextMax < 2 * contextMinimum) {
+      if (needed > free) throw tooLarge(file.path, plan, needed, free);
+      throw new MemoryLimitError(file.path, needed, available, limitRemedy);
+    }
     contextMax = Math.floor(contextMax / 2);
   }
 }
 
-/** What a step may have. */
-function stepSizes(graph: Graph, contextMax: number, batchSize: number | undefined) {
-  if (graph.causal) {
-    const batchMax = batchSize ?? batchSizeDefault;
-    const rowsMax = Math.max(stepRows, batchMax);
-    return { batchMax, rowsMax, logitsRowsMax: Math.max(scoreRows, batchMax), chunkPositions: stepRows };
-  }
-  const batchMax = batchSize ?? sequencesMax;
-  const rowsMax = Math.max(encoderStepRows, contextMax);
-  return { batchMax, rowsMax, logitsRowsMax: batchMax, chunkPositions: encoderStepRows };
+/** Bytes that kept keys and values may have of those that were chosen, where so much memory is available. */
+export function keptWithin(bytes: number, available = availableMemory()): number {
+  return Math.min(bytes, available * keptPart);
 }
 
 /** What a plan takes beside the KV cache. */

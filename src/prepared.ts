@@ -86,7 +86,7 @@ function preparedFolder(): string {
   return join(homeFolder(), "prepared");
 }
 
-/** A model file as it was found: `stamp` is there if a copy of it is to be made, `preparation` says how its copy stands. */
+/** A model file as it was found: `stamp` is there if it is not prepared, `preparation` says how its copy stands. */
 export interface FoundModel {
   readonly file: ModelFile;
   readonly stamp?: Stamp;
@@ -104,12 +104,14 @@ export async function findModel(
   read: () => Promise<ReadHead>,
   inside?: BytePlace,
 ): Promise<FoundModel> {
-  const none = (reason: string): FoundModel => ({ file: openSource(path), preparation: { state: "none", reason } });
   if (inside || isPrepared(path)) {
     return { file: openCopy(path, await read(), inside), preparation: { state: "used", path } };
   }
-  if (!prepared) return none("it was not asked for");
   const stamp = stampOf(path);
+  const none = (reason: string): FoundModel => {
+    return { file: openSource(path), ...(stamp && { stamp }), preparation: { state: "none", reason } };
+  };
+  if (!prepared) return none("it was not asked for");
   if (!stamp || stamp.bytes < worthPreparingBytes) return none("the model is so small that it is packed in a moment");
   const copyPath = preparedPath(path);
   if (isPrepared(copyPath)) {

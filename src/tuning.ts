@@ -1,13 +1,14 @@
 // A machine's tuning: where it is kept, and when it is measured. Opening a model reads what is kept; nothing is measured there.
 // A file is one machine's, level's and thread count's; what is damaged or of another is as if it were not there.
 
+import { machineLineSize } from "./engine/caches.ts";
 import type { Library } from "./engine/library.ts";
 import { fixedTuning, isTuning, measureTuning, type Tried, type Tuning } from "./engine/tuning.ts";
 import { OptionError } from "./errors.ts";
 import { type KeptKind, keptPath, type MachineKey, machineKey, readKept, storeKept } from "./kept.ts";
 
 /** The version changes whenever kernels or candidates change so much that what was measured no longer holds. */
-const kept: KeptKind<Tuning> = { folder: "tuning", field: "tuning", version: 2, check: isTuning };
+const kept: KeptKind<Tuning> = { folder: "tuning", field: "tuning", version: 3, check: isTuning };
 
 /** What a tuning was measured on, and for. */
 export type TuningKey = MachineKey;
@@ -50,7 +51,7 @@ export function findTuning(library: Library, level: number, threads: number, cho
   const measured = choice === "measured" ? readTuning(path, key) : undefined;
   return measured
     ? { tuning: measured, source: "measured", path }
-    : { tuning: fixedTuning(key.level), source: "fixed", path };
+    : { tuning: fixedTuning(key.level, machineLineSize().bytes), source: "fixed", path };
 }
 
 /** The tuning in a file; undefined if there is none, or it is damaged, out of bounds, or of another key. */
@@ -83,7 +84,8 @@ export async function tuneMachine(
   threads: number,
   giveUp?: () => boolean,
 ): Promise<TunedMachine | undefined> {
-  const measured = await measureTuning(library, { level, threadCount: threads, giveUp });
+  const cacheLineSize = machineLineSize().bytes;
+  const measured = await measureTuning(library, { level, threadCount: threads, cacheLineSize, giveUp });
   if (!measured) return undefined;
   const key = tuningKey(library, level, threads);
   const path = tuningPath(key);

@@ -1,12 +1,16 @@
 // Which models this process has open, and who wants to hear of them: what watches all models at once (profiling/analysis.ts) is loaded
 // only when it is used, and models know no more of it than that it records them.
 
+import type { SystemSample } from "../profiler/report.ts";
 import type { ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 
-/** A model to who watches all of them. What it records here, only it ends: the model's own methods refuse to. */
+/** A model to who watches all of them. It is recorded here beside what its own methods record. */
 export interface WatchedModel {
-  /** @throws {EngineError} if the model is being recorded. */
+  /** What `loadModel` finds it by. */
+  readonly source: () => string;
   readonly start: (options: ProfileOptions) => void;
+  /** Takes a sample of the system now, which what is recorded has too. */
+  readonly sample: () => SystemSample;
   /** Ends recording now, and gives what was recorded. */
   readonly finish: () => Promise<ProfiledRun>;
   /** Ends recording without a report. */

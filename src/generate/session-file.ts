@@ -27,7 +27,7 @@ const checksumBytes = 32;
 export interface SessionBinding {
   /** SHA-256 of the model file. */
   readonly model: string;
-  /** Name of the instruction-set level. */
+  /** The instruction-set level, and operations with another one. */
   readonly level: string;
   readonly groups: readonly KvGroupPlan[];
 }
@@ -256,7 +256,10 @@ function checkBinding(path: string, found: Description, binding: SessionBinding)
   }
   if (found.level !== expected.level) {
     const problem = `was saved at the instruction-set level ${found.level}, and this is ${expected.level}`;
-    throw new SessionFileError(path, `${problem}: set TINYAI_SIMD=${found.level}, or begin a new session`);
+    throw new SessionFileError(
+      path,
+      `${problem}: choose that one (simd, enableSimd, TINYAI_SIMD), or begin a new session`,
+    );
   }
   if (JSON.stringify(found.groups) !== JSON.stringify(expected.groups)) {
     const problem = "was saved with another layout of keys and values, as other context lengths and cache formats have";

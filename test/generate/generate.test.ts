@@ -365,7 +365,7 @@ describe("a profile", () => {
     const tokens = tokensOf("hello").length + tokensOf("once upon a time").length;
     expect(profile.rows).toBe(tokens + 2 * 59);
     expect(profile.byOp.length).toBeGreaterThan(20);
-    for (const { kernel } of profile.byOp) expect(kernel).toEndWith(`.${model.simdLevel.name}`);
+    for (const { kernel } of profile.byOp) expect(kernel).toEndWith(`.${model.simd.name}`);
   });
 
   test("shows how many sequences ran in a step", async () => {

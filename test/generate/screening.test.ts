@@ -183,9 +183,9 @@ describe("a screened model", async () => {
 
   test("says what memory the copy takes, and what its ops read", async () => {
     const head = 4000 * 64;
-    expect(plain.plan.screenBytes).toBe(0);
-    expect(model.plan.screenBytes).toBeGreaterThan(head / 2);
-    expect(model.plan.screenBytes).toBeLessThan(head);
+    expect(plain.plan().screenBytes).toBe(0);
+    expect(model.plan().screenBytes).toBeGreaterThan(head / 2);
+    expect(model.plan().screenBytes).toBeLessThan(head);
     const { byOp } = await model.profile(() => model.generate(prompt, greedy));
     const row = (name: string) => byOp.find((op) => op.name.endsWith(name));
     const groups = row(".likely")?.rows ?? 0;

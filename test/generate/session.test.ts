@@ -200,13 +200,13 @@ describe("a session's file", async () => {
       await refused(other, rounded, "kvCache");
     }
     const levels = (await openLibrary()).levels.filter(({ supported }) => supported).map(({ name }) => name);
-    const level = levels.find((name) => name !== model.simdLevel.name);
+    const level = levels.find((name) => name !== model.simd.name);
     if (level === undefined) return; // A library with one level.
     const before = process.env["TINYAI_SIMD"];
     process.env["TINYAI_SIMD"] = level;
     try {
       await using other = await loadModel(windows);
-      await refused(other, file, `TINYAI_SIMD=${model.simdLevel.name}`);
+      await refused(other, file, `saved at the instruction-set level ${model.simd.name}`);
     } finally {
       if (before === undefined) delete process.env["TINYAI_SIMD"];
       else process.env["TINYAI_SIMD"] = before;

@@ -1,0 +1,18 @@
+// Knobs that change nothing in a loaded model, in its program or on this CPU: each kind of knob has a function that says so.
+
+import type { ModelParts } from "../loaded-model.ts";
+import type { WithoutEffect } from "../plan/plan.ts";
+import { cacheWithoutEffect } from "./cache.ts";
+import { limitsWithoutEffect } from "./limits.ts";
+import { simdWithoutEffect } from "./simd.ts";
+
+/** What the scheduler has to say stands in the plan already. */
+const kinds: readonly ((parts: ModelParts) => readonly WithoutEffect[])[] = [
+  simdWithoutEffect,
+  cacheWithoutEffect,
+  limitsWithoutEffect,
+];
+
+export function withoutEffect(parts: ModelParts): readonly WithoutEffect[] {
+  return kinds.flatMap((reasons) => reasons(parts));
+}
