@@ -25,6 +25,7 @@ export {
 export type { RequestEnding, RequestReport, RequestSubmission } from "./requests.ts";
 export type { FinishedStep, StepListener, StepShare } from "./steps.ts";
 export { formatProfile, type TableOptions } from "./table.ts";
+export type { StepTimes } from "./tally.ts";
 export { formatReport, type ReportOptions } from "./terminal.ts";
 export { mergeProfiles, ProfileMergeError } from "./totals.ts";
 export {

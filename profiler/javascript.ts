@@ -18,6 +18,76 @@ export interface Collections {
   lend(): void;
 }
 
+/** Which hand-over it was; only for `takeBack`. */
+export type Turn = number | readonly Turn[];
+
+/** Who is told what JavaScript does. */
+export interface JavaScriptListener {
+  /** Work of a kind begins, perhaps inside other work. */
+  enter(name: JavaScriptWork): void;
+  /** What was entered last ends. */
+  leave(): void;
+  /** A caller has a piece of its stream. Its return value is for `takeBack`. */
+  handOver(): Turn;
+  /** The caller asks for the next piece. */
+  takeBack(turn: Turn): void;
+  /** The event loop has something new: callers that still hold a piece wait for something. */
+  endTurn(): void;
+}
+
+/** Several who are told the same. Who tells of work that is under way goes on telling those whom it told of its beginning. */
+class Listeners implements JavaScriptListener {
+  readonly #all: readonly JavaScriptListener[];
+
+  constructor(all: readonly JavaScriptListener[]) {
+    this.#all = all;
+  }
+
+  get all(): readonly JavaScriptListener[] {
+    return this.#all;
+  }
+
+  enter(name: JavaScriptWork): void {
+    for (const listener of this.#all) listener.enter(name);
+  }
+
+  leave(): void {
+    for (const listener of this.#all) listener.leave();
+  }
+
+  handOver(): Turn {
+    return this.#all.map((listener) => listener.handOver());
+  }
+
+  takeBack(turn: Turn): void {
+    if (typeof turn === "number") return;
+    for (const [index, listener] of this.#all.entries()) listener.takeBack(turn[index] ?? 0);
+  }
+
+  endTurn(): void {
+    for (const listener of this.#all) listener.endTurn();
+  }
+}
+
+/** Those who were told, and one more. */
+export function withListener(told: JavaScriptListener | undefined, more: JavaScriptListener): JavaScriptListener {
+  return told === undefined ? more : new Listeners([...listenersOf(told), more]);
+}
+
+/** Those who were told, without one of them. */
+export function withoutListener(
+  told: JavaScriptListener | undefined,
+  less: JavaScriptListener,
+): JavaScriptListener | undefined {
+  const [first, ...others] = listenersOf(told).filter((listener) => listener !== less);
+  return first === undefined || others.length === 0 ? first : new Listeners([first, ...others]);
+}
+
+function listenersOf(told: JavaScriptListener | undefined): readonly JavaScriptListener[] {
+  if (told === undefined) return [];
+  return told instanceof Listeners ? told.all : [told];
+}
+
 export interface JavaScriptRecorderOptions {
   /** The clock that events are stamped with, whole ns. */
   readonly nowNs: () => number;
@@ -71,7 +141,7 @@ interface Piece {
  * for the next one, or before that when the thread goes back to the event loop: what a caller waits for is no time of
  * JavaScript's. Callbacks that the event loop runs before it comes round to saying so count as the consumer's as well.
  */
-export class JavaScriptRecorder {
+export class JavaScriptRecorder implements JavaScriptListener {
   readonly #nowNs: () => number;
   readonly #cpuNs: (() => number) | undefined;
   readonly #collections: Collections | undefined;
@@ -123,13 +193,11 @@ export class JavaScriptRecorder {
     this.#startNs = this.#doneNs = options.nowNs();
   }
 
-  /** Work of a kind begins, perhaps inside other work. */
   enter(name: JavaScriptWork): void {
     const startNs = this.#account();
     this.#stack.push({ name: names.indexOf(name), startNs, ownNs: 0, collections: 0 });
   }
 
-  /** What was entered last ends. */
   leave(): void {
     if (this.#stack.length === 0) throw new RangeError("nothing was entered that could be left");
     const endNs = this.#account();
@@ -137,7 +205,6 @@ export class JavaScriptRecorder {
     if (piece) this.#finish(piece, endNs);
   }
 
-  /** A caller has a piece of its stream. Its return value is for `takeBack`. */
   handOver(): number {
     const nowNs = this.#account();
     this.#consumer ??= { name: consumerName, startNs: nowNs, ownNs: 0, collections: 0 };
@@ -151,8 +218,7 @@ export class JavaScriptRecorder {
     return this.#turn;
   }
 
-  /** The caller asks for the next piece. */
-  takeBack(turn: number): void {
+  takeBack(turn: Turn): void {
     if (turn !== this.#turn || this.#holders === 0) return;
     this.#holders--;
     if (this.#holders > 0) return;
@@ -160,7 +226,6 @@ export class JavaScriptRecorder {
     this.#endConsumer();
   }
 
-  /** The event loop has something new: callers that still hold a piece wait for something. */
   endTurn(): void {
     this.#turn++;
     if (this.#holders > 0) {

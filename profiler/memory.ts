@@ -29,7 +29,7 @@ export interface CountedStep {
 }
 
 /** Of steps that draw nothing. */
-const NO_DRAW: TracedDraw = {
+export const NO_DRAW: TracedDraw = {
   temperature: 0,
   topP: 1,
   minP: 0,

@@ -3,6 +3,7 @@
 // a file of its own, and all parts but the time may be missing (null) when they were not asked for.
 
 import type { HistogramData } from "./histogram.ts";
+import type { OptimizationImpact } from "./impact.ts";
 import type { Profile, TimeRow } from "./profile.ts";
 
 /** What ran. Findings and fingerprints are made from it. */
@@ -352,6 +353,8 @@ export interface Report extends Profile {
   readonly javascript: JavaScriptShare | null;
   readonly system: SystemUse | null;
   readonly findings: readonly Finding[];
+  /** What each optimisation contributes, by an experiment beside the run; it is there only if that was made. */
+  readonly impact?: OptimizationImpact;
 }
 
 /** A piece of JavaScript's thread, for traces; ns of the monotonic clock that events are stamped with. */

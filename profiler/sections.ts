@@ -1,6 +1,7 @@
 // A report in words and tables, section by section. The plain text prints them, report.html shows them below its charts, and
 // the terminal takes their words. A section whose part of the report is missing says what is missing and why.
 
+import { impactSection } from "./impact.ts";
 import type { CostRow, TimeRow } from "./profile.ts";
 import type { AmountRow, CacheCounts, CacheStatistics, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
 import { remarks } from "./table.ts";
@@ -40,6 +41,7 @@ export function sectionsOf(report: Report, options: SectionOptions = {}): Sectio
     memorySection(report, limit),
     cacheSection(report, limit),
     rooflineSection(report, limit),
+    ...(report.impact ? [impactSection(report.impact)] : []),
     javascriptSection(report),
     systemSection(report),
   ];

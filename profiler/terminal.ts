@@ -1,6 +1,7 @@
 // A report for a terminal: what ran, what stands out, where the time went as flame bars, and a line or two on each of the
 // other parts. Short by default; table.ts has the tables, text.ts the long form. It returns the text and writes nowhere.
 
+import { impactLines } from "./impact.ts";
 import { groupParts, type PhaseParts, phaseParts, roleOf } from "./parts.ts";
 import type { Report } from "./report.ts";
 import { boundName, evidenceOf, fromMemory, knobOf, noSteps, regionName, runLine, sectionsOf } from "./sections.ts";
@@ -149,6 +150,7 @@ function memberName(op: { readonly name: string; readonly layer: number }): stri
 }
 
 function shortSections(report: Report): [string, string[]][] {
+  const { impact } = report;
   const sections = new Map(sectionsOf(report).map((section) => [section.id, section]));
   const short = (id: string, ofPart: () => readonly string[]): [string, string[]] => {
     const section = sections.get(id);
@@ -186,6 +188,7 @@ function shortSections(report: Report): [string, string[]][] {
             `${plain(row.name)}: ${grouped(row.achieved, 1)} of ${grouped(row.roof, 1)} ${row.unit} (${percent(row.share)}), held by ${boundName(row.bound)}.`,
         ),
     ),
+    ...(impact ? [short("impact", () => impactLines(impact))] : []),
     short("javascript", () => []),
     short("system", () => {
       const { system } = report;

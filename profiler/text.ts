@@ -9,16 +9,23 @@ import { columnsOf, cut, lines, pad, wrap } from "./words.ts";
 const WIDTH = 100;
 const GAP = "  ";
 /** A name keeps at least so many columns when a table is too wide. */
-const NAME_MIN = 12;
+const NAME_MIN = 16;
 
 /** The report as plain text, each line ending in a newline and none wider than 100 columns. */
 export function reportText(report: Report): string {
   const text = ["TinyAI performance report", "═".repeat(25)];
-  for (const section of sectionsOf(report)) text.push("", ...sectionLines(section, report));
+  for (const section of sectionsOf(report)) {
+    const flames = section.id === "time" && section.missing === null ? ["", ...flameLines(report, WIDTH, false)] : [];
+    text.push("", ...sectionLines(section, flames));
+  }
   return lines(text);
 }
 
-function sectionLines(section: Section, report: Report): string[] {
+/**
+ * A section as lines, none wider than 100 columns.
+ * @param drawn lines that stand before its tables.
+ */
+export function sectionLines(section: Section, drawn: readonly string[] = []): string[] {
   const text = [section.title, "─".repeat(columnsOf(section.title))];
   if (section.missing !== null) text.push(...wrap(section.missing, WIDTH));
   for (const sentence of section.words) {
@@ -27,7 +34,7 @@ function sectionLines(section: Section, report: Report): string[] {
     const wrapped = wrap(sentence, item ? WIDTH - 2 : WIDTH);
     text.push(...(item ? wrapped.map((line, index) => (index === 0 ? `• ${line}` : `  ${line}`)) : wrapped));
   }
-  if (section.id === "time" && section.missing === null) text.push("", ...flameLines(report, WIDTH, false));
+  text.push(...drawn);
   for (const table of section.tables) text.push("", ...tableLines(table));
   return text;
 }

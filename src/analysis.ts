@@ -1,8 +1,10 @@
 // `createPerformanceAnalysis`: its options, and what it gives. What does the watching is loaded when it is called.
 
+import type { OptimizationImpact } from "../profiler/impact.ts";
 import type { SystemSample } from "../profiler/report.ts";
 import { checkBoolean, checkInteger, checkKeys } from "./check.ts";
 import { OptionError } from "./errors.ts";
+import type { ImpactOptions } from "./impact.ts";
 import type * as analysisModule from "./profiling/analysis.ts";
 
 /** Options of `createPerformanceAnalysis`. */
@@ -23,6 +25,12 @@ export interface PerformanceAnalysis extends AsyncDisposable {
    */
   readonly takeSample: () => SystemSample;
   /**
+   * Measures what each optimisation contributes to the models that are open now, one after the other: as the function of that name,
+   * each with the options' budget. Their reports have it from then on. The open models stay as they are; they should have nothing to do.
+   * @throws {EngineError} if no model is open, or after `close`. @throws as the function.
+   */
+  readonly analyzeOptimizationImpact: (options?: ImpactOptions) => Promise<readonly OptimizationImpact[]>;
+  /**
    * Writes what happened since the analysis, or its last report, began, in the format that the ending names, as a profiled run's
    * `write`. Of several models that worked in that time each has a file of its own, named before the ending:
    * `report.gemma.txt` and `report.qwen.txt` for `report.txt`; a model whose name is taken has a number behind it. Ops are placed on
@@ -38,9 +46,9 @@ export interface PerformanceAnalysis extends AsyncDisposable {
 }
 
 /**
- * Watches all models of the process from now on, those that are loaded later and closed before the report as well. While it does,
- * they cannot be profiled otherwise, and there is no other analysis.
- * @throws {OptionError} if an option is out of its bounds. @throws {EngineError} if a model is being profiled already.
+ * Watches all models of the process from now on, those that are loaded later and closed before the report as well. Each may be
+ * profiled by itself meanwhile. There is one analysis at a time.
+ * @throws {OptionError} if an option is out of its bounds. @throws {EngineError} if there is an analysis already.
  * @example
  * await using analysis = createPerformanceAnalysis({ trackCacheUsage: true, sampleIntervalMs: 100 });
  * await using model = await loadModel("gemma3-270m");

@@ -32,6 +32,7 @@ export function pageOf(report: Report, trace?: TraceData): Page {
     roofline: rooflineBlocks(report),
     memory: memoryBlocks(report),
     cache: cacheBlocks(report),
+    impact: [],
     system: systemBlocks(report),
     javascript: javascriptBlocks(report),
     run: [],

@@ -2,33 +2,42 @@
 // its closing. It records nothing itself (recording.ts does) and writes what profiled runs write.
 
 import { basename } from "node:path";
+import type { OptimizationImpact } from "../../profiler/impact.ts";
 import type { SystemSample } from "../../profiler/report.ts";
 import { SystemWatch } from "../../profiler/system.ts";
 import type { PerformanceAnalysis } from "../analysis.ts";
 import { EngineError } from "../errors.ts";
+import { analyzeOptimizationImpact, type ImpactOptions } from "../impact.ts";
 import { type WatchedModel, watchModels } from "../watched.ts";
 import { checkReportPath, reportEnding } from "./file.ts";
-import type { ProfiledRun, ProfileOptions } from "./index.ts";
-import { recordings } from "./recording.ts";
+import { addImpact, type ProfiledRun, type ProfileOptions } from "./index.ts";
 
 /** Bytes that a file's name may have on all systems, less those of the name that it is written under first. */
 const NAME_BYTES_MAX = 255 - 40;
 
-/** Models are recorded once at a time. */
+/** A run, and what its model is found by. */
+interface SourcedRun {
+  readonly source: string;
+  readonly run: ProfiledRun;
+}
+
+/** There is one at a time: two would each keep the events of all models. */
 let underWay: Analysis | undefined;
 
 export class Analysis implements PerformanceAnalysis {
   readonly #options: ProfileOptions;
   readonly #watched = new Set<WatchedModel>();
   /** What ended and is in no report yet: of models that were closed, and of reports that could not be written. */
-  #kept: ProfiledRun[] = [];
+  #kept: SourcedRun[] = [];
+  /** What optimisations contribute, by what models are found by. */
+  readonly #impacts = new Map<string, OptimizationImpact>();
   /** Settles when what reports read of open models has been read. */
   #making: Promise<unknown> = Promise.resolve();
   readonly #system = new SystemWatch({ nativeBytes: () => 0, every: () => () => {} });
   readonly #unwatch: () => void;
   #open = true;
 
-  /** @throws {EngineError} if a model is being profiled, or there is another analysis. */
+  /** @throws {EngineError} if there is another analysis. */
   constructor(options: ProfileOptions) {
     if (underWay) throw new EngineError("there is an analysis already; close it first");
     this.#options = options;
@@ -38,7 +47,7 @@ export class Analysis implements PerformanceAnalysis {
         closing: async (model) => {
           if (!this.#watched.delete(model)) return;
           const [run] = await Promise.all([model.finish(), this.#making]);
-          if (this.#open) this.#kept.push(run);
+          if (this.#open) this.#kept.push({ source: model.source(), run });
         },
       });
     } catch (error) {
@@ -50,7 +59,7 @@ export class Analysis implements PerformanceAnalysis {
 
   takeSample(): SystemSample {
     this.#checkOpen();
-    const samples = [...recordings].map((recording) => recording.sample());
+    const samples = [...this.#watched].map((model) => model.sample());
     return samples[0] ?? this.#system.sample();
   }
 
@@ -59,30 +68,49 @@ export class Analysis implements PerformanceAnalysis {
     const { length } = checkReportPath(path);
     const ending = path.slice(-length);
     const kept = this.#kept.splice(0);
-    const made = [...this.#watched].map((model) => {
+    const made = [...this.#watched].map(async (model) => {
       const run = model.finish();
       // What it does from now on is in the next report.
       model.start(this.#options);
-      return run;
+      return { source: model.source(), run: await run };
     });
     const making = Promise.allSettled(made);
     this.#making = Promise.all([this.#making, making]).then(() => {});
     const results = await making;
     const runs = [...kept, ...results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []))];
-    const working = runs.filter((run) => run.steps.count > 0);
+    const working = runs.filter(({ run }) => run.steps.count > 0);
     const reported = working.length > 0 ? working : runs.slice(-1);
     try {
       for (const result of results) if (result.status === "rejected") throw result.reason;
       if (runs.length === 0)
         throw new EngineError("no model was open while it was watched; load one before the report");
-      const models = reported.map(({ run }) => run.model.replace(/\.[^.]+$/, ""));
+      const models = reported.map(({ run }) => run.run.model.replace(/\.[^.]+$/, ""));
       const paths = reported.length === 1 ? [path] : pathsOf(path.slice(0, -ending.length), models, ending);
-      for (const [index, run] of reported.entries()) await run.write(paths[index] as string);
+      for (const [index, { source, run }] of reported.entries()) {
+        const impact = this.#impacts.get(source);
+        await (impact ? addImpact(run, impact) : run).write(paths[index] as string);
+      }
       return paths;
     } catch (error) {
       this.#kept.unshift(...reported);
       throw error;
     }
+  }
+
+  async analyzeOptimizationImpact(options: ImpactOptions = {}): Promise<readonly OptimizationImpact[]> {
+    this.#checkOpen();
+    const sources = new Set([...this.#watched].map((model) => model.source()));
+    if (sources.size === 0)
+      throw new EngineError("no model is open whose optimisations could be switched; load one first");
+    const impacts: OptimizationImpact[] = [];
+    for (const source of sources) {
+      // What was measured until the signal came is the result.
+      if (impacts.length > 0 && options.signal?.aborted) break;
+      const impact = await analyzeOptimizationImpact(source, options);
+      this.#impacts.set(source, impact);
+      impacts.push(impact);
+    }
+    return impacts;
   }
 
   async close(): Promise<void> {

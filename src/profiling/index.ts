@@ -1,14 +1,23 @@
 // Everything that profiling a model needs, loaded when it is first asked for.
 
+import type { OptimizationImpact } from "../../profiler/impact.ts";
 import type { Report, TraceData } from "../../profiler/report.ts";
 import type { ReportEnding } from "./file.ts";
 
-export { nativeMemory } from "../engine/allocations.ts";
 export { opSignatures } from "../plan/signature.ts";
 export { findRoofs, machineRoofs } from "../roofs.ts";
 export type { ReportEnding } from "./file.ts";
-export { Monitor, type MonitorOptions } from "./monitor.ts";
-export { countedOps, type ProfileOptions, Recorded, Recording, referenceCaches } from "./recording.ts";
+export type { CacheUsage } from "./live-caches.ts";
+export { Monitor, type MonitorEvents, type MonitorOptions } from "./monitor.ts";
+export {
+  countedOps,
+  type ProfileOptions,
+  Recorded,
+  type RecordedModel,
+  Recording,
+  referenceCaches,
+} from "./recording.ts";
+export type { MonitorSample } from "./sampling.ts";
 
 /** A report that can write itself to a file. */
 export interface ProfiledRun extends Report {
@@ -26,7 +35,13 @@ export interface ProfiledRun extends Report {
 export function profiledRun(report: Report, trace: TraceData): ProfiledRun {
   const write: ProfiledRun["write"] = async (path, format) => {
     const { writeReport } = await import("./file.ts");
-    await writeReport(path, report, trace, format);
+    await writeReport(path, run, trace, format);
   };
-  return Object.defineProperty({ ...report } as ProfiledRun, "write", { value: write, enumerable: false });
+  const run = Object.defineProperty({ ...report } as ProfiledRun, "write", { value: write, enumerable: false });
+  return run;
+}
+
+/** Puts what each optimisation contributes into a run's report, and into what it writes. */
+export function addImpact(run: ProfiledRun, impact: OptimizationImpact): ProfiledRun {
+  return Object.assign(run, { impact });
 }

@@ -5,7 +5,7 @@
 import { simulateCaches } from "../../profiler/cache.ts";
 import { EVENT_BYTES, type OpInfo } from "../../profiler/events.ts";
 import { findingsOf } from "../../profiler/findings.ts";
-import { JavaScriptRecorder } from "../../profiler/javascript.ts";
+import { JavaScriptRecorder, withListener, withoutListener } from "../../profiler/javascript.ts";
 import { type CountedOp, MemoryCounter } from "../../profiler/memory.ts";
 import { type Profile, Profiler } from "../../profiler/profile.ts";
 import type {
@@ -29,6 +29,7 @@ import { watchCollections } from "../engine/collections.ts";
 import { type HardwareCounters, hardwareCacheStatistics, openHardwareCounters } from "../engine/counters.ts";
 import type { Engine, EngineRequest } from "../engine/engine.ts";
 import type { Library } from "../engine/library.ts";
+import type { EngineSettings } from "../engine/settings.ts";
 import { fixedTuning } from "../engine/tuning.ts";
 import { machineInfo } from "./machine.ts";
 
@@ -79,15 +80,11 @@ const TURN_MS = 20;
 export interface RecordedModel {
   readonly library: Library;
   readonly engine: Engine;
-  /** Index of the instruction-set level. */
-  readonly level: number;
+  /** What its kernels have while it is recorded. */
+  readonly levels: EngineSettings["levels"];
   readonly ops: readonly CountedOp[];
   readonly run: Omit<RunInfo, "startedAt" | "wallMs">;
 }
-
-/** Those under way in this process. */
-const underWay = new Set<Recording>();
-export const recordings: ReadonlySet<Recording> = underWay;
 
 /** Watches from its making to `stop`. */
 export class Recording {
@@ -148,9 +145,8 @@ export class Recording {
       spansMax: SPANS_MAX,
     });
     this.#startNs = engine.nowNs;
-    underWay.add(this);
     if (!time) return;
-    engine.javascript = this.#javascript;
+    engine.javascript = withListener(engine.javascript, this.#javascript);
     this.#endWatching = engine.watch({
       events: (events) => this.#drain(events),
       requests: {
@@ -172,13 +168,12 @@ export class Recording {
   /** Ends watching. What was recorded waits to become a report. */
   stop(): Recorded {
     const { engine } = this.#model;
-    underWay.delete(this);
     this.#endWatching();
     const endNs = engine.nowNs;
     const javascript = { ...this.#javascript.result(), wallNs: endNs - this.#startNs };
     // Before the events are looked at, which takes memory, page faults and CPU time of its own.
     const system = this.#system.stop(this.#allocations.stop());
-    engine.javascript = undefined;
+    engine.javascript = withoutListener(engine.javascript, this.#javascript);
     this.#takeIn();
     this.#profiler.drain(new Uint8Array(0), engine.eventsLost - this.#lostBefore);
     const counted = "reason" in this.#counters ? undefined : this.#counters.read();
@@ -194,7 +189,11 @@ export class Recording {
     const hardware =
       counted === undefined
         ? undefined
-        : hardwareCacheStatistics(counted, findCaches({ threads: engine.threadCount }).levels, profile.steps.count);
+        : hardwareCacheStatistics(
+            counted,
+            findCaches({ threads: this.#model.run.threads }).levels,
+            profile.steps.count,
+          );
     return new Recorded(this.#model, this.#options, {
       profile,
       memory: this.#memory,
@@ -274,6 +273,10 @@ export class Recorded {
     return this.#options;
   }
 
+  get levels(): EngineSettings["levels"] {
+    return this.#model.levels;
+  }
+
   get trace(): TraceData {
     return this.#parts.trace;
   }
@@ -329,11 +332,11 @@ export class Recorded {
     roofs: MachineRoofs | undefined,
   ): Generator<void, { memory: MemoryOperations | null; cache: CacheStatistics | null }, void> {
     const { memory: counter, missingSteps, profile, hardware, refusal } = this.#parts;
-    const { engine, ops, run } = this.#model;
+    const { engine, library, levels, ops, run } = this.#model;
     // Without the engine there are no weights to read.
     if (profile.steps.count === 0 || engine.closed) return { memory: null, cache: hardware ?? null };
     const { deterministic = false, cache: wantsCache = true } = this.#options;
-    const threads = deterministic ? 1 : engine.threadCount;
+    const threads = deterministic ? 1 : run.threads;
     const simulates = wantsCache && hardware === undefined;
     const caches = deterministic
       ? {
@@ -345,7 +348,8 @@ export class Recorded {
       threadCount: threads,
       caches: simulates ? caches.levels : [],
       prefetcher: !deterministic,
-      ...(deterministic ? { tuning: fixedTuning(run.level) } : {}),
+      levels,
+      ...(deterministic ? { tuning: fixedTuning(library.levels[levels.matmul]?.name ?? "") } : {}),
     });
     try {
       const operations = profile.byOp.reduce((sum, op) => sum + op.operations, 0);
@@ -370,7 +374,7 @@ export class Recorded {
 }
 
 /** How the simulator's steps draw what a request asks for. */
-function drawOf(request: EngineRequest): TracedDraw {
+export function drawOf(request: EngineRequest): TracedDraw {
   return {
     temperature: request.temperature,
     topP: request.topP,
@@ -396,11 +400,12 @@ function sentence(text: string): string {
 /** Kinds of op that do more or less by where rows stand. */
 const placed: readonly string[] = ["attention", "attention_merge", "encode", "pool"];
 
-/** The profiler's view of ops, with what counts depend on. */
+/** The profiler's view of ops, which are themselves given what counts depend on: how a kernel is called may change. */
 export function countedOps(ops: readonly OpInfo[], signatures: readonly string[]): CountedOp[] {
-  return ops.map((op) => ({
-    ...op,
-    signature: signatures[op.index] ?? String(op.index),
-    byPosition: placed.includes(op.kind),
-  }));
+  return ops.map((op) =>
+    Object.assign(op, {
+      signature: signatures[op.index] ?? String(op.index),
+      byPosition: placed.includes(op.kind),
+    }),
+  );
 }

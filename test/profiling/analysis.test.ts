@@ -3,8 +3,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { basename } from "node:path";
-import type { Report } from "../../profiler/report.ts";
-import { EngineError, OptionError } from "../../src/errors.ts";
+import type { Report, RequestRow } from "../../profiler/report.ts";
+import { OptionError } from "../../src/errors.ts";
 import { createPerformanceAnalysis, loadModel, type Model, type PerformanceAnalysis } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -113,23 +113,15 @@ describe("an analysis", () => {
     expect(readFileSync(out.file("r.txt"), "utf8")).toContain("tiny.gguf");
   });
 
-  test("lets models be profiled otherwise once it is closed, and is the only one until then", async () => {
-    const model = await load();
+  test("is the only one until it is closed", async () => {
+    await load();
     analysis = createPerformanceAnalysis();
-    expect(() => model.startProfiling()).toThrow(EngineError);
-    await expect(model.profile(() => {})).rejects.toThrow(
-      "an analysis (createPerformanceAnalysis) records this model until it is closed",
-    );
-    expect(() => createPerformanceAnalysis()).toThrow(EngineError);
+    expect(() => createPerformanceAnalysis()).toThrow("there is an analysis already");
     await analysis.close();
     await analysis.close();
     expect(() => (analysis as PerformanceAnalysis).takeSample()).toThrow("the analysis is closed");
     await expect(analysis.generateReport(folder.file("r.txt"))).rejects.toThrow("the analysis is closed");
-    model.startProfiling();
-    expect(() => createPerformanceAnalysis()).toThrow("profiling has already been started");
-    model.cancelProfiling();
     analysis = createPerformanceAnalysis();
-    await generate(model, 2);
   });
 
   test("loses nothing to a path that cannot be written to, nor to a write that fails", async () => {
@@ -183,29 +175,40 @@ describe("an analysis", () => {
     expect(paths.map((file) => generatedTokens(read(file)))).toEqual(names.map((_, index) => index + 2));
   });
 
-  test("alone ends what it records, and closing it ends all of it", async () => {
-    const first = await load();
-    const second = await load(otherPath);
+  test("and a model's own profile see the same, whichever begins first, and each ends alone", async () => {
+    const model = await load();
+    model.startProfiling({ cache: false, roofline: false });
+    await generate(model, 3);
     analysis = createPerformanceAnalysis();
-    await generate(first, 3);
-    await generate(second, 4);
-    for (const use of [
-      () => first.stopProfiling(),
-      () => first.cancelProfiling(),
-      () => first.startProfiling(),
-      () => first.finishProfiling(),
-      () => first.profile(() => {}),
-    ]) {
-      const refused = new Promise((resolve) => resolve(use()));
-      await expect(refused).rejects.toThrow("an analysis (createPerformanceAnalysis) records this model");
-    }
-    await first.close();
-    const paths = await analysis.generateReport(folder.file("owned.json"));
-    expect(paths.map((file) => generatedTokens(read(file)))).toEqual([3, 4]);
+    await generate(model, 4);
+    const first = model.stopProfiling();
+    expect(first.requests.map(({ generatedTokens }) => generatedTokens)).toEqual([3, 4]);
+    expect(first.javascript?.rows.find(({ name }) => name === "submitting")?.count).toBe(2);
+    expect(() => model.stopProfiling()).toThrow("profiling has not been started");
+    const second = await model.profile(() => generate(model, 5), { cache: false, roofline: false });
+    expect(second.requests.map(({ generatedTokens }) => generatedTokens)).toEqual([5]);
+    model.startProfiling();
+    await generate(model, 6);
+    const out = temporaryFolder();
+    await analysis.generateReport(out.file("r.json"));
+    const report = read(out.file("r.json"));
+    expect(report.requests.map(({ generatedTokens }) => generatedTokens)).toEqual([4, 5, 6]);
+    expect(report.javascript?.rows.find(({ name }) => name === "detokenizing")?.count).toBe(4 + 5 + 6);
+    expect(report.requests[1]).toEqual(second.requests[0] as RequestRow);
     await analysis.close();
-    second.startProfiling();
-    await generate(second, 2);
-    expect(second.stopProfiling().requestCount).toBe(1);
+    expect(model.stopProfiling().requests.map(({ generatedTokens }) => generatedTokens)).toEqual([6]);
+  });
+
+  test("closed, leaves nothing recorded", async () => {
+    const model = await load();
+    analysis = createPerformanceAnalysis();
+    await generate(model, 3);
+    await analysis.close();
+    analysis = createPerformanceAnalysis();
+    await generate(model, 2);
+    const out = temporaryFolder();
+    await analysis.generateReport(out.file("r.json"));
+    expect(generatedTokens(read(out.file("r.json")))).toBe(2);
   });
 
   test("reports what a model did that is closed while the report is being made", async () => {

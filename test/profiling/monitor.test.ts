@@ -7,6 +7,7 @@ import { copyFileSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Profile } from "../../profiler/index.ts";
 import type { EngineWatcher } from "../../src/engine/watching.ts";
+import { WorkMeter } from "../../src/engine/work.ts";
 import { OptionError } from "../../src/errors.ts";
 import { type GenerateOptions, loadModel, type WindowProfile } from "../../src/index.ts";
 import { prometheusText } from "../../src/metrics/index.ts";
@@ -185,6 +186,7 @@ class PlayedEngine {
   eventsLost = 0;
   readonly closed = false;
   tick = () => {};
+  readonly work = new WorkMeter(() => this.nowNs);
   #watcher: EngineWatcher | undefined;
   #undrained: Uint8Array[] = [];
   readonly #template = encode(randomStep(new Random(1), OPS.length, 1, 0).events);
@@ -204,7 +206,7 @@ class PlayedEngine {
   drainEvents(): void {
     const events = this.#undrained;
     this.#undrained = [];
-    for (const bytes of events) this.#watcher?.events(bytes, 0);
+    for (const bytes of events) this.#watcher?.events?.(bytes, 0);
   }
 
   /** A step of request 1 at this time; without its own event if the ring was full. */
@@ -240,8 +242,9 @@ function monitorOf(engine: PlayedEngine, options = {}): Monitor {
     {
       engine,
       ops: OPS,
+      batchSize: 1,
       model: { model: "m", architecture: "a", level: "l", version: "v", threads: 2 },
-      memory: () => ({ residentBytes: 1, nativeBytes: 2 }),
+      nativeBytes: () => 2,
       every: (_, tick) => {
         engine.tick = tick;
         return () => {

@@ -46,7 +46,10 @@ describe("a profiled run", () => {
       expect(memory.byOp.some(({ index }) => index === op.index)).toBe(op.kind !== "gather" || op.rows > 0);
     // Every step reads all matrices but the embedding once at least.
     const weights = memory.byRegion.find(({ region }) => region === "weights")?.bytesRead ?? 0;
-    const head = model.plan.ops.filter(({ kind }) => kind === "matmul").reduce((sum, op) => sum + op.bytesPerStep, 0);
+    const head = model
+      .plan()
+      .ops.filter(({ kind }) => kind === "matmul")
+      .reduce((sum, op) => sum + op.bytesPerStep, 0);
     expect(weights).toBeGreaterThanOrEqual(head * run.steps.count);
     expect(memory.operations).toBe(run.byOp.reduce((sum, op) => sum + op.operations, 0));
   });

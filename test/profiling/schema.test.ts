@@ -11,7 +11,7 @@ import type { Report } from "../../profiler/report.ts";
 import { hardwareCacheStatistics } from "../../src/engine/counters.ts";
 import { loadModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
-import { bareReport, changed, emptyReport, madeUpReport } from "../support/report.ts";
+import { bareReport, changed, emptyReport, madeUpImpact, madeUpReport } from "../support/report.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
 
 type Json = string | number | boolean | null | Json[] | JsonObject;
@@ -61,6 +61,7 @@ const reports: Readonly<Record<string, Report>> = {
   "scores alone": await model.profile(() => model.score(text), { roofline: false }),
   "nothing that ran": await model.profile(() => {}, { roofline: false }),
   "a made-up run": madeUp,
+  "a made-up run whose optimisations were switched": { ...madeUp, impact: madeUpImpact() },
   "a made-up run on a machine with counters": counted,
   "a made-up run of which only time is known": bareReport(),
   "a made-up run without a step": emptyReport(),
@@ -98,7 +99,11 @@ describe("the schema", () => {
   });
 
   test("refuses a report with a field less, a field more, or a field of another type, in every object of it", () => {
-    for (const name of ["everything", "a made-up run on a machine with counters"]) {
+    for (const name of [
+      "everything",
+      "a made-up run on a machine with counters",
+      "a made-up run whose optimisations were switched",
+    ]) {
       const report = asJson(reports[name] as Report);
       const accepted: string[] = [];
       const refused = (where: string) => {
@@ -170,8 +175,8 @@ describe("the schema and the types", () => {
 });
 
 /** Fields that may be missing, and fields that may be null where they are not: those the types say. */
-const optional = new Set(["histogram", "totalRest"]);
-const mayBeNull = new Set(["memory", "cache", "roofline", "javascript", "system", "knob"]);
+const optional = new Set(["histogram", "totalRest", "impact"]);
+const mayBeNull = new Set(["memory", "cache", "roofline", "javascript", "system", "knob", "low", "high", "sameText"]);
 
 function asJson(report: Report): JsonObject {
   return JSON.parse(JSON.stringify(report));
