@@ -7,14 +7,14 @@
 
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { compare, showRatio } from "../src/benchmark/ratio.ts";
+import { show, summarise } from "../src/benchmark/statistics.ts";
 import { cpuFeatures } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
 import { cpu, loadModel, type Model, similarity } from "../src/index.ts";
 import { resolveModel } from "../src/model/resolve.ts";
 import { ensureSentenceTransformers } from "./peers/install.ts";
-import { compare, showRatio } from "./peers/ratio.ts";
 import { Worker } from "./peers/worker.ts";
-import { show, summarise } from "./statistics.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -89,7 +89,7 @@ async function heldTo(level: string): Promise<{ wide: boolean; environment: Reco
 const python = await ensureSentenceTransformers();
 const path = resolveModel(flags.model);
 await using model = await loadModel(path, { threads: { count: threads } });
-const { wide, environment } = await heldTo(model.simdLevel.name);
+const { wide, environment } = await heldTo(model.simd.name);
 const script = join(import.meta.dir, "peers", "sentence_worker.py");
 await using peer = new Worker({
   name: "sentence-transformers",
@@ -123,12 +123,12 @@ for (const batch of batches) {
 }
 
 if (flags.json) {
-  const about = { model: flags.model, cpu: cpu.model, threads, level: model.simdLevel.name, peer: python.versions };
+  const about = { model: flags.model, cpu: cpu.model, threads, level: model.simd.name, peer: python.versions };
   console.log(
     JSON.stringify({ ...about, held: environment, tokens, turns, least_similarity: least, results }, null, 2),
   );
 } else {
-  console.log(`${flags.model}: ${threads} threads, ${model.simdLevel.name}, ${cpu.model}, ${python.versions}`);
+  console.log(`${flags.model}: ${threads} threads, ${model.simd.name}, ${cpu.model}, ${python.versions}`);
   if (!wide)
     console.log(
       `PyTorch held by ${Object.entries(environment)

@@ -4,9 +4,9 @@
 //   bun bench/event-loop.ts [--model NAME|PATH] [--seconds N] [--json]
 
 import { parseArgs } from "node:util";
+import { quantile } from "../src/benchmark/statistics.ts";
 import { cpu, loadModel } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
-import { quantile } from "./statistics.ts";
 
 const barMs = 5;
 

@@ -6,10 +6,10 @@
 
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { type Summary, show, spread, summarise } from "../src/benchmark/statistics.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
 import { openMeter } from "./meter.ts";
 import { chooseModel } from "./model.ts";
-import { type Summary, show, spread, summarise } from "./statistics.ts";
 
 const promptTokens = 512;
 /** Long enough that a round's figure does not hang on single steps; short enough that depth stays near 0. */
@@ -76,7 +76,7 @@ async function measure(model: Model) {
 
 /** Packed weights and vectors that one generated token reads, and its row of the embedding. */
 function bytesPerToken(model: Model): number {
-  return model.plan.ops.reduce((sum, op) => sum + op.bytesPerStep + (op.kind === "embed" ? op.bytesPerRow : 0), 0);
+  return model.plan().ops.reduce((sum, op) => sum + op.bytesPerStep + (op.kind === "embed" ? op.bytesPerRow : 0), 0);
 }
 
 function warn(figures: Record<string, Summary>): string[] {
@@ -98,7 +98,7 @@ try {
       path: model.path,
       cpu: cpu.model,
       threads,
-      level: model.simdLevel.name,
+      level: model.simd.name,
       rounds,
       prompt_length: promptLength,
       prompt_tokens_per_s: prompt,
@@ -111,7 +111,7 @@ try {
     };
     console.log(JSON.stringify(result, null, 2));
   } else {
-    console.log(`${chosen.name}: ${threads} threads, ${model.simdLevel.name}, ${cpu.model}`);
+    console.log(`${chosen.name}: ${threads} threads, ${model.simd.name}, ${cpu.model}`);
     console.log(`medians of ${rounds} rounds (least to most)\n`);
     console.log(`prompt of ${promptLength}        ${show(prompt, 1)} tokens/s`);
     console.log(`generation at depth 0  ${show(generation, 1)} tokens/s`);

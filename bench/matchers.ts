@@ -18,10 +18,10 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { percent } from "../profiler/words.ts";
+import { summarise } from "../src/benchmark/statistics.ts";
 import { runProgram } from "../src/setup/python.ts";
 import { judgeTimes, runsMost } from "../src/test/baseline.ts";
 import { chooseModel } from "./model.ts";
-import { summarise } from "./statistics.ts";
 
 const slowerBy = 0.1;
 const testName = "matchers.test.ts";

@@ -11,6 +11,8 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync
 import { loadavg } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { compare, showRatio } from "../src/benchmark/ratio.ts";
+import { show, spread, summarise } from "../src/benchmark/statistics.ts";
 import { startProgress } from "../src/cli/progress.ts";
 import { cpu } from "../src/engine/cpu.ts";
 import { openGguf } from "../src/model/gguf.ts";
@@ -34,7 +36,6 @@ import {
   valuesOf,
 } from "./peers/measure.ts";
 import { ensureModel, modelNames, quickModelNames } from "./peers/models.ts";
-import { compare, showRatio } from "./peers/ratio.ts";
 import {
   type Conditions,
   continueFrom,
@@ -49,7 +50,6 @@ import {
   withModel,
 } from "./peers/results.ts";
 import { tableOf } from "./peers/table.ts";
-import { show, spread, summarise } from "./statistics.ts";
 
 const usage = `usage: bun run bench:peers [--quick] [--resume] [--json] [--models NAME,NAME] [--rounds N] [--threads N]
        bun run bench:peers --table

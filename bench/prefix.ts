@@ -5,10 +5,10 @@
 //   bun run bench:prefix [--model NAME|PATH] [--threads N] [--prefix TOKENS] [--suffix TOKENS] [--rounds N] [--json]
 
 import { parseArgs } from "node:util";
+import { show, summarise } from "../src/benchmark/statistics.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
 import { PrefixReuse, type PrefixTurn, prefixBar } from "./prefix-reuse.ts";
-import { show, summarise } from "./statistics.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -54,7 +54,7 @@ try {
       model: chosen.name,
       cpu: cpu.model,
       threads,
-      level: model.simdLevel.name,
+      level: model.simd.name,
       rounds,
       prefix_tokens: prefixTokens,
       suffix_tokens: suffixTokens,
@@ -67,7 +67,7 @@ try {
     };
     console.log(JSON.stringify(result, null, 2));
   } else {
-    console.log(`${chosen.name}: ${threads} threads, ${model.simdLevel.name}, ${cpu.model}`);
+    console.log(`${chosen.name}: ${threads} threads, ${model.simd.name}, ${cpu.model}`);
     console.log(`first token of ${suffixTokens} tokens, medians of ${rounds} rounds (least to most)\n`);
     console.log(`behind ${prefixTokens} that are there  ${show(behind, 1)} ms`);
     console.log(`without them            ${show(without, 1)} ms`);

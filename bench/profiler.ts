@@ -3,15 +3,16 @@
 // of tokens take turns, so that a slow moment of the machine is in both; the first tokens of a block, beside which recording begins
 // or ends, are left out. The bars: at most 0.5 %, and each thread's rows within 2 % of the wall time. With --monitor
 // the cost is that of a monitor beside an engine that never rests: so many tokens are left out that it no longer puts off looking.
+// With --interval somebody reads its samples, which come so many ms apart; with --requests it tells of requests alone, without events.
 //
-//   bun bench/profiler.ts [--model NAME|PATH] [--pairs N] [--monitor] [--json]
+//   bun bench/profiler.ts [--model NAME|PATH] [--pairs N] [--monitor] [--interval MS] [--requests] [--json]
 
 import { parseArgs } from "node:util";
+import { compare } from "../src/benchmark/ratio.ts";
+import { summarise } from "../src/benchmark/statistics.ts";
 import { Engine, type EngineRequest, type RequestListener } from "../src/engine/engine.ts";
-import { loadModel } from "../src/index.ts";
+import { loadModel, type Monitor } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
-import { compare } from "./peers/ratio.ts";
-import { summarise } from "./statistics.ts";
 
 const costBar = 1.005;
 const sumBar = 0.02;
@@ -26,6 +27,8 @@ const { values: flags } = parseArgs({
     model: { type: "string" },
     pairs: { type: "string", default: "100" },
     monitor: { type: "boolean", default: false },
+    interval: { type: "string" },
+    requests: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
@@ -58,11 +61,20 @@ await using model = await loadModel(chooseModel(flags.model).path);
 /** Begins to record; what it gives ends it. */
 function record(): () => void {
   if (flags.monitor) {
-    const monitor = model.monitor();
+    const monitor = model.monitor({ executionTime: !flags.requests });
+    if (flags.interval !== undefined) {
+      monitor.intervalMs = Number(flags.interval);
+      void read(monitor);
+    }
     return () => monitor.close();
   }
   model.startProfiling({ cache: false, roofline: false });
   return () => model.cancelProfiling();
+}
+
+/** Reads samples until there are no more. */
+async function read(monitor: Monitor): Promise<void> {
+  for await (const _ of monitor);
 }
 
 /** Durations of the tokens of each block of one generation, ms, whose blocks record where `records` says so. */
@@ -124,7 +136,7 @@ if (!flags.json && process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 const { ratio, interval } = compare(recorded, plain, "less");
 const result = {
   model: model.path,
-  level: model.simdLevel.name,
+  level: model.simd.name,
   threads: model.threadCount,
   pairs: plain.length,
   plain_ms: summarise(plain).median,

@@ -1,7 +1,7 @@
 // What TinyAI sets out to reach beside its peers, and whether a result does. It measures nothing.
 
+import { geometricMean } from "../../src/benchmark/ratio.ts";
 import { prefixBar } from "../prefix-reuse.ts";
-import { geometricMean } from "./ratio.ts";
 import type { Result } from "./results.ts";
 
 /** A figure and the least, or the most, that it should be. */

@@ -2,8 +2,8 @@
 // are several rounds of all figures, so that a slow minute of the machine is not one figure's alone.
 
 import { join } from "node:path";
+import { summarise } from "../../src/benchmark/statistics.ts";
 import type { Meter } from "../meter.ts";
-import { summarise } from "../statistics.ts";
 import type { PeerNode, PeerPython } from "./install.ts";
 import type { Figure } from "./results.ts";
 import { type Command, type Launch, launch, Worker } from "./worker.ts";

@@ -1,7 +1,7 @@
 // The shape of bench/results/peers.json, and how a run goes on from what an earlier one has left there. It measures nothing.
 
-import type { Summary } from "../statistics.ts";
-import { geometricMean, type Ratio } from "./ratio.ts";
+import { geometricMean, type Ratio } from "../../src/benchmark/ratio.ts";
+import type { Summary } from "../../src/benchmark/statistics.ts";
 
 /** A figure that is measured in every round. */
 export interface Figure {

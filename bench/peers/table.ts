@@ -1,7 +1,7 @@
 // The Markdown of a results file, as docs/comparison.md shows it. It measures nothing.
 
+import { showRatio } from "../../src/benchmark/ratio.ts";
 import { amount, type Bar, barsOf, barsOfAll, demand, isReached, verdictOf } from "./bars.ts";
-import { showRatio } from "./ratio.ts";
 import type { Result, Results } from "./results.ts";
 
 const columns = [

@@ -96,7 +96,8 @@ async function rateOf(model: Model, asked: Exclude<Asked, { do: "about" | "repea
 }
 
 /** Bytes of keys and values that one token reads and writes after `depth` positions. */
-function kvBytesPerToken({ plan }: Model, depth: number): number {
+function kvBytesPerToken(model: Model, depth: number): number {
+  const plan = model.plan();
   const windowOf = new Map(plan.kvGroups.flatMap(({ layers, window }) => layers.map((layer) => [layer, window])));
   return plan.ops.reduce((sum, { layer, bytesPerPosition }) => {
     const window = windowOf.get(layer) || depth;
@@ -108,7 +109,7 @@ async function answerTo(model: Model, asked: Asked, depth: number): Promise<obje
   switch (asked.do) {
     case "about":
       return {
-        level: model.simdLevel.name,
+        level: model.simd.name,
         text: textOf(model, asked.promptTokens),
         kv_bytes_per_token: kvBytesPerToken(model, depth),
       };

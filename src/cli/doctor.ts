@@ -8,6 +8,7 @@ import type { Command } from "commander";
 import manifest from "../../package.json" with { type: "json" };
 import { chooseLevel, cpu } from "../engine/cpu.ts";
 import { type Library, openLibrary } from "../engine/library.ts";
+import { defaultThreads } from "../knobs/threads.ts";
 import { modelsFolder } from "../model/folders.ts";
 import { findPython } from "../setup/python.ts";
 import { findZig, zigVersion } from "../setup/toolchain.ts";
@@ -88,7 +89,7 @@ async function examineLibrary(): Promise<Finding[]> {
 
 function examineTuning(library: Library, level: number): Finding {
   const choice = chooseTuning(undefined);
-  const { source, path } = findTuning(library, level, cpu.cores, choice);
+  const { source, path } = findTuning(library, level, defaultThreads(), choice);
   const reason = choice === "fixed" ? "TINYAI_TUNING is off" : "this machine is not measured: tinyai tune does it";
   const found = source === "measured" ? `measured on this machine: ${path}` : `a table: ${reason}`;
   return { name: "tuning", state: "ok", found };

@@ -14,6 +14,7 @@ import {
   StringTable,
 } from "../model/file.ts";
 import { openModelFile } from "../prepared.ts";
+import { formatTable, grouped, megabytes } from "../text-table.ts";
 
 /** What JSON can carry of a metadata value. Integers beyond 2^53, infinities and NaN are strings. */
 export type InspectedScalar = string | number | boolean;
@@ -217,32 +218,6 @@ function formatValue({ value, length, first }: InspectedMetadata): string {
   return `${grouped(length ?? 0)}: ${shown}${(length ?? 0) > firstElements ? ", …" : ""}`;
 }
 
-/** Lines of columns as wide as their widest cell; those from `rightFrom` on are aligned to the right. */
-function formatTable(rows: readonly (readonly string[])[], rightFrom = Number.POSITIVE_INFINITY): string {
-  const widths: number[] = [];
-  for (const row of rows) {
-    for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, Bun.stringWidth(cell));
-  }
-  const lines = rows.map((row) =>
-    row
-      .map((cell, column) => {
-        const padding = " ".repeat((widths[column] ?? 0) - Bun.stringWidth(cell));
-        return column >= rightFrom ? padding + cell : cell + padding;
-      })
-      .join("  ")
-      .trimEnd(),
-  );
-  return `${lines.join("\n")}\n`;
-}
-
-function grouped(value: number): string {
-  return value.toLocaleString("en-US");
-}
-
-function megabytes(bytes: number, digits = 1): string {
-  return (bytes / 1e6).toFixed(digits);
-}
-
 /** A path as it is, or the file or folder of a model that `tinyai pull` has brought. */
 function resolveFile(file: string): string {
   const entry = existsSync(file) ? undefined : catalogue.find(({ name }) => name === file);
@@ -256,6 +231,7 @@ export function registerInspect(program: Command): void {
     .description("tell what is in a model file: metadata, tensors, sizes")
     .argument("<file>", "a GGUF file or a sentence-transformers folder, or the name of a model that was pulled")
     .option("--tensors", "list every tensor too")
+    .option("--plan", "tell instead how the model would be executed: ops, buffers and memory")
     .option("--json", "print everything as JSON; arrays with their length and first elements")
     .addHelpText(
       "after",
@@ -263,9 +239,16 @@ export function registerInspect(program: Command): void {
 Examples:
   tinyai inspect model.gguf
   tinyai inspect gemma3-270m --tensors
+  tinyai inspect gemma3-270m --plan
   tinyai inspect model.gguf --json`,
     )
-    .action((file: string, options: { json?: boolean; tensors?: boolean }) => {
+    .action(async (file: string, options: { json?: boolean; tensors?: boolean; plan?: boolean }) => {
+      if (options.plan) {
+        const { planBefore } = await import("../estimate.ts");
+        const plan = await planBefore(file);
+        process.stdout.write(options.json ? `${JSON.stringify(plan)}\n` : String(plan));
+        return;
+      }
       const inspection = inspect(resolveFile(file));
       const text = options.json ? `${JSON.stringify(inspection)}\n` : formatInspection(inspection, options);
       process.stdout.write(text);

@@ -82,6 +82,11 @@ const verbs: readonly Verb[] = [
     register: async (program) => (await import("./tune.ts")).registerTune(program),
   },
   {
+    name: "benchmark",
+    summary: "measure what contributes to a model's speed",
+    register: async (program) => (await import("./benchmark.ts")).registerBenchmark(program),
+  },
+  {
     name: "doctor",
     summary: "check what this machine has and say what to do about what is missing",
     register: async (program) => (await import("./doctor.ts")).registerDoctor(program),

@@ -14,6 +14,8 @@ import { type Progress, startProgress } from "./progress.ts";
 export interface ModelFlags {
   readonly model: string;
   readonly threads?: string;
+  readonly cpuLimit?: string;
+  readonly memoryLimit?: string;
   readonly simdLevel?: string;
   readonly context?: string;
   readonly batchSize?: string;
@@ -40,7 +42,7 @@ export interface GenerationFlags {
 /** Loading that takes longer than this shows how far it is. */
 const quietLoadMs = 500;
 
-const modelHelp = "path of a GGUF or .tinyai file or a model's folder, or the name of a pulled model";
+export const modelHelp = "path of a GGUF or .tinyai file or a model's folder, or the name of a pulled model";
 
 export function addModelFlags(command: Command): Command {
   return addRunFlags(command.requiredOption("--model <model>", modelHelp));
@@ -53,7 +55,9 @@ export function addOptionalModelFlags(command: Command, otherwise: string): Comm
 
 function addRunFlags(command: Command): Command {
   return command
-    .option("--threads <count>", "threads that compute (default: the CPUs this process may use)")
+    .option("--threads <count>", "threads that compute (default: all CPUs but one, all of one or two)")
+    .option("--cpu-limit <percent>", "CPU time that they use at most, of all CPUs' (default: 100)")
+    .option("--memory-limit <percent>", "memory that the process takes at most, of all (default: 100)")
     .option("--simd-level <level>", "0 scalar, 1 128-bit, 2 256-bit, 3 the widest (default)")
     .option("--context <positions>", "positions a sequence may have (default: the model's limit)")
     .option("--batch-size <sequences>", "sequences a step at most (default: 16)")
@@ -119,6 +123,10 @@ export async function loadFromFlags(flags: ModelFlags, defaults: LoadOptions = {
     ...defaults,
     ...(threads === undefined ? {} : { threads: { count: threads } }),
     ...(level === undefined ? {} : { simd: { level } }),
+    limits: {
+      cpuPercent: numberFlag("cpu-limit", flags.cpuLimit) ?? defaults.limits?.cpuPercent,
+      memoryPercent: numberFlag("memory-limit", flags.memoryLimit) ?? defaults.limits?.memoryPercent,
+    },
     contextLength: numberFlag("context", flags.context) ?? defaults.contextLength,
     batchSize: numberFlag("batch-size", flags.batchSize) ?? defaults.batchSize,
     // Checked where it is used.

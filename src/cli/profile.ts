@@ -83,7 +83,7 @@ async function run(flags: Flags): Promise<void> {
   if (flags.prompt === "") throw new OptionError("--prompt", "is empty; give a text of at least one character");
   const outputs = checkOutputs(flags);
   await using model = await loadFromFlags(flags);
-  const embeds = model.plan.wholePrompts;
+  const embeds = model.plan().wholePrompts;
   const what = embeds ? "an embedder" : `up to ${maxLength} tokens`;
   const label = `profiling ${runs === 1 ? "a run" : `${runs} runs`} of ${what}`;
   const progress = startProgress({ label, unit: "seconds" });

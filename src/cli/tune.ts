@@ -1,20 +1,24 @@
-// `tinyai tune`: measures by hand what this machine prefers, and what it does at most; shows what was tried and found.
+// `tinyai tune`: measures by hand what this machine prefers, and what it does at most; shows what was tried and found. What one model
+// prefers (`--model`) is tune-model.ts's.
 
 import type { Command } from "commander";
 import type { MachineRoofs } from "../../profiler/report.ts";
 import { grouped } from "../../profiler/words.ts";
 import { checkInteger } from "../check.ts";
-import { chooseLevel, cpu } from "../engine/cpu.ts";
+import { chooseLevel } from "../engine/cpu.ts";
 import { openLibrary } from "../engine/library.ts";
 import type { Knob, Prefetch, Tried } from "../engine/tuning.ts";
-import { EngineError } from "../errors.ts";
+import { EngineError, OptionError } from "../errors.ts";
+import { defaultThreads } from "../knobs/threads.ts";
 import { measureMachine, roofsPath } from "../roofs.ts";
 import { tuneMachine } from "../tuning.ts";
+import { modelHelp } from "./model.ts";
+import { budgetDefault_s, tuneModelVerb } from "./tune-model.ts";
 
 function formatValue(value: Prefetch | number): string {
   if (typeof value === "number") return `up to ${value} tokens`;
   if (value.lines === "none") return "none";
-  return `${value.lines === "all" ? "all lines" : "a line of each block"}, ${value.distance} bytes ahead`;
+  return `${value.lines === "all" ? "all lines" : "a line in 16 rows by 32 columns"}, ${value.distance} blocks ahead`;
 }
 
 const titles: Readonly<Record<Knob, string>> = {
@@ -40,27 +44,45 @@ function formatRoofs({ bandwidth, peaks }: MachineRoofs): string {
   return `roofs of profiles\n  reading, GB/s: ${read}\n  arithmetic, 10^9 operations/s: ${peak}\n`;
 }
 
+interface Flags {
+  readonly model?: string;
+  readonly budget?: string;
+  readonly threads?: string;
+  readonly json?: boolean;
+}
+
 /** Adds `tinyai tune`. */
 export function registerTune(program: Command): void {
   program
     .command("tune")
     .description("measure what this machine prefers, for generation, and what it does at most, for profiles")
-    .option("--threads <n>", `threads to measure for (default: ${cpu.cores})`)
+    .option("--model <model>", `${modelHelp}: to try its settings instead`)
+    .option("--budget <seconds>", `how long that takes, about (default: ${budgetDefault_s})`)
+    .option("--threads <n>", `threads to measure for, without a model (default: ${defaultThreads()})`)
     .option("--json", "print what was measured and chosen as JSON")
     .addHelpText(
       "after",
       `
 Examples:
   tinyai tune
+  tinyai tune --model gemma3-270m --budget 120
   TINYAI_SIMD=avx2 tinyai tune --threads 1
 
-It takes 2 to 4 seconds and is kept in $TINYAI_HOME/tuning and $TINYAI_HOME/roofs, else in the user's cache folder. Making a
-model's prepared copy tunes by itself, the first profile measures the roofs; do both anew on a quiet machine if that one was busy.
-No result of a model depends on it. TINYAI_TUNING=off does without tuning.`,
+With a model it tries threads, prefetching, block sizes and batch sizes, keeps what was shown to be faster in
+$TINYAI_HOME/model-tuning, and that model is loaded so from then on. Without one it takes 2 to 4 seconds and is kept in
+$TINYAI_HOME/tuning and $TINYAI_HOME/roofs. All are in the user's cache folder where TINYAI_HOME is not set. Making a model's
+prepared copy tunes the machine by itself, the first profile measures the roofs; do both anew on a quiet machine if that one was
+busy. No result of a model depends on it. TINYAI_TUNING=off does without tuning.`,
     )
-    .action(async (options: { threads?: string; json?: boolean }) => {
+    .action(async (options: Flags) => {
+      const { model } = options;
+      if (model !== undefined && options.threads !== undefined) {
+        throw new OptionError("--threads", "is tried where a model is tuned; leave it out, or leave --model out");
+      }
+      if (model !== undefined) return tuneModelVerb({ ...options, model });
+      if (options.budget !== undefined) throw new OptionError("--budget", "is for one model; name it with --model");
       const threads =
-        options.threads === undefined ? cpu.cores : checkInteger("threads", Number(options.threads), 1, 64);
+        options.threads === undefined ? defaultThreads() : checkInteger("threads", Number(options.threads), 1, 64);
       const library = await openLibrary();
       const level = chooseLevel(library, undefined);
       const tuned = await tuneMachine(library, level.index, threads);

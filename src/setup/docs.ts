@@ -24,7 +24,7 @@ await runSetup(async () => {
     readme: "none",
     // Links to sources would need a repository's address, which a clone need not have.
     disableSources: true,
-    intentionallyNotExported: ["fileTypes", "regions", "KIND_ROWS"],
+    intentionallyNotExported: ["fileTypes", "regions", "KIND_ROWS", "featureNames", "simdOps", "prefetchKinds"],
     excludePrivate: true,
     excludeInternal: true,
     validation: { notExported: true, invalidLink: true, invalidPath: true, rewrittenLink: true, notDocumented: true },

@@ -130,7 +130,7 @@ async function writeTypes(folder: string): Promise<void> {
   const flags =
     "--ignoreConfig --strict --skipLibCheck --target esnext --lib esnext --types bun --module preserve --resolveJsonModule " +
     "--allowImportingTsExtensions --declaration --emitDeclarationOnly --rootDir . --outDir";
-  const sources = [join("src", "engine", "native-files.d.ts"), ...entries().map(([, source]) => source)];
+  const sources = entries().map(([, source]) => source);
   await run([join(root, "node_modules", ".bin", "tsc"), ...flags.split(" "), folder, ...sources], root);
   const byHand = join("profiler", "page");
   for (const name of readdirSync(join(root, byHand)).filter((file) => file.endsWith(".d.ts"))) {

@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
 import { barsOf, barsOfAll, showBar, verdictOf } from "../../bench/peers/bars.ts";
-import { compare } from "../../bench/peers/ratio.ts";
 import {
   type Conditions,
   continueFrom,
@@ -12,7 +11,8 @@ import {
   withModel,
 } from "../../bench/peers/results.ts";
 import { tableOf } from "../../bench/peers/table.ts";
-import { summarise } from "../../bench/statistics.ts";
+import { compare } from "../../src/benchmark/ratio.ts";
+import { summarise } from "../../src/benchmark/statistics.ts";
 
 const conditions: Conditions = {
   cpu: "a CPU",

@@ -1,12 +1,15 @@
 // `tinyai inspect` tells what the file holds, sums it up right, and passes nothing on that could steer a terminal.
 
 import { expect, test } from "bun:test";
+import { join } from "node:path";
 import { formatInspection, inspect } from "../../src/cli/inspect.ts";
+import { runProgram } from "../../src/setup/python.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { GgufWriter, writeTinyModel } from "../support/gguf-writer.ts";
 import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
 
 const folder = temporaryFolder();
+const main = join(import.meta.dir, "..", "..", "src", "cli", "main.ts");
 
 function sample(): string {
   const path = folder.file("sample.gguf");
@@ -90,4 +93,16 @@ test("inspect tells of a folder what it tells of a file", () => {
   ]);
   expect(inspection.metadata).toContainEqual({ key: "tinyai.embedding.max_length", type: "uint32", value: 32 });
   expect(formatInspection(inspection)).toContain("format        safetensors\n");
+});
+
+test("inspect --plan tells how a model would be executed, as tables and as JSON", async () => {
+  const path = folder.file("planned.gguf");
+  writeTinyModel(path, { architecture: "gemma3" });
+  const run = (...flags: string[]) =>
+    runProgram([process.execPath, main, "inspect", path, "--plan", ...flags], { env: process.env });
+  expect((await run()).stdout).toMatch(/^0 +rope_table\.0 +rope_table/m);
+  const { ops, buffers, arenaBytes } = JSON.parse((await run("--json")).stdout);
+  expect(ops.length).toBeGreaterThan(10);
+  const ends = buffers.map(({ offset, bytes }: { offset: number; bytes: number }) => offset + bytes);
+  expect(Math.max(...ends)).toBe(arenaBytes);
 });

@@ -77,6 +77,7 @@ console.log((await model.generate("once", { maxLength: 3, ignoreEos: true })).to
     embed: ["once upon a time", "--model", encoder, "--json"],
     search: ["once upon", "--folder", folder.file("texts"), "--model", encoder],
     tune: ["--threads", "1"],
+    benchmark: ["impact", "--model", model, "--only", "speculation", "--budget", "0"],
     doctor: [],
   };
   const { stdout } = await tinyai("--help");

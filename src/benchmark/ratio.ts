@@ -1,10 +1,10 @@
-// What may be said of two programs measured in turns: their ratio with an interval, and whether the data carry a difference.
-// A turn's two figures were measured right after each other, so the turns are compared in pairs: a slow moment of the machine
-// is then in both. A moment that only one of them had does not move a median as it would a mean. It measures nothing.
+// What may be said of two programs, or two settings of one, measured in turns: their ratio with an interval, and whether the data
+// carry a difference. A turn's two figures were measured soon after each other, so the turns are compared in pairs: a slow moment of
+// the machine is then in both. A moment that only one of them had does not move a median as it would a mean. It measures nothing.
 
-import { quantile } from "../statistics.ts";
+import { quantile } from "./statistics.ts";
 
-/** TinyAI's figure over the peer's. */
+/** One figure over the other; of peers, TinyAI's over the peer's. */
 export interface Ratio {
   /** The median of the turns' ratios. */
   readonly ratio: number;
@@ -13,7 +13,7 @@ export interface Ratio {
   readonly verdict: Verdict;
 }
 
-/** `ahead`: TinyAI is better. `draw`: the interval holds 1. `unknown`: so few turns say nothing of chance. */
+/** `ahead`: the one is better. `draw`: the interval holds 1. `unknown`: so few turns say nothing of chance. */
 export type Verdict = "ahead" | "behind" | "draw" | "unknown";
 
 /**
@@ -22,12 +22,12 @@ export type Verdict = "ahead" | "behind" | "draw" | "unknown";
  * @param better whether more (tokens/s) or less (seconds, bytes) is better.
  * @throws {RangeError} if the lists cannot be paired, or a figure has no logarithm.
  */
-export function compare(tinyai: readonly number[], peer: readonly number[], better: "more" | "less"): Ratio {
-  if (tinyai.length !== peer.length || tinyai.length === 0) {
-    throw new RangeError(`${tinyai.length} figures against ${peer.length}: each turn needs both`);
+export function compare(one: readonly number[], other: readonly number[], better: "more" | "less"): Ratio {
+  if (one.length !== other.length || one.length === 0) {
+    throw new RangeError(`${one.length} figures against ${other.length}: each turn needs both`);
   }
   // The middle of two ratios is their geometric mean: that of the reciprocals is then its reciprocal.
-  const logarithms = tinyai.map((value, index) => Math.log(value / (peer[index] ?? Number.NaN)));
+  const logarithms = one.map((value, index) => Math.log(value / (other[index] ?? Number.NaN)));
   if (!logarithms.every(Number.isFinite)) throw new RangeError("a figure is not above 0");
   logarithms.sort((a, b) => a - b);
   const ratio = Math.exp(quantile(logarithms, 0.5));

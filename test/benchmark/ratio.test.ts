@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { compare, geometricMean, showRatio } from "../../bench/peers/ratio.ts";
+import { compare, geometricMean, showRatio } from "../../src/benchmark/ratio.ts";
 
 /** A repeatable series of values in [0, 1). */
 function random(seed: number): () => number {
