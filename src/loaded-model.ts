@@ -575,7 +575,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Holds the threads that compute to a share of CPU time, also while they do. @see LimitOptions.cpuPercent
-   * @param percent of the CPU time of all CPUs that the process may use, 0.01 to 100; 100: no limit.
+   * @param percent of the CPU time of all CPUs that the process may use, 0.00.01 to 100; 100: no limit.
    * @throws {OptionError} if it is out of its bounds.
    */
   async setCpuLimit(percent: number): Promise<void> {
@@ -585,7 +585,7 @@ export class Model implements AsyncDisposable {
   /**
    * Refuses what would make the process take more memory than this from now on; what runs goes on. A limit below what it takes already
    * refuses every request that needs keys and values, until it is raised. @see LimitOptions.memoryPercent
-   * @param percent of the memory that the process may use, 0.01 to 100; 100: no limit.
+   * @param percent of the memory that the process may use, 0.00.01 to 100; 100: no limit.
    * @throws {OptionError} if it is out of its bounds.
    */
   async setMemoryLimit(percent: number): Promise<void> {
