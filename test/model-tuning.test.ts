@@ -1,7 +1,7 @@
 // What is kept of one model on this machine: the next loading uses it, unless it is told otherwise, or the file is damaged or of
 // another; what trying settings gives and keeps; and batch sizes that are recommended.
 
-import { afterAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { judge, tunableKnobs, tuneModel } from "../src/benchmark/tune.ts";
@@ -14,18 +14,13 @@ import { runProgram } from "../src/setup/python.ts";
 import { temporaryFolder } from "./support/folder.ts";
 import { writeTinyEncoderFolder } from "./support/tiny-encoder.ts";
 import { writeTinyModel } from "./support/tiny-model.ts";
+import { keepVariables } from "./support/variables.ts";
 
 setDefaultTimeout(60_000);
 
 const folder = temporaryFolder();
 const variables = ["TINYAI_HOME", "TINYAI_TUNING"] as const;
-const before = variables.map((name) => process.env[name]);
-afterAll(() => {
-  for (const [index, name] of variables.entries()) {
-    if (before[index] === undefined) delete process.env[name];
-    else process.env[name] = before[index];
-  }
-});
+keepVariables(...variables);
 beforeEach(() => {
   for (const name of variables) delete process.env[name];
   process.env["TINYAI_HOME"] = folder.file("home");

@@ -1,6 +1,6 @@
 // Encoders from every form of file: each gives the vectors of a forward pass in double precision, and all the same bits.
 
-import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { loadModel, prepareModel } from "../../src/index.ts";
 import { preparedPath } from "../../src/prepared.ts";
@@ -16,17 +16,14 @@ import {
   writeTinyEncoder,
   writeTinyEncoderFolder,
 } from "../support/tiny-encoder.ts";
+import { keepVariables } from "../support/variables.ts";
 
 // Preparing takes its time on a loaded machine.
 setDefaultTimeout(60_000);
 
 const folder = temporaryFolder();
-const before = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (before === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = before;
-});
 
 const texts = ["", "hello", "Once upon a time, in the world of cats & dogs; search the text!", "日本 hello ☃ émigré"];
 

@@ -1,7 +1,7 @@
 // The impact of optimisations on real, tiny models: that each entry of the registry makes the difference that it is there for, which
 // entries a model cannot have, and what comes of the whole: the result, an analysis's reports, and the command line. Not how fast.
 
-import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { OptimizationImpact } from "../../profiler/impact.ts";
@@ -23,16 +23,13 @@ import { runProgram } from "../../src/setup/python.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { keepVariables } from "../support/variables.ts";
 
 setDefaultTimeout(120_000);
 
 const folder = temporaryFolder();
-const home = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (home === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = home;
-});
 
 const tiny = folder.file("tiny.gguf");
 writeTinyModel(tiny, { architecture: "gemma3", dtype: "Q8_0", heads: 2, headWidth: 32 });

@@ -1,6 +1,6 @@
 // A machine's roofs: where a sweep leaves the last level, what is measured, and what is kept and ignored.
 
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import type { MachineRoofs } from "../../profiler/report.ts";
@@ -9,15 +9,12 @@ import { findKnee, measurePeak, measureRoofs } from "../../src/engine/roofs.ts";
 import { openStand } from "../../src/engine/stand.ts";
 import { findRoofs, machineRoofs, measureMachine, roofsPath } from "../../src/roofs.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
 const library = await openLibrary();
 const level = library.levels.findLastIndex(({ supported }) => supported);
-const home = process.env["TINYAI_HOME"];
-afterAll(() => {
-  if (home === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = home;
-});
+keepVariables("TINYAI_HOME");
 beforeEach(() => {
   process.env["TINYAI_HOME"] = folder.file("home");
   rmSync(folder.file("home"), { recursive: true, force: true });

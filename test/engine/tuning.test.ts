@@ -1,6 +1,6 @@
 // A machine's tuning: what is chosen from given times, what is kept and what is ignored, and that no result depends on it.
 
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { cpu } from "../../src/engine/cpu.ts";
@@ -33,26 +33,19 @@ import {
 } from "../../src/tuning.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/gguf-writer.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
 const library = await openLibrary();
 const levels = library.levels.flatMap(({ name, supported }, index) => (supported ? [{ name, index }] : []));
 const level = levels.at(-1)?.index ?? 0;
 const variables = ["TINYAI_HOME", "TINYAI_TUNING", "TINYAI_SIMD"] as const;
-const before = variables.map((name) => process.env[name]);
-afterAll(() => {
-  for (const [index, name] of variables.entries()) restore(name, before[index]);
-});
+keepVariables(...variables);
 beforeEach(() => {
   for (const name of variables) delete process.env[name];
   process.env["TINYAI_HOME"] = folder.file("home");
   rmSync(folder.file("home"), { recursive: true, force: true });
 });
-
-function restore(name: string, value: string | undefined): void {
-  if (value === undefined) delete process.env[name];
-  else process.env[name] = value;
-}
 
 const main = join(import.meta.dir, "..", "..", "src", "cli", "main.ts");
 

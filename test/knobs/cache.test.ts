@@ -17,14 +17,11 @@ import { openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoder } from "../support/tiny-encoder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
-const home = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (home === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = home;
-});
 
 const path = folder.file("q4.gguf");
 writeTinyModel(path, { dtype: "Q4_K", width: 512, ffn: 512, layers: 2 });

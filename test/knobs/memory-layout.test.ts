@@ -1,20 +1,17 @@
 // The layout of a loaded model's weights, kept as a file: what is said of it against the file, and every weight where it is said to be.
 
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
 import { EngineError, loadModel } from "../../src/index.ts";
 import { readBytes } from "../../src/model/file.ts";
 import { openModelFile, preparedPath } from "../../src/prepared.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
-const home = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (home === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = home;
-});
 
 const path = folder.file("large.gguf");
 writeTinyModel(path, { architecture: "llama", dtype: "F32", layers: 2, width: 512, ffn: 1024, vocabulary: 2048 });

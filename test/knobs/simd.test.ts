@@ -17,6 +17,7 @@ import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
 import { referenceModel } from "../support/reference-model.ts";
 import { tinyModel, writeTinyModel } from "../support/tiny-model.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
 const library = await openLibrary();
@@ -224,13 +225,9 @@ describe.skipIf(levels.length === 1)("after a switch", () => {
 });
 
 describe.skipIf(levels.length === 1)("products are tuned", () => {
-  const home = process.env["TINYAI_HOME"];
+  keepVariables("TINYAI_HOME");
   beforeAll(() => {
     process.env["TINYAI_HOME"] = folder.file("home");
-  });
-  afterAll(() => {
-    if (home === undefined) delete process.env["TINYAI_HOME"];
-    else process.env["TINYAI_HOME"] = home;
   });
 
   test("as was measured for their level, also after a switch, but for what was asked for", async () => {

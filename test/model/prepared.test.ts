@@ -1,6 +1,6 @@
 // Prepared files: what comes out of one is what went in, and one that is damaged anywhere is refused or does no harm.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { ModelFileError, OptionError } from "../../src/errors.ts";
@@ -13,18 +13,15 @@ import { createTokenizer } from "../../src/tokenizer/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { type TinyModelOptions, writeTinyModel } from "../support/gguf-writer.ts";
 import { Random } from "../support/random.ts";
+import { keepVariables } from "../support/variables.ts";
 
 const folder = temporaryFolder();
 const cache = folder.file("home/prepared");
 mkdirSync(cache, { recursive: true });
 
 // The cache is a folder of this test's own.
-const before = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (before === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = before;
-});
 
 const dtypes = Object.keys(dtypeBlocks) as DType[];
 const families: readonly TinyModelOptions[] = [

@@ -13,6 +13,7 @@ import { loadModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { bareReport, changed, emptyReport, madeUpImpact, madeUpReport } from "../support/report.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { keepVariables } from "../support/variables.ts";
 
 type Json = string | number | boolean | null | Json[] | JsonObject;
 interface JsonObject {
@@ -20,12 +21,8 @@ interface JsonObject {
 }
 
 const folder = temporaryFolder();
-const home = process.env["TINYAI_HOME"];
+keepVariables("TINYAI_HOME");
 process.env["TINYAI_HOME"] = folder.file("home");
-afterAll(() => {
-  if (home === undefined) delete process.env["TINYAI_HOME"];
-  else process.env["TINYAI_HOME"] = home;
-});
 const path = folder.file("tiny.gguf");
 writeTinyModel(path, { architecture: "gemma3", layers: 6, context: 512, dtype: "Q8_0" });
 const model = await loadModel(path, { threads: { count: 2 }, prepared: false });
