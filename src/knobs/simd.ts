@@ -3,15 +3,12 @@
 
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
 import { type ChosenLevel, chooseLevel } from "../engine/cpu.ts";
-import type { Engine } from "../engine/engine.ts";
 import type { Library } from "../engine/library.ts";
 import type { EngineSettings } from "../engine/settings.ts";
 import { OptionError } from "../errors.ts";
-import type { ModelFile } from "../model/file.ts";
-import { findSettings } from "../model-tuning.ts";
 import { type Family, families, familyOf } from "../plan/layout.ts";
 import type { Plan } from "../plan/plan.ts";
-import { type CacheState, tunedTo } from "./cache.ts";
+import { retune, type TunedModel } from "./retune.ts";
 
 /** Operations whose wide kernels can be switched off. */
 const simdOps = ["matmul", "conv", "activation", "attention"] as const satisfies readonly Family[];
@@ -57,13 +54,9 @@ export interface SimdState {
 }
 
 /** What of a model the functions below look at. */
-interface SimdModel {
-  readonly library: Library;
-  readonly file: ModelFile;
-  readonly engine: Engine;
+interface SimdModel extends TunedModel {
   readonly plan: Plan;
   readonly simd: SimdState;
-  readonly cache: CacheState;
 }
 
 /** @throws {OptionError} if a field is out of its bounds, or none that is known. */
@@ -133,16 +126,20 @@ export async function enableSimd(model: SimdModel, op: SimdOp, on: boolean): Pro
   const off = new Set(simd.off);
   if (on) off.delete(op);
   else off.add(op);
-  simd.off = off;
-  await configureLevels(model);
+  await configureLevels(model, { off });
 }
 
-/** Products are tuned to their level. */
-async function configureLevels({ engine, library, file, simd, cache }: SimdModel): Promise<void> {
-  const levels = levelsOfSimd(simd);
-  const asked = { threadCount: engine.threadCount, threadsGiven: true, tuning: cache.choice };
-  cache.found = findSettings(library, levels.matmul, file, asked).found;
-  await engine.configure({ levels, tuning: tunedTo(cache.found.tuning, cache.given) });
+/** Products are tuned to their level. What is changed meanwhile builds on it; if it is refused, it is as it was. */
+async function configureLevels(model: SimdModel, changes: Partial<SimdState>): Promise<void> {
+  const { simd } = model;
+  const before = { ...simd };
+  Object.assign(simd, changes);
+  try {
+    await retune(model, { levels: levelsOfSimd(simd) });
+  } catch (error) {
+    Object.assign(simd, before);
+    throw error;
+  }
 }
 
 /** @throws {OptionError} if this CPU does not run the level, or `TINYAI_SIMD` forces one. */
@@ -150,8 +147,7 @@ export async function setSimdOptimizationLevel(model: SimdModel, level: number):
   checkLevel("level", level);
   const { simd, library } = model;
   checkNotForced(simd);
-  simd.level = chooseLevel(library, level, "level");
-  await configureLevels(model);
+  await configureLevels(model, { level: chooseLevel(library, level, "level") });
 }
 
 function checkNotForced({ level }: SimdState): void {

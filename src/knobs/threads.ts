@@ -4,8 +4,7 @@ import { checkInteger, checkKeys, describe } from "../check.ts";
 import { cpu, usableCpus } from "../engine/cpu.ts";
 import { OptionError } from "../errors.ts";
 import type { ModelParts } from "../loaded-model.ts";
-import { findSettings } from "../model-tuning.ts";
-import { tunedTo } from "./cache.ts";
+import { retune } from "./retune.ts";
 
 /** Threads that a model computes with, as options of `loadModel`. */
 export interface ThreadOptions {
@@ -36,24 +35,14 @@ export function checkThreads(threads: ThreadOptions = {}) {
  * @throws {OptionError} as `checkThreads`. @throws {MemoryLimitError} if memory's limit leaves none for them.
  */
 export async function setThreadCount(parts: ModelParts, count: unknown): Promise<void> {
-  const { library, engine, file, limits, cache } = parts;
+  const { engine, limits } = parts;
   const threadCount = checkCount("count", count);
   const more = threadCount - engine.threadsMax;
   if (more > 0) {
     const remedy = "use fewer threads, or raise the limit (setMemoryLimit)";
     limits.requireMemory(`what ${more} more threads need`, more * engine.usage.threadBytes, remedy);
   }
-  const asked = { threadCount, threadsGiven: true, tuning: cache.choice };
-  const { found } = findSettings(library, engine.settings.levels.matmul, file, asked);
-  const before = cache.found;
-  // At once: what is configured meanwhile builds on it.
-  cache.found = found;
-  try {
-    await engine.configure({ threadCount, tuning: tunedTo(found.tuning, cache.given) });
-  } catch (error) {
-    cache.found = before;
-    throw error;
-  }
+  await retune(parts, { threadCount });
 }
 
 /** @throws {OptionError} if there is no such thread, or the process may not use that CPU. */

@@ -23,7 +23,7 @@ export interface ResourceUsage extends MachineShare {
 /** Reads what is used, over windows from one reading to the next. */
 export class ResourceMeter {
   readonly #engine: Engine;
-  #last: { readonly atMs: number; readonly engineNs: number; readonly processNs: number };
+  #last = { atMs: 0, engineNs: 0, processNs: 0 };
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -54,7 +54,8 @@ export class ResourceMeter {
     const { user, system } = process.cpuUsage();
     return {
       atMs: performance.now(),
-      engineNs: Math.max(engineNs, this.#last?.engineNs ?? 0),
+      // A thread that is ending may not be counted for a moment.
+      engineNs: Math.max(engineNs, this.#last.engineNs),
       processNs: (user + system) * 1000,
     };
   }
