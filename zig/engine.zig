@@ -448,17 +448,19 @@ pub const Engine = struct {
         var kv_bytes: u64 = 0;
         for (executor.kv_groups) |*group| kv_bytes += system.residentBytes(group.touchedBytes());
         const whole = engine.weights.len + engine.program.len + engine.constants.len + engine.copies.len + engine.records.len * @sizeOf(p.Record);
-        const thread_bytes = executor.scratch[0].len + executor.candidates[0].len * @sizeOf(table.Candidate) + executor.rings[0].events.len * @sizeOf(p.Event);
+        const thread_bytes = executor.scratch[0].len + executor.candidates[0].len * @sizeOf(table.Candidate);
+        var event_bytes: u64 = 0;
         var resident_bytes = system.residentBytes(engine.arena) + system.residentBytes(engine.token_memory);
         for (executor.rings[0..engine.provided], 0..) |event_ring, thread| {
             resident_bytes += system.residentBytes(executor.scratch[thread]);
             resident_bytes += system.residentBytes(std.mem.sliceAsBytes(executor.candidates[thread]));
-            resident_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.events));
+            event_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.events));
         }
         return .{
             .cpu_ns = cpu_ns,
-            .resident_bytes = whole + resident_bytes,
-            .planned_bytes = whole + engine.arena.len + engine.token_memory.len + engine.provided * thread_bytes,
+            .resident_bytes = whole + resident_bytes + event_bytes,
+            // Events are only there while somebody profiles.
+            .planned_bytes = whole + engine.arena.len + engine.token_memory.len + engine.provided * thread_bytes + event_bytes,
             .kv_bytes = kv_bytes,
             .thread_bytes = thread_bytes,
         };
@@ -583,6 +585,13 @@ pub const Engine = struct {
         const time = &engine.time.?;
         time.follow();
         return engine.executor.rings[thread].drain(out, time);
+    }
+
+    /// Whether steps that begin from now on write events. Those that still wait afterwards are nobody's: their memory is given back.
+    pub fn setEvents(engine: *Engine, enabled: bool) void {
+        engine.executor.enableEvents(enabled);
+        if (enabled) return;
+        for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.forget();
     }
 
     /// Events in the ring that is fullest.

@@ -5,6 +5,7 @@ const std = @import("std");
 const assert = std.debug.assert;
 const clock = @import("clock.zig");
 const program = @import("program.zig");
+const system = @import("system.zig");
 
 pub const Ring = struct {
     events: []program.Event,
@@ -31,6 +32,11 @@ pub const Ring = struct {
     /// Events that wait to be drained, as whoever drains them sees it.
     pub fn waiting(ring: *const Ring) u64 {
         return ring.written.load(.acquire) - ring.read.raw;
+    }
+
+    /// Gives the memory back. What still waits is zeros afterwards, but for what the thread writes meanwhile.
+    pub fn forget(ring: *Ring) void {
+        system.discard(@alignCast(std.mem.sliceAsBytes(ring.events)));
     }
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.

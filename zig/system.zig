@@ -248,6 +248,11 @@ pub fn unload(bytes: []align(4096) const u8) void {
     if (os == .linux) _ = linux.madvise(@constCast(bytes.ptr), bytes.len, linux.MADV.DONTNEED);
 }
 
+/// Gives memory back that is the process's own: it is zeros when it is next read, where the system does so. Its place stays taken.
+pub fn discard(bytes: []align(4096) u8) void {
+    if (os == .linux) _ = linux.madvise(bytes.ptr, bytes.len, linux.MADV.DONTNEED);
+}
+
 /// Whether the system tells what is in memory, and what CPU time other threads have used.
 pub const tells_resident = os == .linux;
 pub const tells_cpu = os == .linux;

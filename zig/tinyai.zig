@@ -269,7 +269,7 @@ export fn tinyai_engine_events_lost(engine: *Engine) u64 {
 }
 
 export fn tinyai_engine_set_events(engine: *Engine, enabled: u32) void {
-    engine.executor.enableEvents(enabled != 0);
+    engine.setEvents(enabled != 0);
 }
 
 /// `count` rows of logits from row `first`; `last` lets the engine go on. 0: there are not so many.

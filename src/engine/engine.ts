@@ -182,10 +182,17 @@ interface Live {
 
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
-/** A thread's ring holds 100 ms of the smallest models' events. */
-export const eventCapacity = 1 << 15;
+/** A thread's ring holds three seconds of a model of 300 MB, and 200 ms of the smallest models' events. Its memory is taken as it fills. */
+export const eventCapacity = 1 << 17;
 /** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
-const eventsWaitingMax = eventCapacity / 4;
+const eventsWaitingMax = 1 << 13;
+/**
+ * The same for those who can wait, as most recordings then do to their end: an event comes from memory that is in no cache, which
+ * takes three times as long as to write it did.
+ */
+const eventsWaitingPatiently = eventCapacity / 2;
+/** Of each thread at a time, so that the event loop is not held up where many wait. */
+const eventsPerTurn = 1 << 12;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
 
@@ -517,24 +524,35 @@ export class Engine {
 
   /** Hands over all events written so far; when nobody watches they are dropped. */
   drainEvents(): void {
+    this.#handOver(Number.POSITIVE_INFINITY);
+  }
+
+  get #eventsWaitingMax(): number {
+    return this.#watching.patient ? eventsWaitingPatiently : eventsWaitingMax;
+  }
+
+  /** @param most of each thread. */
+  #handOver(most: number): void {
     const javascript = this.#watching.count > 0 ? this.javascript : undefined;
     javascript?.enter("profiling");
     try {
-      this.#drainEvents();
+      this.#drainEvents(most);
     } finally {
       javascript?.leave();
     }
   }
 
-  #drainEvents(): void {
+  #drainEvents(most: number): void {
     const events = this.#events;
     if (this.#closed || !events) return;
     const { symbols } = this.#library;
     for (let thread = 0; thread < this.#threadsMax; thread++) {
-      for (;;) {
-        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, eventsPerDrain);
+      for (let left = most; left > 0; ) {
+        const wanted = Math.min(left, eventsPerDrain);
+        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, wanted);
         if (count > 0) this.#watching.events(events.subarray(0, count * layout.Event.size), thread);
-        if (count < eventsPerDrain) break;
+        if (count < wanted) break;
+        left -= count;
       }
     }
   }
@@ -683,7 +701,7 @@ export class Engine {
       if (this.#closed || count < recordsPerDrain) break;
     }
     if (this.#closed) return;
-    if (this.#watching.wantsEvents && this.eventsWaiting >= eventsWaitingMax) this.drainEvents();
+    if (this.#watching.wantsEvents && this.eventsWaiting >= this.#eventsWaitingMax) this.#handOver(eventsPerTurn);
     this.#fillSlots();
   }
 

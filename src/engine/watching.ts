@@ -17,6 +17,8 @@ export interface EngineWatcher {
    * them.
    */
   readonly events?: (events: Uint8Array, thread: number) => void;
+  /** Whether events may wait for its end where there is room for them: to hand them over takes CPU time that the engine could use. */
+  readonly patient?: boolean;
   readonly requests?: RequestObserver;
 }
 
@@ -44,6 +46,12 @@ export class Watching {
   get wantsEvents(): boolean {
     for (const { events } of this.#watchers.keys()) if (events) return true;
     return false;
+  }
+
+  /** Whether all who want events can wait for them. */
+  get patient(): boolean {
+    for (const { events, patient } of this.#watchers.keys()) if (events && !patient) return false;
+    return true;
   }
 
   /** It is told of the steps that begin from now on: all events so far have been drained. */

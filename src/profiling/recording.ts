@@ -149,6 +149,7 @@ export class Recording {
     engine.javascript = withListener(engine.javascript, this.#javascript);
     this.#endWatching = engine.watch({
       events: (events) => this.#drain(events),
+      patient: true,
       requests: {
         submitted: (id, submission, request) => {
           this.#draws.set(id, drawOf(request));
