@@ -52,9 +52,11 @@ const waysMax = 64;
  */
 const unmeasuredLastBytesMax = 32 * MiB;
 
-/** What one CPU's folder says of one data cache. NaN: nothing. */
-interface Reported {
+/** What one CPU's folder says of one cache. NaN: nothing. */
+export interface ReportedCache {
   readonly level: number;
+  /** `Data`, `Instruction` or `Unified`. */
+  readonly type: string;
   readonly bytes: number;
   readonly ways: number;
   readonly lineBytes: number;
@@ -75,7 +77,9 @@ export function machineLineSize(folder = "/sys/devices/system/cpu"): {
 /** The caches that `threads` threads of the engine see, spread over the CPUs that the process may use. */
 export function findCaches({ threads, lastLevelBytes, folder, cpus }: CacheOptions): Caches {
   const numbers = cpus ?? usableCpus() ?? Array.from({ length: cpu.cores }, (_, index) => index);
-  const reported = numbers.flatMap((number) => readCaches(join(folder ?? "/sys/devices/system/cpu", `cpu${number}`)));
+  const reported = numbers
+    .flatMap((number) => readCaches(join(folder ?? "/sys/devices/system/cpu", `cpu${number}`)))
+    .filter(({ type }) => type !== "Instruction");
   const guessed: string[] = [];
   const levels: CacheGeometry[] = [];
   let lineBytes = 0;
@@ -126,16 +130,16 @@ function describe(
   return `${parts.join("")}.`;
 }
 
-/** The data caches of one CPU, by the files of its folder. */
-function readCaches(folder: string): Reported[] {
-  const caches: Reported[] = [];
+/** The caches of one CPU, by the files of its folder. */
+export function readCaches(folder: string): ReportedCache[] {
+  const caches: ReportedCache[] = [];
   for (let index = 0; index < 16; index++) {
     const read = (name: string): string => readText(join(folder, "cache", `index${index}`, name));
     const level = wholeOf(read("level"));
     if (Number.isNaN(level)) break;
-    if (read("type") === "Instruction") continue;
     caches.push({
       level,
+      type: read("type"),
       bytes: bytesOf(read("size")),
       ways: wholeOf(read("ways_of_associativity")),
       lineBytes: wholeOf(read("coherency_line_size")),

@@ -24,31 +24,44 @@ export function groupLimits(): GroupLimits {
 
 /** @param root where the system's files begin; another than "/" is for tests. */
 export function readGroupLimits(root = "/"): GroupLimits {
-  const mounts = groupMounts(root);
   let cpus = Number.POSITIVE_INFINITY;
   let memoryBytes = Number.POSITIVE_INFINITY;
-  for (const line of read(join(root, "proc/self/cgroup")).split("\n")) {
-    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    if (controllers === undefined || path === undefined) continue;
-    // Version 2 has one hierarchy, without a controller's name.
-    const names = controllers === "" ? [""] : controllers.split(",");
-    for (const name of names) {
-      for (const group of groupsAround(mounts.get(name), path)) {
-        const folder = join(root, group);
-        if (name === "") {
-          const [limit, period] = words(join(folder, "cpu.max"));
-          cpus = Math.min(cpus, quota(limit, period));
-          memoryBytes = Math.min(memoryBytes, positive(words(join(folder, "memory.max"))[0]));
-        } else if (name === "cpu") {
-          const [limit] = words(join(folder, "cpu.cfs_quota_us"));
-          cpus = Math.min(cpus, quota(limit, words(join(folder, "cpu.cfs_period_us"))[0]));
-        } else if (name === "memory") {
-          memoryBytes = Math.min(memoryBytes, positive(words(join(folder, "memory.limit_in_bytes"))[0]));
-        }
-      }
+  for (const { controller, folder } of groupsOf(root)) {
+    if (controller === "") {
+      const [limit, period] = words(join(folder, "cpu.max"));
+      cpus = Math.min(cpus, quota(limit, period));
+      memoryBytes = Math.min(memoryBytes, positive(words(join(folder, "memory.max"))[0]));
+    } else if (controller === "cpu") {
+      const [limit] = words(join(folder, "cpu.cfs_quota_us"));
+      cpus = Math.min(cpus, quota(limit, words(join(folder, "cpu.cfs_period_us"))[0]));
+    } else if (controller === "memory") {
+      memoryBytes = Math.min(memoryBytes, positive(words(join(folder, "memory.limit_in_bytes"))[0]));
     }
   }
   return { cpus, memoryBytes };
+}
+
+/** A group that this process is in, or one around it. */
+export interface Group {
+  /** "" in version 2, which has one hierarchy without a controller's name. */
+  readonly controller: string;
+  /** Where its files are. */
+  readonly folder: string;
+}
+
+/**
+ * This process's groups and all around them that can be seen, innermost first.
+ * @param root as of `readGroupLimits`.
+ */
+export function* groupsOf(root = "/"): Generator<Group, void, void> {
+  const mounts = groupMounts(root);
+  for (const line of read(join(root, "proc/self/cgroup")).split("\n")) {
+    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    if (controllers === undefined || path === undefined) continue;
+    for (const controller of controllers === "" ? [""] : controllers.split(",")) {
+      for (const group of groupsAround(mounts.get(controller), path)) yield { controller, folder: join(root, group) };
+    }
+  }
 }
 
 interface Mount {

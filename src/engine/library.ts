@@ -1,7 +1,16 @@
 // Opens the native library: the only file that imports bun:ffi, and the one list of the symbols in it (zig/tinyai.zig). It
-// checks that the library was built from the same structs. It interprets nothing.
+// checks that the library was built from the same structs. It interprets nothing. Libraries of the system's are opened here too.
 
-import { CString, dlopen, FFIType, type Pointer, toArrayBuffer } from "bun:ffi";
+import {
+  ptr as addressOf,
+  CString,
+  dlopen,
+  type FFIFunction,
+  FFIType,
+  type Library as Opened,
+  type Pointer,
+  toArrayBuffer,
+} from "bun:ffi";
 import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -163,6 +172,28 @@ export function mapWeights(
 /** Memory of the library's as bytes, without a copy. It must not be touched after the library has freed it. */
 export function viewMemory(address: Pointer, bytes: number): Uint8Array {
   return new Uint8Array(toArrayBuffer(address, 0, bytes));
+}
+
+/** New memory of JavaScript's whose address is a multiple of `alignment`, a power of two, as direct I/O needs it. */
+export function alignedBytes(bytes: number, alignment: number): Uint8Array<ArrayBuffer> {
+  const memory = new ArrayBuffer(bytes + alignment);
+  const over = addressOf(memory) % alignment;
+  return new Uint8Array(memory, over === 0 ? 0 : alignment - over, bytes);
+}
+
+/**
+ * Opens another shared library, by its path or by a name that the system looks for; undefined if it is not there or lacks a symbol.
+ * Its symbols must not be called after it was closed.
+ */
+export function openForeign<const Table extends Readonly<Record<string, FFIFunction>>>(
+  path: string,
+  table: Table,
+): Opened<Table> | undefined {
+  try {
+    return dlopen(path, table);
+  } catch {
+    return undefined;
+  }
 }
 
 let opened: Library | undefined;

@@ -2,7 +2,7 @@
 // measurements.
 
 import { describe, expect, test } from "bun:test";
-import { quantile, spread, summarise } from "../../src/benchmark/statistics.ts";
+import { quantile, spread, summarise } from "../../src/benchmark/statistics/summary.ts";
 import { measurableBytes, openBandwidth } from "../../src/engine/bandwidth.ts";
 import { openLibrary } from "../../src/engine/library.ts";
 import { EngineError } from "../../src/errors.ts";
