@@ -108,3 +108,8 @@ export function plain(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal.
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "�");
 }
+
+/** The same of text of several lines. */
+export function plainLines(text: string): string {
+  return text.split("\n").map(plain).join("\n");
+}

@@ -114,6 +114,21 @@ export class BaselineFileError extends TinyAIError {
   }
 }
 
+/**
+ * A file of benchmark results or of a benchmark's configuration that cannot be read, is damaged, is newer than this version, or is
+ * something else; or files of results that cannot be compared.
+ */
+export class BenchmarkFileError extends TinyAIError {
+  override readonly name: string = "BenchmarkFileError";
+  /** The file's path as the user gave it. */
+  readonly path: string;
+
+  constructor(path: string, problem: string, options?: ErrorOptions) {
+    super("benchmark_file", `${path}: ${problem}`, options);
+    this.path = path;
+  }
+}
+
 /** A download that failed, was cut short, or does not have the expected checksum. */
 export class DownloadError extends TinyAIError {
   override readonly name: string = "DownloadError";

@@ -118,6 +118,17 @@ export function replaceFileNow(path: string, text: string): void {
   }
 }
 
+/** Files that are not whole yet. Who ends the process meanwhile, as a signal may, leaves none of them. */
+const unfinished = new Set<string>();
+
+function removeUnfinished(): void {
+  for (const path of unfinished) {
+    try {
+      rmSync(path, { force: true });
+    } catch {}
+  }
+}
+
 /** A file under a temporary name, open for writing, that is to take the place of `path` or of the file to which it links. */
 class Replacement {
   readonly descriptor: number;
@@ -129,6 +140,8 @@ class Replacement {
     this.#target = behindLinks(path);
     const bits = existing ? existing.mode & 0o777 : mode;
     [this.#temporary, this.descriptor] = openTemporary(dirname(this.#target), bits);
+    if (unfinished.size === 0) process.on("exit", removeUnfinished);
+    unfinished.add(this.#temporary);
     if (!existing) return;
     try {
       // The mask has taken bits away. Some file systems know no modes, and there nothing differs.
@@ -144,6 +157,7 @@ class Replacement {
     this.#isOpen = false;
     closeSync(this.descriptor);
     renameSync(this.#temporary, this.#target);
+    this.#forget();
     syncFolder(dirname(this.#target));
   }
 
@@ -153,6 +167,12 @@ class Replacement {
     try {
       rmSync(this.#temporary, { force: true });
     } catch {}
+    this.#forget();
+  }
+
+  #forget(): void {
+    unfinished.delete(this.#temporary);
+    if (unfinished.size === 0) process.off("exit", removeUnfinished);
   }
 }
 

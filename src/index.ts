@@ -72,6 +72,7 @@ export type { EngineMemory, MemoryByPart, MemoryPart } from "./engine/footprint.
 export type { PrefetchKind } from "./engine/tuning.ts";
 export type { RequestMetrics } from "./engine/work.ts";
 export {
+  BenchmarkFileError,
   DownloadError,
   EngineError,
   IndexFileError,

@@ -206,7 +206,8 @@ export async function sourceHash(file: ModelFile): Promise<string> {
   }
 }
 
-function isCopy(file: ModelFile): file is PreparedFile {
+/** Whether it is a prepared file, which knows what it was made from. */
+export function isCopy(file: ModelFile): file is PreparedFile {
   return file.format === "tinyai";
 }
 

@@ -25,3 +25,15 @@ export function grouped(value: number): string {
 export function megabytes(bytes: number, digits = 1): string {
   return (bytes / 1e6).toFixed(digits);
 }
+
+/** Bytes in decimal units, three digits: `253 MB`. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1_000;
+    unit += 1;
+  }
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toPrecision(2)} ${units[unit]}`;
+}

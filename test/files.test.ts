@@ -226,6 +226,23 @@ describe.each(writers)("%s", (name, replace) => {
 });
 
 describe("replaceFile", () => {
+  test("leaves nothing of files that are not whole when the process ends, and the old ones as they were", async () => {
+    const folder = freshFolder();
+    const [path, whole] = [join(folder, "a.txt"), join(folder, "whole.txt")];
+    writeFileSync(path, "old");
+    const script = `
+      import { replaceFile } from ${source};
+      const other = replaceFile(${JSON.stringify(join(folder, "b.txt"))}, () => new Promise(() => {}));
+      await replaceFile(${JSON.stringify(whole)}, (append) => append(Buffer.from("whole")));
+      await replaceFile(${JSON.stringify(path)}, async (append) => {
+        await append(Buffer.from("new"));
+        process.exit(7);
+      });`;
+    expect(await Bun.spawn([process.execPath, "-e", script]).exited).toBe(7);
+    expect(readdirSync(folder).sort()).toEqual(["a.txt", "whole.txt"]);
+    expect([path, whole].map((each) => readFileSync(each, "utf8"))).toEqual(["old", "whole"]);
+  });
+
   test("throws what its callback throws, and the file that was there stays", async () => {
     const folder = freshFolder();
     const path = join(folder, "a");

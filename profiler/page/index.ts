@@ -1,8 +1,9 @@
-// A report as one HTML file that needs no network: what it shows (sections.ts), the report's own JSON, ECharts, and the scripts and
+// A page as one HTML file that needs no network: what it shows (of a report, sections.ts), the data behind it, ECharts, and the scripts and
 // the style of browser/. All but the latter two are compressed, so that a file of 0.5 MB holds 2 MB; and what is compressed is
 // base64, in which no name from a model's file can end an element.
 
 import type { Report, TraceData } from "../report.ts";
+import type { Page } from "./model.ts";
 import { pageOf } from "./sections.ts";
 import { echarts, modules, style } from "./texts.js";
 
@@ -12,11 +13,18 @@ const script = modules
   .join("\n");
 
 /**
- * The page. It holds everything that it shows and may load nothing else.
+ * A profile's page.
  * @param trace of the same run: tells the ops of prompts and generation apart.
  */
 export function reportPage(report: Report, trace?: TraceData): string {
-  const page = pageOf(report, trace);
+  return pageHtml(pageOf(report, trace), report);
+}
+
+/**
+ * A page. It holds everything that it shows and may load nothing else.
+ * @param data what it gives as JSON where it is asked to.
+ */
+export function pageHtml(page: Page, data: unknown): string {
   // Nothing but these two scripts may run, whatever a name holds.
   const scripts = [script, echarts].map((text) => `'sha256-${hash(text)}'`).join(" ");
   const policy = `default-src 'none'; script-src ${scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'`;
@@ -31,7 +39,7 @@ export function reportPage(report: Report, trace?: TraceData): string {
 <style>
 ${style}</style>
 ${packed("page-data", JSON.stringify(page))}
-${packed("report-data", JSON.stringify(report))}
+${packed("report-data", JSON.stringify(data))}
 ${packed("echarts-script", echarts)}
 </head>
 <body>

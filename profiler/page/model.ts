@@ -1,4 +1,4 @@
-// What report.html shows, as plain data: sections of sentences, tables, charts and the two drawings that are no charts. Every
+// What a page such as report.html shows, as plain data: sections of sentences, tables, charts and the two drawings that are no charts. Every
 // figure comes worded (words.ts), so that the page's own script computes nothing and needs no library but the one that draws.
 
 import type { EChartsOption } from "echarts";
@@ -16,12 +16,14 @@ export interface Page {
   readonly subtitle: string;
   /** What is read first. */
   readonly facts: readonly Fact[];
+  /** What the findings are called. */
+  readonly findingsTitle: string;
   readonly findings: readonly FindingText[];
   /** Said where there is no finding. */
   readonly noFindings: string;
   readonly sections: readonly PageSection[];
   readonly footer: string;
-  /** The name under which the report's JSON is saved. */
+  /** The name under which the page's data are saved as JSON. */
   readonly fileName: string;
 }
 
@@ -35,7 +37,8 @@ export interface Fact {
 }
 
 export interface FindingText {
-  readonly severity: Finding["severity"];
+  /** The last three are of what is compared. */
+  readonly severity: Finding["severity"] | "better" | "worse" | "undecided";
   readonly text: string;
   readonly evidence: string;
   readonly knob: string;

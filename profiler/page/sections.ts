@@ -49,6 +49,7 @@ export function pageOf(report: Report, trace?: TraceData): Page {
     title: `${plain(report.run.model)} – TinyAI profile`,
     subtitle: `${runLine(report)}, ${plain(report.run.startedAt)}`,
     facts: factsOf(report),
+    findingsTitle: "Findings",
     findings,
     noFindings: sections.get("findings")?.missing ?? "",
     sections: Object.entries(blocks).flatMap(([id, charts]) => {

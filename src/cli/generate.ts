@@ -8,6 +8,7 @@ import { checkGenerateOptions } from "../generate/options.ts";
 import type { Session } from "../generate/session.ts";
 import type { Model } from "../loaded-model.ts";
 import { sequencesMax } from "../plan/layout.ts";
+import { generationJson } from "./generation-json.ts";
 import { interruption } from "./interrupt.ts";
 import {
   addGenerationFlags,
@@ -78,28 +79,7 @@ async function run(flags: Flags): Promise<void> {
       if (profile) process.stderr.write(`\n${formatProfile(profile)}`);
       return;
     }
-    const { timings } = result;
-    printJson({
-      text: result.text,
-      tokens: result.tokens,
-      prompt_tokens: result.promptTokens,
-      reused_tokens: result.reusedTokens,
-      finish: result.finish,
-      seed: result.seed.toString(),
-      logprobs: result.logprobs,
-      ...(result.top.length > 0
-        ? { top: result.top.map((list) => list.map(({ token, logprob }) => [token, logprob])) }
-        : {}),
-      timings: {
-        load_ms: model.loadMs,
-        first_token_ms: timings.firstTokenMs,
-        prompt_tokens_per_s: timings.promptTokensPerSecond,
-        generated_tokens_per_s: timings.generatedTokensPerSecond,
-        wall_ms: timings.wallMs,
-      },
-      ...(result.speculation ? { speculation: result.speculation } : {}),
-      ...(profile ? { profile } : {}),
-    });
+    printJson({ ...generationJson(result, model.loadMs), ...(profile ? { profile } : {}) });
     return;
   }
 }

@@ -4,15 +4,9 @@
 
 import { Command, CommanderError } from "commander";
 import manifest from "../../package.json" with { type: "json" };
-import { OptionError, TinyAIError } from "../errors.ts";
+import { BenchmarkFileError, OptionError, TinyAIError } from "../errors.ts";
 import { interruptedExitCode, watchInterruptions } from "./interrupt.ts";
-
-/** A verb of the command line. `summary` is what the list of verbs says, without loading it. */
-interface Verb {
-  readonly name: string;
-  readonly summary: string;
-  readonly register: (program: Command) => Promise<void>;
-}
+import { addVerbs, type Verb } from "./verbs.ts";
 
 // Imports are literal, so that `bun build --compile` finds the modules.
 const verbs: readonly Verb[] = [
@@ -83,8 +77,13 @@ const verbs: readonly Verb[] = [
   },
   {
     name: "benchmark",
-    summary: "measure what contributes to a model's speed",
-    register: async (program) => (await import("./benchmark.ts")).registerBenchmark(program),
+    summary: "measure models and this machine, compare, and show trends",
+    register: async (program, words) => (await import("./benchmark.ts")).registerBenchmark(program, words),
+  },
+  {
+    name: "pipe",
+    summary: "answer requests of other programs, a line of JSON each",
+    register: async (program) => (await import("./pipe.ts")).registerPipe(program),
   },
   {
     name: "doctor",
@@ -110,11 +109,8 @@ Examples:
 
 tinyai VERB --help shows a verb's options and examples.`,
     );
-  const wanted = arguments_.find((argument) => !argument.startsWith("-"));
-  for (const verb of verbs) {
-    if (verb.name === wanted || (wanted === "help" && arguments_.includes(verb.name))) await verb.register(program);
-    else program.command(verb.name).description(verb.summary);
-  }
+  const words = arguments_.filter((argument) => !argument.startsWith("-"));
+  await addVerbs(program, verbs, words);
   try {
     await program.parseAsync([...arguments_], { from: "user" });
     return interruptedExitCode() || Number(process.exitCode ?? 0);
@@ -135,12 +131,14 @@ function report(error: unknown): number {
   else if (!(error instanceof TinyAIError)) {
     process.stderr.write("tinyai: this was not expected; TINYAI_DEBUG=1 shows where it happened\n");
   }
-  return error instanceof OptionError ? 2 : 1;
+  return error instanceof OptionError || error instanceof BenchmarkFileError ? 2 : 1;
 }
 
 // Whoever read the output has gone, as `head` does; there is nobody left to tell.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === "EPIPE" ? 0 : report(error));
+  if (error.code === "EPIPE") process.exit(0);
+  const message = `standard output cannot be written: ${error.message.split(",")[0]}; print elsewhere`;
+  process.exit(report(new TinyAIError("file", message, { cause: error })));
 });
 watchInterruptions();
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {

@@ -27,11 +27,21 @@ export async function writeReport(
   format?: ReportEnding,
 ): Promise<void> {
   const ending = checkReportPath(path, format);
-  const pieces = await piecesOf(ending, report, trace);
+  await writeFile(path, await piecesOf(ending, report, trace));
+}
+
+/**
+ * Writes a file that is whole or not there.
+ * @throws {TinyAIError} with the code `file` if the system refuses to write it, as where the disk is full.
+ */
+export async function writeFile(
+  path: string,
+  pieces: Iterable<string | Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
   const encoder = new TextEncoder();
   try {
     await replaceFile(path, async (append) => {
-      for (const piece of pieces) await append(encoder.encode(piece));
+      for await (const piece of pieces) await append(typeof piece === "string" ? encoder.encode(piece) : piece);
     });
   } catch (cause) {
     if (!isSystemError(cause)) throw cause;

@@ -46,7 +46,7 @@ function sectionView({ id, title, words, missing, blocks }) {
 }
 
 /** @param {Page} page */
-function findingsView({ findings, noFindings }) {
+function findingsView({ findingsTitle, findings, noFindings }) {
   const items = findings.map(({ severity, text, evidence, knob }) =>
     element("li", { class: severity }, [
       element("p", {}, [element("b", {}, [severity]), text]),
@@ -55,7 +55,7 @@ function findingsView({ findings, noFindings }) {
     ]),
   );
   return element("section", { id: "findings" }, [
-    element("h2", {}, ["Findings"]),
+    element("h2", {}, [findingsTitle]),
     items.length > 0 ? element("ul", {}, items) : element("p", {}, [noFindings]),
   ]);
 }
@@ -74,7 +74,7 @@ function downloadView(fileName) {
 
 /** @param {Page} page */
 function show(page) {
-  const links = [{ id: "findings", title: "Findings" }, ...page.sections].map(({ id, title }) =>
+  const links = [{ id: "findings", title: page.findingsTitle }, ...page.sections].map(({ id, title }) =>
     element("a", { href: `#${id}` }, [title]),
   );
   const facts = page.facts.map(({ name, figure, unit, note }) =>
