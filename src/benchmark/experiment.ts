@@ -4,7 +4,7 @@
 
 import type { ImpactFigure, ImpactMetric, ImpactWork } from "../../profiler/impact.ts";
 import { compare } from "./ratio.ts";
-import { summarise } from "./statistics.ts";
+import { summarise } from "./statistics/summary.ts";
 
 /** Names of the optimisations that are on. */
 export type Switches = ReadonlySet<string>;

@@ -2,7 +2,7 @@
 // carry a difference. A turn's two figures were measured soon after each other, so the turns are compared in pairs: a slow moment of
 // the machine is then in both. A moment that only one of them had does not move a median as it would a mean. It measures nothing.
 
-import { quantile } from "./statistics.ts";
+import { quantile } from "./statistics/summary.ts";
 
 /** One figure over the other; of peers, TinyAI's over the peer's. */
 export interface Ratio {

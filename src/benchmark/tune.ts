@@ -11,7 +11,7 @@ import { type ModelTuning, type ModelTuningKey, modelTuningKey } from "../model-
 import { findTuning } from "../tuning.ts";
 import { roundsMin, shuffled, works } from "./experiment.ts";
 import { compare, type Ratio } from "./ratio.ts";
-import { summarise } from "./statistics.ts";
+import { summarise } from "./statistics/summary.ts";
 import { batchRate, promptRate, textRate, writeText } from "./work.ts";
 
 /** What a model is switched to. */

@@ -12,7 +12,7 @@ import {
 } from "../../bench/peers/results.ts";
 import { tableOf } from "../../bench/peers/table.ts";
 import { compare } from "../../src/benchmark/ratio.ts";
-import { summarise } from "../../src/benchmark/statistics.ts";
+import { summarise } from "../../src/benchmark/statistics/summary.ts";
 
 const conditions: Conditions = {
   cpu: "a CPU",
