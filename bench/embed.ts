@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { compare, showRatio } from "../src/benchmark/ratio.ts";
-import { show, summarise } from "../src/benchmark/statistics.ts";
+import { show, summarise } from "../src/benchmark/statistics/summary.ts";
 import { cpuFeatures } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
 import { cpu, loadModel, type Model, similarity } from "../src/index.ts";

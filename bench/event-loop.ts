@@ -4,7 +4,7 @@
 //   bun bench/event-loop.ts [--model NAME|PATH] [--seconds N] [--json]
 
 import { parseArgs } from "node:util";
-import { quantile } from "../src/benchmark/statistics.ts";
+import { quantile } from "../src/benchmark/statistics/summary.ts";
 import { cpu, loadModel } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
 

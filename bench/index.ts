@@ -6,7 +6,7 @@
 
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
-import { type Summary, show, spread, summarise } from "../src/benchmark/statistics.ts";
+import { type Summary, show, spread, summarise } from "../src/benchmark/statistics/summary.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
 import { openMeter } from "./meter.ts";
 import { chooseModel } from "./model.ts";

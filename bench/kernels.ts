@@ -9,7 +9,7 @@
 import { parseArgs } from "node:util";
 import { measure } from "mitata";
 import { type Demand, judge, peakOf } from "../profiler/roofline.ts";
-import { summarise } from "../src/benchmark/statistics.ts";
+import { summarise } from "../src/benchmark/statistics/summary.ts";
 import { openBandwidth } from "../src/engine/bandwidth.ts";
 import { chooseLevel, cpu } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";

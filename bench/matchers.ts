@@ -18,7 +18,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { percent } from "../profiler/words.ts";
-import { summarise } from "../src/benchmark/statistics.ts";
+import { summarise } from "../src/benchmark/statistics/summary.ts";
 import { runProgram } from "../src/setup/python.ts";
 import { judgeTimes, runsMost } from "../src/test/baseline.ts";
 import { chooseModel } from "./model.ts";

@@ -12,7 +12,7 @@ import { loadavg } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { compare, showRatio } from "../src/benchmark/ratio.ts";
-import { show, spread, summarise } from "../src/benchmark/statistics.ts";
+import { show, spread, summarise } from "../src/benchmark/statistics/summary.ts";
 import { startProgress } from "../src/cli/progress.ts";
 import { cpu } from "../src/engine/cpu.ts";
 import { openGguf } from "../src/model/gguf.ts";

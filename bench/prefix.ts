@@ -5,7 +5,7 @@
 //   bun run bench:prefix [--model NAME|PATH] [--threads N] [--prefix TOKENS] [--suffix TOKENS] [--rounds N] [--json]
 
 import { parseArgs } from "node:util";
-import { show, summarise } from "../src/benchmark/statistics.ts";
+import { show, summarise } from "../src/benchmark/statistics/summary.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
 import { chooseModel } from "./model.ts";
 import { PrefixReuse, type PrefixTurn, prefixBar } from "./prefix-reuse.ts";

@@ -9,7 +9,7 @@
 
 import { parseArgs } from "node:util";
 import { compare } from "../src/benchmark/ratio.ts";
-import { summarise } from "../src/benchmark/statistics.ts";
+import { summarise } from "../src/benchmark/statistics/summary.ts";
 import { Engine, type EngineRequest, type RequestListener } from "../src/engine/engine.ts";
 import { loadModel, type Monitor } from "../src/index.ts";
 import { chooseModel } from "./model.ts";

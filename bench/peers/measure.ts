@@ -2,7 +2,7 @@
 // are several rounds of all figures, so that a slow minute of the machine is not one figure's alone.
 
 import { join } from "node:path";
-import { summarise } from "../../src/benchmark/statistics.ts";
+import { summarise } from "../../src/benchmark/statistics/summary.ts";
 import type { Meter } from "../meter.ts";
 import type { PeerNode, PeerPython } from "./install.ts";
 import type { Figure } from "./results.ts";

@@ -1,7 +1,7 @@
 // The shape of bench/results/peers.json, and how a run goes on from what an earlier one has left there. It measures nothing.
 
 import { geometricMean, type Ratio } from "../../src/benchmark/ratio.ts";
-import type { Summary } from "../../src/benchmark/statistics.ts";
+import type { Summary } from "../../src/benchmark/statistics/summary.ts";
 
 /** A figure that is measured in every round. */
 export interface Figure {

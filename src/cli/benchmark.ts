@@ -1,109 +1,71 @@
-// `tinyai benchmark impact`: switches each optimisation of a model off alone and on alone, and shows what each contributes. Where it is
-// interrupted, it shows what was measured until then.
+// `tinyai benchmark`: its verbs. What each does is in its own file of benchmark/.
 
 import type { Command } from "commander";
-import { impactSection, type OptimizationImpact } from "../../profiler/impact.ts";
-import { sectionLines } from "../../profiler/text.ts";
-import { writeText } from "../benchmark/work.ts";
-import { checkNumber } from "../check.ts";
-import { OptionError } from "../errors.ts";
-import { analyzeOptimizationImpact } from "../impact.ts";
-import { loadModel } from "../load.ts";
-import { checkFilePath, reportEnding } from "../profiling/file.ts";
-import { addImpact } from "../profiling/index.ts";
-import { interruption } from "./interrupt.ts";
-import { modelHelp, numberFlag, printJson } from "./model.ts";
-import { startProgress } from "./progress.ts";
+import { addVerbs, type Verb } from "./verbs.ts";
 
-interface Flags {
-  readonly model: string;
-  readonly budget?: string;
-  readonly only?: string[];
-  readonly output?: string;
-  readonly json?: boolean;
-}
+// Imports are literal, so that `bun build --compile` finds the modules.
+const verbs: readonly Verb[] = [
+  {
+    name: "system",
+    summary: "what this machine is: CPU, caches, memory, disks, network, GPU, limits",
+    register: async (benchmark) => (await import("./benchmark/system.ts")).registerSystem(benchmark),
+  },
+  {
+    name: "verify",
+    summary: "whether this machine, or a model, is ready to be measured",
+    register: async (benchmark) => (await import("./benchmark/verify.ts")).registerVerify(benchmark),
+  },
+  {
+    name: "prepare",
+    summary: "make a model's file ready to be measured",
+    register: async (benchmark) => (await import("./benchmark/prepare.ts")).registerPrepare(benchmark),
+  },
+  {
+    name: "run",
+    summary: "measure a model, or this machine, and write the results",
+    register: async (benchmark) => (await import("./benchmark/run.ts")).registerRun(benchmark),
+  },
+  {
+    name: "compare",
+    summary: "compare models in turns, or files of results",
+    register: async (benchmark) => (await import("./benchmark/compare.ts")).registerCompare(benchmark),
+  },
+  {
+    name: "analyze",
+    summary: "say what results hold, and how far they can be trusted",
+    register: async (benchmark) => (await import("./benchmark/analyze.ts")).registerAnalyze(benchmark),
+  },
+  {
+    name: "trends",
+    summary: "show how a metric changed over many files of results",
+    register: async (benchmark) => (await import("./benchmark/trends.ts")).registerTrends(benchmark),
+  },
+  {
+    name: "checklist",
+    summary: "what of the optimization checklist is done for a model",
+    register: async (benchmark) => (await import("./benchmark/checklist.ts")).registerChecklist(benchmark),
+  },
+  {
+    name: "impact",
+    summary: "what each optimisation contributes to a model's speed",
+    register: async (benchmark) => (await import("./benchmark/impact.ts")).registerImpact(benchmark),
+  },
+];
 
-const budgetDefault_s = 120;
-/** Formats that the figures are in. */
-const endings: readonly string[] = [".html", ".txt", ".json"];
-/** Tokens that the run generates whose report `--output` writes. */
-const reportedTokens = 32;
-
-/** Adds `tinyai benchmark`. */
-export function registerBenchmark(program: Command): void {
+/** Adds `tinyai benchmark`, and of its verbs the one that `words` begin with. */
+export async function registerBenchmark(program: Command, words: readonly string[]): Promise<void> {
   const benchmark = program
     .command("benchmark")
-    .description("measure what contributes to a model's speed")
-    .addHelpText("after", "\nExamples:\n  tinyai benchmark impact --model gemma3-270m");
-  benchmark
-    .command("impact")
-    .description("what each optimisation contributes: each is switched off alone and on alone, in turns")
-    .requiredOption("--model <model>", modelHelp)
-    .option("--budget <seconds>", `how long it takes, about (default: ${budgetDefault_s})`)
-    .option("--only <name...>", "optimisations to switch (default: all)")
-    .option("--output <file>", `a report of a run with these figures; its ending says how: ${endings.join(", ")}`)
-    .option("--json", "print the figures as one JSON document")
+    .description("measure models and this machine, compare, and show trends")
     .addHelpText(
       "after",
       `
 Examples:
+  tinyai benchmark run --model gemma3-270m --type inference
+  tinyai benchmark compare --results before.json after.json
   tinyai benchmark impact --model gemma3-270m
-  tinyai benchmark impact --model gemma3-270m --only simd threads --budget 60
-  tinyai benchmark impact --model gemma3-270m --output report.html --json
 
-Keep the machine quiet meanwhile. Ctrl-C ends it and shows what was measured so far.`,
-    )
-    .action(impact);
-}
-
-async function impact(flags: Flags): Promise<void> {
-  const signal = interruption();
-  const budgetMs = Math.round(
-    1000 * checkNumber("--budget", numberFlag("budget", flags.budget) ?? budgetDefault_s, 0, 86_400),
-  );
-  const { output } = flags;
-  if (output !== undefined) {
-    checkFilePath("--output", output);
-    if (!endings.includes(reportEnding(output) ?? "")) {
-      throw new OptionError(
-        "--output",
-        `${output} has no ending of a report with these figures: ${endings.join(", ")}`,
-      );
-    }
-  }
-  const progress = startProgress({ label: `switching the optimisations of ${flags.model}`, unit: "seconds", total: 1 });
-  let measured: OptimizationImpact;
-  try {
-    measured = await analyzeOptimizationImpact(flags.model, {
-      budgetMs,
-      only: flags.only,
-      signal,
-      onProgress: (share) => progress.update(share),
-    });
-  } catch (error) {
-    progress.failed();
-    if (signal.aborted) process.stderr.write("interrupted before anything could be compared\n");
-    throw error;
-  }
-  progress.done(measured.interrupted ? "interrupted; the figures are of what was measured until now" : undefined);
-  if (flags.json) printJson(measured);
-  else process.stdout.write(formatImpact(measured));
-  if (output === undefined) return;
-  if (measured.interrupted) process.stderr.write(`interrupted: ${output} was not written\n`);
-  else await writeReport(flags.model, output, measured);
-}
-
-function formatImpact(impact: OptimizationImpact): string {
-  const { title, ...section } = impactSection(impact);
-  return `${sectionLines({ ...section, title: `${title} of ${impact.model}` }).join("\n")}\n`;
-}
-
-/** A run of the model as it is by default, with the impact in its report. */
-async function writeReport(model: string, path: string, impact: OptimizationImpact): Promise<void> {
-  await using loaded = await loadModel(model);
-  loaded.startProfiling();
-  if (loaded.plan().wholePrompts) await loaded.embed("a text whose vector is made");
-  else await writeText(loaded, reportedTokens);
-  await addImpact(await loaded.finishProfiling(), impact).write(path);
-  process.stderr.write(`wrote ${path}\n`);
+tinyai benchmark VERB --help shows a verb's options and examples.`,
+    );
+  await addVerbs(benchmark, verbs, words);
 }

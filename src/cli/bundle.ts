@@ -2,8 +2,9 @@
 
 import type { Command } from "commander";
 import { bundleProgram } from "../bundle/bundle.ts";
+import { formatBytes } from "../text-table.ts";
 import { interruption } from "./interrupt.ts";
-import { formatBytes, type Progress, startProgress } from "./progress.ts";
+import { type Progress, startProgress } from "./progress.ts";
 
 interface Flags {
   readonly model: string[];

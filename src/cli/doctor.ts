@@ -12,8 +12,8 @@ import { defaultThreads } from "../knobs/threads.ts";
 import { modelsFolder } from "../model/folders.ts";
 import { findPython } from "../setup/python.ts";
 import { findZig, zigVersion } from "../setup/toolchain.ts";
+import { formatBytes } from "../text-table.ts";
 import { chooseTuning, findTuning } from "../tuning.ts";
-import { formatBytes } from "./progress.ts";
 import { listModels } from "./pull.ts";
 
 /** One thing looked at. */

@@ -2,8 +2,9 @@
 
 import type { Command } from "commander";
 import { prepareModel } from "../load.ts";
+import { formatBytes } from "../text-table.ts";
 import { interruption } from "./interrupt.ts";
-import { formatBytes, type Progress, startProgress } from "./progress.ts";
+import { type Progress, startProgress } from "./progress.ts";
 
 /** Adds `tinyai prepare`. */
 export function registerPrepare(program: Command): void {

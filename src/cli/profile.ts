@@ -2,8 +2,6 @@
 // where time and bytes went, and writes the report in files. What would not be written for another reason than a full disk is
 // refused before the model is loaded. Where it is interrupted, the report is of what ran until then.
 
-import { statSync } from "node:fs";
-import { basename, dirname } from "node:path";
 import type { Command } from "commander";
 import { formatReport } from "../../profiler/terminal.ts";
 import { checkInteger } from "../check.ts";
@@ -11,7 +9,6 @@ import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
 import { resolveModel } from "../model/resolve.ts";
 import { sequencesMax } from "../plan/layout.ts";
-import { preparedPath } from "../prepared.ts";
 import { checkFilePath, type ReportEnding, reportEnding, reportEndings } from "../profiling/file.ts";
 import type { ProfiledRun } from "../profiling/index.ts";
 import { interruption } from "./interrupt.ts";
@@ -25,6 +22,7 @@ import {
   numberFlag,
   printJson,
 } from "./model.ts";
+import { identity, modelFiles } from "./output.ts";
 import { startProgress } from "./progress.ts";
 
 interface Flags extends ModelFlags, GenerationFlags {
@@ -130,14 +128,9 @@ interface Output {
  */
 function checkOutputs(flags: Flags): Output[] {
   const outputs: Output[] = [];
-  const source = resolveModel(flags.model);
-  const taken = new Map<string, string>();
-  for (const [path, what] of [
-    [source, "the model itself"],
-    [preparedPath(source), "the model's prepared copy"],
-  ] as const) {
-    taken.set(identity(path), what);
-  }
+  // Of a model that is not there it is told now.
+  resolveModel(flags.model);
+  const taken = new Map(modelFiles(flags.model).map(([path, what]) => [identity(path), what]));
   for (const name of ["report", "trace", "text", "folded", "speedscope"] as const) {
     const path = flags[name];
     if (path === undefined) continue;
@@ -159,12 +152,4 @@ function checkOutputs(flags: Flags): Output[] {
     outputs.push({ path, ending });
   }
   return outputs;
-}
-
-/** What is the same for two paths of one file, links included, whether it is there or not. */
-function identity(path: string): string {
-  const at = statSync(path, { throwIfNoEntry: false });
-  if (at) return `${at.dev}:${at.ino}`;
-  const folder = statSync(dirname(path), { throwIfNoEntry: false });
-  return `${folder?.dev}:${folder?.ino}/${basename(path)}`;
 }

@@ -21,8 +21,9 @@ import { DownloadError } from "../errors.ts";
 import { syncFolder, writeAll } from "../files.ts";
 import { acquireLock, type Lock } from "../lock.ts";
 import { type CatalogueEntry, catalogue, catalogueEntry, pulledPath } from "../model/catalogue.ts";
+import { formatBytes } from "../text-table.ts";
 import { interruption } from "./interrupt.ts";
-import { formatBytes, startProgress } from "./progress.ts";
+import { startProgress } from "./progress.ts";
 import { FolderError, guard, PartialFile, type Source, sourcesOf } from "./sources.ts";
 
 /** A model that is on this machine. */

@@ -4,9 +4,10 @@ import type { Command } from "commander";
 import type { DType } from "../model/file.ts";
 import { type QuantizeResult, quantizeModel } from "../quantize/quantize.ts";
 import { type QuantizationType, quantizationTypes } from "../quantize/types.ts";
+import { formatBytes } from "../text-table.ts";
 import { interruption } from "./interrupt.ts";
 import { numberFlag, printJson } from "./model.ts";
-import { formatBytes, type Progress, startProgress } from "./progress.ts";
+import { type Progress, startProgress } from "./progress.ts";
 
 interface Flags {
   readonly type: string;

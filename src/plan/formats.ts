@@ -52,6 +52,20 @@ export function bitsOf(dtype: DType): number {
   return formats[dtype].bits;
 }
 
+/** Where a packed matrix's scales lie in what follows its codes; null of float formats, which have none. */
+export interface PackedScales {
+  /** From one super-block's to the next one's, in bytes. */
+  readonly strideBytes: number;
+  /** Of the float16 parts at its beginning. */
+  readonly floatBytes: number;
+}
+
+export function packedScales(dtype: DType): PackedScales | null {
+  const { scaleBytes } = formats[dtype];
+  // What is no sub-scale is float16.
+  return scaleBytes > 0 ? { strideBytes: scaleBytes, floatBytes: scaleBytes % per32 || scaleBytes } : null;
+}
+
 /**
  * What products take activations as: float32, int8, or `wide`, which is int16 at levels that multiply those and float32 at
  * the others.

@@ -27,9 +27,12 @@ export function countZig(output: string): Counts | undefined {
   return counts;
 }
 
-/** Reads the totals of a JUnit report as `bun test --reporter=junit` writes it. Undefined if it holds none. */
+/**
+ * Reads the totals of a JUnit report: `bun test --reporter=junit` has them in the root, pytest in the one suite below it. Undefined if
+ * it holds none.
+ */
 export function countJunit(report: string): Counts | undefined {
-  const totals = /<testsuites\b[^>]*>/.exec(report)?.[0];
+  const totals = /<testsuites? [^>]*\btests="[^>]*>/.exec(report)?.[0];
   if (totals === undefined) return undefined;
   const tests = attribute(totals, "tests");
   if (tests === undefined) return undefined;

@@ -1,6 +1,6 @@
 // Runs the tests in a fresh clone as well as in a used one: packages, Zig and the library first, then the runners, then
-// one line with the sum. `bun run test` runs Zig's tests and Bun's; `bun run test:conformance` those that download data.
-// Further arguments go to `bun test`.
+// one line with the sum. `bun run test` runs Zig's tests and Bun's; `bun run test:conformance` those that download data;
+// `bun run test:python` those of the Python package. Further arguments go to `bun test`, or to pytest.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { ensureLibrary } from "./build.ts";
 import { root, runSetup, withTemporaryFolder } from "./checkout.ts";
 import { countJunit, countZig, type RunnerResult, sumRunners } from "./count.ts";
 import { ensurePackages } from "./packages.ts";
+import { runPytest } from "./pytest.ts";
 import { ensureZig, zigEnvironment, zigJobs } from "./toolchain.ts";
 
 async function runZig(): Promise<RunnerResult> {
@@ -58,15 +59,16 @@ function runBun(options: readonly string[]): Promise<RunnerResult> {
 if (import.meta.main) {
   await runSetup(async () => {
     const [first, ...rest] = process.argv.slice(2);
-    const conformance = first === "conformance";
     await ensurePackages();
     await ensureLibrary();
     const runners: RunnerResult[] = [];
-    if (conformance) {
+    if (first === "conformance") {
       // bunfig.toml leaves these out of the ordinary run; no path is ignored here.
       runners.push(
         await runBun(["--path-ignore-patterns=nothing", ...(rest.length > 0 ? rest : ["test/conformance"])]),
       );
+    } else if (first === "python") {
+      runners.push(await runPytest(rest));
     } else {
       runners.push(await runZig());
       runners.push(await runBun(process.argv.slice(2)));
