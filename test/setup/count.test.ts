@@ -21,6 +21,11 @@ test("a JUnit report's totals are read, skipped tests apart", () => {
   expect(countJunit("")).toBeUndefined();
 });
 
+test("pytest's report is read, whose totals are in the suite", () => {
+  const report = `<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests"><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="10" time="1.5"><testcase classname="tests.test_a" name="test_b" time="0.1" /></testsuite></testsuites>`;
+  expect(countJunit(report)).toEqual({ passed: 4, failed: 3 });
+});
+
 test("what `bun test` really writes is read, with its passes, failures and skips", async () => {
   const { mkdtempSync, readFileSync, rmSync, writeFileSync } = await import("node:fs");
   const { tmpdir } = await import("node:os");
