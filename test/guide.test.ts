@@ -2,7 +2,7 @@
 // what the command line knows. Its own code runs as docs/examples/guide.md has it.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { usableCpus } from "../src/engine/cpu.ts";
 import { cpu, Model } from "../src/index.ts";
@@ -79,13 +79,27 @@ describe("the table of the guide's names", () => {
     expect(there.difference(wanted)).toEqual(new Set());
   });
 
-  test("gives each a name of ours, or says that it is not there yet", () => {
-    const empty = rows.filter(({ here, text }) => here.length === 0 && text !== "not there yet");
+  test("gives each a name of ours, or says that it is the same", () => {
+    const empty = rows.filter(({ here, text }) => here.length === 0 && text !== "the same");
     expect(empty.map(({ at }) => at)).toEqual([]);
     // Of C, all of it.
     const calls = new Set(c.trim().split(/\s+/));
     const missing = rows.filter(({ guide, here }) => here.length === 0 && guide.every((name) => calls.has(name)));
     expect(missing.map(({ at }) => at)).toEqual([]);
+  });
+
+  test("says the same of fields that results have, and of names that the Python package has", () => {
+    const names = rows.filter(({ text }) => text === "the same").flatMap(({ guide }) => guide);
+    expect(names.length).toBeGreaterThan(20);
+    const python = ["__init__.py", "_config.py", "_results.py"].map((name) => `python/tinyai/benchmark/${name}`);
+    const there = ["src/benchmark/results.schema.json", ...python].map((path) =>
+      readFileSync(join(root, path), "utf8"),
+    );
+    const missing = names.filter((name) => {
+      const word = new RegExp(`\\b${name.split(".").at(-1)}\\b`);
+      return !there.some((text) => word.test(text));
+    });
+    expect(missing).toEqual([]);
   });
 
   test("gives code that type-checks", async () => {
@@ -131,16 +145,19 @@ describe("the table of the guide's names", () => {
     const commands = new Set(rows.flatMap(({ here }) => here.filter(isCommand)));
     expect(commands.size).toBeGreaterThan(0);
     for (const command of commands) {
-      const [, ...verbs] = command.split(" ");
+      const [, ...words] = command.split(" ");
+      const verbs = words.filter((word) => !word.startsWith("--"));
       const { status, stdout } = await runProgram([
         process.execPath,
         join(root, "src/cli/main.ts"),
         ...verbs,
         "--help",
       ]);
-      expect({ command, status, usage: stdout.includes(`tinyai ${verbs.join(" ")}`) }).toEqual({
+      const missing = words.filter((word) => word.startsWith("--") && !new RegExp(`^ +${word}\\b`, "m").test(stdout));
+      expect({ command, status, missing, usage: stdout.includes(`tinyai ${verbs.join(" ")}`) }).toEqual({
         command,
         status: 0,
+        missing: [],
         usage: true,
       });
     }

@@ -6,6 +6,7 @@
 //   ```sh                  run by a shell in the page's folder
 //   ```sh background       the same, until the page has ended; `localhost:3000` is a free port in all of the page's blocks
 //   ```sh unrun            not run
+//   ```python unrun        not run: tests of the Python package run such programs
 //   ```text output         what the block above it printed: on stdout, or on stderr if it failed. An … stands for anything.
 //   ```text output real    the same, where the models are the real ones
 //
@@ -58,7 +59,7 @@ export interface Failure {
 
 /** Languages and words that a fence may have; anything else is a slip that would let an example go unrun. */
 const fences =
-  /^(ts( unrun| file=[\w.-]+)?( status=\d+)?|sh( unrun| background)?( status=\d+)?|text( output( real)?)?|json|)$/;
+  /^(ts( unrun| file=[\w.-]+)?( status=\d+)?|sh( unrun| background)?( status=\d+)?|text( output( real)?)?|json|python unrun|)$/;
 
 export function readPages(): Page[] {
   const documents = readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })

@@ -9,6 +9,7 @@ import { compileProgram, runIn } from "../bundle/support.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
+import { dailyFiles } from "../support/trend-files.ts";
 
 setDefaultTimeout(120_000);
 
@@ -77,8 +78,9 @@ console.log((await model.generate("once", { maxLength: 3, ignoreEos: true })).to
     embed: ["once upon a time", "--model", encoder, "--json"],
     search: ["once upon", "--folder", folder.file("texts"), "--model", encoder],
     tune: ["--threads", "1"],
-    benchmark: ["impact", "--model", model, "--only", "speculation", "--budget", "0"],
+    benchmark: ["system"],
     doctor: [],
+    pipe: [],
   };
   const { stdout } = await tinyai("--help");
   const listed = [...(stdout.split("Commands:")[1]?.split("\n\n")[0] ?? "").matchAll(/^ {2}([a-z]+) /gm)].map(
@@ -94,4 +96,44 @@ console.log((await model.generate("once", { maxLength: 3, ignoreEos: true })).to
   for (const file of ["model.tinyai", "small.gguf", "trace.json"]) expect(existsSync(join(elsewhere, file))).toBe(true);
   // An executable that the command has made has the command's own runtime, and not the command.
   expect((await runIn(elsewhere, [join(elsewhere, "bundled")])).stdout).toBe("3\n");
+});
+
+test("every benchmark verb works in it", async () => {
+  const few = ["--iterations", "10", "--generated-tokens", "2"];
+  const verbs: Readonly<Record<string, readonly string[]>> = {
+    system: ["--specs"],
+    verify: ["--model", model],
+    prepare: ["--model", model, "--output", "benchmarked.tinyai"],
+    run: ["--model", "benchmarked.tinyai", ...few],
+    compare: ["--models", model, "benchmarked.tinyai", ...few],
+    analyze: ["--results", "benchmark_results.json"],
+    trends: ["--results", "benchmark_results.json", "--metric", "latency"],
+    checklist: ["--model", model],
+    impact: ["--model", model, "--only", "speculation", "--budget", "0"],
+  };
+  const { stdout } = await tinyai("benchmark", "--help");
+  const listed = [...(stdout.split("Commands:")[1]?.split("\n\n")[0] ?? "").matchAll(/^ {2}([a-z]+) /gm)];
+  expect(listed.map(([, verb]) => verb).filter((verb) => verb !== "help")).toEqual(Object.keys(verbs));
+  for (const [verb, flags] of Object.entries(verbs)) {
+    const { status, stderr } = await tinyai("benchmark", verb, ...flags);
+    expect({ verb, status, stderr: status === 0 ? "" : stderr }).toEqual({ verb, status: 0, stderr: "" });
+  }
+  for (const file of ["benchmark_results.json", "comparison_report.html", "trends.png"]) {
+    expect(existsSync(join(elsewhere, file))).toBe(true);
+  }
+});
+
+test("a picture of trends is the same as outside of it", async () => {
+  const files = dailyFiles(8, () => 15).map(({ file, results }) => folder.write(file, JSON.stringify(results)));
+  const flags = ["benchmark", "trends", "--results", ...files, "--output"];
+  const { status, stdout } = await tinyai(...flags, "inside.png");
+  expect(status).toBe(0);
+  const main = join(import.meta.dir, "../../src/cli/main.ts");
+  expect(await runIn(elsewhere, [process.execPath, main, ...flags, "outside.png"], env)).toMatchObject({
+    status,
+    stdout,
+  });
+  const [inside, outside] = ["inside.png", "outside.png"].map((name) => readFileSync(join(elsewhere, name)));
+  expect(inside?.subarray(1, 4).toString()).toBe("PNG");
+  expect(outside && inside?.equals(outside)).toBe(true);
 });

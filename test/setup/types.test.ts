@@ -11,7 +11,9 @@ test("the entries' types hold where nothing is known of browsers, and none of th
   const flags =
     "--noEmit --ignoreConfig --strict --skipLibCheck false --target esnext --lib esnext --types bun --module preserve " +
     "--moduleResolution bundler --allowImportingTsExtensions --resolveJsonModule --listFiles";
-  const entries = ["src/index.ts", "src/metrics/index.ts", "src/test/index.ts"].map((path) => join(root, path));
+  const entries = ["src/index.ts", "src/benchmark/index.ts", "src/metrics/index.ts", "src/test/index.ts"].map((path) =>
+    join(root, path),
+  );
   const tsc = join(root, "node_modules", ".bin", "tsc");
   const { stdout } = await runProgram([tsc, ...flags.split(" "), ...entries], { env: process.env });
   const lines = stdout.split(/\r?\n/);
