@@ -27,7 +27,7 @@ const { values: flags } = parseArgs({
     model: { type: "string" },
     ways: { type: "string", default: "turns,runs" },
     slower: { type: "string", default: "0.05" },
-    rounds: { type: "string", default: "120" },
+    rounds: { type: "string" },
     "prompt-tokens": { type: "string", default: "16" },
     "generated-tokens": { type: "string", default: "16" },
     threads: { type: "string", default: "1" },
@@ -90,7 +90,9 @@ const openSlowed: typeof openSubject = async (...given) => {
 
 async function compareOnce(way: Way, slowed: boolean, seed: number): Promise<Outcome> {
   const settings = resolveSettings("inference", {
-    iterations: whole("rounds"),
+    // As `compare` does by itself, until the change is known to 2 %.
+    iterations: flags.rounds === undefined ? null : whole("rounds"),
+    time_s: flags.rounds === undefined ? 60 : null,
     prompt_tokens: whole("prompt-tokens"),
     generated_tokens: whole("generated-tokens"),
     metrics: ["latency", "throughput"],
@@ -193,7 +195,7 @@ try {
     console.log(JSON.stringify({ model: chosen.name, slower, level, rates }, null, 2));
   } else {
     console.log(
-      `${chosen.name}: ${flags.rounds} rounds of ${flags["prompt-tokens"]} + ${flags["generated-tokens"]} tokens`,
+      `${chosen.name}: ${flags.rounds ?? "as many"} rounds of ${flags["prompt-tokens"]} + ${flags["generated-tokens"]} tokens`,
     );
     for (const { way, same, slowed, reports, comparisons, calls, found, covered } of rates) {
       console.log(`\n${way === "turns" ? "models in turns" : "two runs, one after the other"}`);
