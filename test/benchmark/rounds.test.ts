@@ -100,7 +100,7 @@ test("a benchmark's parts share its time and its progress by their plan", () => 
 test("fewer samples than were asked for are told", () => {
   const three = statisticsOf([1, 2, 3]);
   expect(shortOfSamples("disk", three, { iterations: 4 })).toEqual([
-    "disk: 3 of 4 samples were taken: the time was over (--time)",
+    "disk: 3 of 4 samples were taken: its part of the time was over (--time)",
   ]);
   expect(shortOfSamples("disk", three, { iterations: 3 })).toEqual([]);
   expect(shortOfSamples("disk", three, { iterations: null })).toEqual([]);
