@@ -1,11 +1,12 @@
 // The machine that results were measured on: what tells it from others, the guide's three fields, and how two of them differ.
 
 import { release, totalmem, type } from "node:os";
+import manifest from "../../package.json" with { type: "json" };
 import { cpu } from "../engine/cpu.ts";
 import { openLibrary } from "../engine/library.ts";
 import { machineInfo } from "../profiling/machine.ts";
 import { findGovernor, findTurbo, findVirtualization } from "./machine/state.ts";
-import type { MachineFingerprint, SystemInfo } from "./results.ts";
+import { type BenchmarkInfo, type MachineFingerprint, resultsVersion, type SystemInfo } from "./results.ts";
 
 /**
  * What tells this machine, as it is now, from others. Opens the native library.
@@ -30,6 +31,19 @@ export function machineFingerprint(): MachineFingerprint {
 export function systemInfo(): SystemInfo {
   const version = /^\d+(\.\d+)*/.exec(release())?.[0] ?? release();
   return { cpu: cpu.model, memory: `${Math.round(totalmem() / 2 ** 30)}GB`, os: `${type()} ${version}` };
+}
+
+/**
+ * What results say of where they come from: this machine, and this version of TinyAI.
+ * @throws {LibraryError} as `machineFingerprint` does.
+ */
+export function provenance(): Pick<BenchmarkInfo, "system_info" | "version" | "tinyai" | "fingerprint"> {
+  return {
+    system_info: systemInfo(),
+    version: resultsVersion,
+    tinyai: manifest.version,
+    fingerprint: machineFingerprint(),
+  };
 }
 
 /** Memory that the system keeps for itself differs between kernels: that much is no other machine. */

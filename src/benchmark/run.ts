@@ -2,15 +2,14 @@
 
 import { statSync } from "node:fs";
 import { basename } from "node:path";
-import manifest from "../../package.json" with { type: "json" };
 import { OptionError } from "../errors.ts";
 import { findBundled } from "../model/bundled.ts";
 import { resolveModel } from "../model/resolve.ts";
 import { openModelFile } from "../prepared.ts";
 import { checkEnvironment, type EnvironmentFinding, watchEnvironment } from "./environment.ts";
-import { machineFingerprint, systemInfo } from "./fingerprint.ts";
+import { provenance } from "./fingerprint.ts";
 import { type Benchmark, findBenchmark, type Measured } from "./registry.ts";
-import { type BenchmarkResults, type BenchmarkType, resultsVersion, type Settings } from "./results.ts";
+import type { BenchmarkResults, BenchmarkType, Settings } from "./results.ts";
 import { simdLevel } from "./simd-level.ts";
 
 export interface RunOptions {
@@ -55,10 +54,7 @@ export async function runBenchmark(options: RunOptions): Promise<BenchmarkResult
       model: model === undefined ? "none" : basename(model),
       type,
       timestamp,
-      system_info: systemInfo(),
-      version: resultsVersion,
-      tinyai: manifest.version,
-      fingerprint: machineFingerprint(),
+      ...provenance(),
       settings: measured.settings ?? settings,
       ...(details && { model_details: details }),
       methodology: [...methodology, ...noise],

@@ -3,24 +3,17 @@
 // from loading to loading by more than from round to round, and makes even the same model faster or slower as long as it is loaded: so
 // all are loaded anew for every block of rounds, and what is judged are the blocks.
 
-import manifest from "../../package.json" with { type: "json" };
 import { OptionError } from "../errors.ts";
 import { estimateMemory } from "../estimate.ts";
 import type { Compared } from "./comparable.ts";
 import { type Blocks, type ComparisonReport, compareResults, namesOf } from "./compare.ts";
 import { checkEnvironment, type EnvironmentFinding, watchEnvironment } from "./environment.ts";
 import { shuffled } from "./experiment.ts";
-import { machineFingerprint, systemInfo } from "./fingerprint.ts";
+import { provenance } from "./fingerprint.ts";
 import { inferenceFigures } from "./inference.ts";
 import { type Iterations, takeIterations } from "./iterations.ts";
-import {
-  type BenchmarkInfo,
-  type BenchmarkResults,
-  type BenchmarkType,
-  type InferenceFigures,
-  resultsVersion,
-  type Settings,
-} from "./results.ts";
+import { availableMemory } from "./machine/memory.ts";
+import type { BenchmarkInfo, BenchmarkResults, BenchmarkType, InferenceFigures, Settings } from "./results.ts";
 import { amiss } from "./run.ts";
 import { batchWarnings } from "./sample-warnings.ts";
 import { simdLevel } from "./simd-level.ts";
@@ -132,10 +125,7 @@ export async function measureInTurns(options: CompareModelsOptions): Promise<Mea
       model: name,
       type,
       timestamp,
-      system_info: systemInfo(),
-      version: resultsVersion,
-      tinyai: manifest.version,
-      fingerprint: machineFingerprint(),
+      ...provenance(),
       settings: embeds ? { ...settings, generated_tokens: 0 } : settings,
       model_details: details,
       methodology,
@@ -180,7 +170,7 @@ function metricsInTurns({ metrics }: Settings): Settings["metrics"] {
 async function checkMemory(models: readonly string[]): Promise<void> {
   let needed = 0;
   for (const model of new Set(models)) needed += (await estimateMemory(model)).minMemory;
-  const free = process.availableMemory();
+  const free = availableMemory()?.available ?? process.availableMemory();
   if (needed <= free) return;
   const megabytes = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
   throw new OptionError(
