@@ -44,10 +44,11 @@ export function compare(one: readonly number[], other: readonly number[], better
  */
 function outsideInterval(count: number): number | undefined {
   let least: number | undefined;
-  let probability = 0.5 ** count;
-  for (let below = 0, sum = probability; sum <= 0.025; sum += probability) {
+  // Of many values, those of the first are too small to be told from 0 but by their logarithms.
+  let logarithm = -count * Math.LN2;
+  for (let below = 0, sum = Math.exp(logarithm); sum <= 0.025; sum += Math.exp(logarithm)) {
     least = below;
-    probability *= (count - below) / (below + 1);
+    logarithm += Math.log((count - below) / (below + 1));
     below++;
   }
   return least;

@@ -52,6 +52,19 @@ test("the interval holds the true median in at least 95 of 100 series, whatever 
   }
 });
 
+test("of very many turns the interval is narrow", () => {
+  const next = random(11);
+  const tinyai = Array.from({ length: 5001 }, () => 1 + next());
+  const { ratio, interval } = compare(
+    tinyai,
+    tinyai.map(() => 1),
+    "more",
+  );
+  expect(ratio).toBeCloseTo(1.5, 1);
+  // The median of n values that are even in 1 to 2 has a standard error of 0.5 / √n.
+  expect((interval?.[1] ?? 0) - (interval?.[0] ?? 0)).toBeWithin(0.02, 0.035);
+});
+
 test("an interval that holds 1 is a draw, and its ratio is not shown", () => {
   const compared = compare([10, 9, 11, 10, 9, 11], [9, 10, 10, 9, 10, 10], "more");
   expect(compared.verdict).toBe("draw");
