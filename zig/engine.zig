@@ -589,15 +589,21 @@ pub const Engine = struct {
 
     /// Whether steps that begin from now on write events. Those that still wait afterwards are nobody's: their memory is given back.
     pub fn setEvents(engine: *Engine, enabled: bool) void {
+        if (enabled) {
+            for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.provide();
+        }
         engine.executor.enableEvents(enabled);
         if (enabled) return;
         for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.forget();
     }
 
-    /// Events in the ring that is fullest.
-    pub fn eventsWaiting(engine: *const Engine) u64 {
+    /// Events in the ring that is fullest. There is memory for those that come next then.
+    pub fn eventsWaiting(engine: *Engine) u64 {
         var most: u64 = 0;
-        for (engine.executor.rings[0..engine.provided]) |*event_ring| most = @max(most, event_ring.waiting());
+        for (engine.executor.rings[0..engine.provided]) |*event_ring| {
+            event_ring.provide();
+            most = @max(most, event_ring.waiting());
+        }
         return most;
     }
 

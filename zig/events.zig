@@ -7,12 +7,22 @@ const clock = @import("clock.zig");
 const program = @import("program.zig");
 const system = @import("system.zig");
 
+/// Events whose memory is taken and given back at once, and for how many there is memory beyond those that are written. A page that an
+/// event had to wait for would hold its thread up for as long as a hundred events take.
+const piece = 1 << 13;
+
+/// Events from one that is written to one that is not in the same or the next cache line.
+const ahead = 4;
+
 pub const Ring = struct {
     events: []program.Event,
     /// Events ever written and ever read; they live on lines of their own because two threads write them.
     written: std.atomic.Value(u64) align(64) = .init(0),
     read: std.atomic.Value(u64) align(64) = .init(0),
     lost: std.atomic.Value(u64) align(64) = .init(0),
+    /// There is memory for the events from the one to the other, as far as the draining side has seen to it.
+    released: u64 = 0,
+    provided: u64 = 0,
 
     pub fn init(events: []program.Event) Ring {
         assert(std.math.isPowerOfTwo(events.len));
@@ -27,6 +37,9 @@ pub const Ring = struct {
         }
         ring.events[@intCast(at & (ring.events.len - 1))] = event;
         ring.written.store(at + 1, .release);
+        // The next claim of work waits until all that was written before is in the cache, and an event's line has left it since the ring
+        // came round. It comes while the thread computes.
+        @prefetch(&ring.events[@intCast((at + ahead) & (ring.events.len - 1))], .{ .rw = .write, .locality = 3, .cache = .data });
     }
 
     /// Events that wait to be drained, as whoever drains them sees it.
@@ -34,9 +47,31 @@ pub const Ring = struct {
         return ring.written.load(.acquire) - ring.read.raw;
     }
 
+    /// Takes memory for the events that come next, if there is little left, so that who writes them need not wait for it.
+    pub fn provide(ring: *Ring) void {
+        if (ring.events.len < piece) return;
+        const wanted = ring.written.load(.monotonic) + piece;
+        while (ring.provided < wanted and ring.provided - ring.released < ring.events.len) : (ring.provided += piece) {
+            system.provide(ring.pieceAt(ring.provided));
+        }
+    }
+
+    /// Gives the memory of the events before `end` back, in whose place none can be written yet.
+    fn release(ring: *Ring, end: u64) void {
+        if (ring.events.len < piece) return;
+        while (ring.released + piece <= end) : (ring.released += piece) system.discard(ring.pieceAt(ring.released));
+        ring.provided = @max(ring.provided, ring.released);
+    }
+
+    fn pieceAt(ring: *Ring, event: u64) []align(4096) u8 {
+        return @alignCast(std.mem.sliceAsBytes(ring.events[@intCast(event & (ring.events.len - 1))..][0..piece]));
+    }
+
     /// Gives the memory back. What still waits is zeros afterwards, but for what the thread writes meanwhile.
     pub fn forget(ring: *Ring) void {
         system.discard(@alignCast(std.mem.sliceAsBytes(ring.events)));
+        ring.released = std.mem.alignBackward(u64, ring.written.load(.monotonic), piece);
+        ring.provided = ring.released;
     }
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
@@ -50,10 +85,36 @@ pub const Ring = struct {
             slot.start = time.toNs(slot.start);
             slot.end = time.toNs(slot.end);
         }
+        ring.release(from + count);
         ring.read.store(from + count, .release);
         return count;
     }
 };
+
+test "what is drained gives its memory back, and nothing of what waits is lost" {
+    const events = try std.testing.allocator.alignedAlloc(program.Event, .fromByteUnits(4096), 4 * piece);
+    defer std.testing.allocator.free(events);
+    var ring = Ring.init(events);
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
+    var out: [1000]program.Event = undefined;
+    var written: u64 = 0;
+    var read: u64 = 0;
+    // Three times around, at most all but a few full.
+    while (read < 12 * piece) {
+        ring.provide();
+        while (written - read < 4 * piece - 100) : (written += 1) {
+            ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
+        }
+        const count = ring.drain(&out, &time);
+        try std.testing.expectEqual(out.len, count);
+        for (out) |event| {
+            try std.testing.expectEqual(read, event.aux);
+            read += 1;
+        }
+        try std.testing.expect(ring.released <= read and read < ring.released + piece);
+    }
+    try std.testing.expectEqual(0, ring.lost.load(.monotonic));
+}
 
 test "a full ring counts what it loses and keeps what it has" {
     var storage: [4]program.Event = undefined;

@@ -182,8 +182,8 @@ interface Live {
 
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
-/** A thread's ring holds three seconds of a model of 300 MB, and 200 ms of the smallest models' events. Its memory is taken as it fills. */
-export const eventCapacity = 1 << 17;
+/** A thread's ring holds twenty seconds of a model of 300 MB, and 0.8 s of the smallest models' events. Its memory is taken as it fills, a little ahead. */
+export const eventCapacity = 1 << 19;
 /** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
 const eventsWaitingMax = 1 << 13;
 /**
@@ -511,7 +511,7 @@ export class Engine {
     this.#library.symbols.tinyai_engine_set_events(this.#handle, wanted ? 1 : 0);
   }
 
-  /** Events that a thread has written and that were not handed over yet, of the thread that has most. */
+  /** Events that a thread has written and that were not handed over yet, of the thread that has most. Takes memory for the next ones. */
   get eventsWaiting(): number {
     if (this.#closed) return 0;
     return this.#library.symbols.tinyai_engine_events_waiting(this.#handle);

@@ -2,6 +2,8 @@
 // is lost on the way, and their memory is given back.
 
 import { expect, test } from "bun:test";
+import { EVENT_BYTES } from "../../profiler/events.ts";
+import { eventCapacity } from "../../src/engine/engine.ts";
 import { loadModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -10,31 +12,37 @@ const folder = temporaryFolder();
 const path = folder.file("tiny.gguf");
 writeTinyModel(path, { layers: 4, context: 2048 });
 
+const ringBytes = eventCapacity * EVENT_BYTES;
 const generate = { temperature: 0, ignoreEos: true, cachePrompt: false } as const;
 
-test("events of a recording wait until it ends, and their memory is given back then", async () => {
+test("the memory for the events of a recording is there before they are written, and given back at its end", async () => {
   await using model = await loadModel(path, { threads: { count: 2 }, prepared: false });
+  const taken = () => model.memoryInUse().resident.events;
+  const before = taken();
   model.startProfiling({ cache: false, roofline: false });
-  const waited = async (tokens: number) => {
-    await model.generate("once", { ...generate, maxLength: tokens });
-    return model.memoryInUse().resident.events;
-  };
-  const [few, many] = [await waited(50), await waited(150)];
-  expect(few).toBeGreaterThan(0);
-  expect(many).toBeGreaterThan(2 * few);
-  const { steps, lostEvents } = model.stopProfiling();
-  expect([steps.count, lostEvents]).toEqual([200, 0]);
-  if (process.platform === "linux") expect(model.memoryInUse().resident.events).toBe(0);
+  const begun = taken();
+  for (const tokens of [50, 950]) await model.generate("once", { ...generate, maxLength: tokens });
+  const ended = taken();
+  const { steps, lostEvents, byOp } = model.stopProfiling();
+  expect([steps.count, lostEvents]).toEqual([1000, 0]);
+  if (process.platform === "linux") {
+    expect(before).toBe(0);
+    expect(begun).toBeGreaterThan(0);
+    // More than all that was written, and not all that there is room for.
+    const written = byOp.reduce((sum, { count }) => sum + count, 0) * EVENT_BYTES;
+    expect(ended).toBeWithin(Math.max(begun + 1, written), 2 * ringBytes);
+  }
+  if (process.platform === "linux") expect(taken()).toBe(0);
 });
 
 test("a recording of more events than the rings hold loses none", async () => {
   await using model = await loadModel(path, { threads: { count: 1 }, prepared: false });
-  const tokens = 1900;
+  const [tokens, requests] = [1900, 8];
   model.startProfiling({ cache: false, roofline: false });
-  for (let request = 0; request < 2; request++) await model.generate("once", { ...generate, maxLength: tokens });
+  for (let request = 0; request < requests; request++) await model.generate("once", { ...generate, maxLength: tokens });
   const report = model.stopProfiling();
   const events = report.byOp.reduce((sum, { count }) => sum + count, 0);
   // As many as fit the ring of a thread, or more.
-  expect(events).toBeGreaterThan(1 << 17);
-  expect([report.steps.count, report.lostEvents]).toEqual([2 * tokens, 0]);
+  expect(events).toBeGreaterThan(eventCapacity);
+  expect([report.steps.count, report.lostEvents]).toEqual([requests * tokens, 0]);
 });
