@@ -90,9 +90,8 @@ const openSlowed: typeof openSubject = async (...given) => {
 
 async function compareOnce(way: Way, slowed: boolean, seed: number): Promise<Outcome> {
   const settings = resolveSettings("inference", {
-    // As `compare` does by itself, until the change is known to 2 %.
-    iterations: flags.rounds === undefined ? null : whole("rounds"),
-    time_s: flags.rounds === undefined ? 60 : null,
+    // Without, as `compare` and `run` do by themselves: until the change, or the mean latency, is known to 2 %, or 60 s are over.
+    ...(flags.rounds !== undefined && { iterations: whole("rounds") }),
     prompt_tokens: whole("prompt-tokens"),
     generated_tokens: whole("generated-tokens"),
     metrics: ["latency", "throughput"],

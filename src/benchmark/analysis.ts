@@ -233,6 +233,7 @@ function iterationFindings({ size, figures }: Batch, settings: Settings | undefi
     samples: samples.map((latencyMs) => ({ latencyMs })),
     warmup: figures.warmup ?? { iterations: 0, steady: true },
     ended: "count" as const,
+    ...(figures.loadings && { loadings: figures.loadings }),
   };
   const asked = settings ?? { iterations: samples.length, time_s: null, precision: 0, warmup: null };
   const prefix = size === undefined ? "" : `batch size ${size}: `;

@@ -11,6 +11,7 @@ import type {
   Statistics,
   SystemFigures,
 } from "./results.ts";
+import { samplesMin } from "./statistics/describe.ts";
 import { quantile } from "./statistics/summary.ts";
 import { memoryWords, speedWords, type Words } from "./statistics/verdict.ts";
 
@@ -35,6 +36,8 @@ export interface ComparedMetric {
   readonly figure: number;
   /** In the order in which they were measured. */
   readonly samples: readonly number[] | null;
+  /** How many of them each loading of the model has, in their order; null: there was one loading, or too few to judge by. */
+  readonly loadings: readonly number[] | null;
 }
 
 const countWords: Words = { better: "fewer", worse: "more" };
@@ -59,12 +62,16 @@ function batchesOf(results: BenchmarkResults["results"]): (readonly [number | nu
 }
 
 function inferenceMetrics(figures: InferenceFigures, batchSize: number | null, texts: boolean): ComparedMetric[] {
-  return [
+  const found = [
     ...latencyMetrics("latency", batchSize, figures.latency),
     ...firstTokenMetrics(figures, batchSize),
     ...mean("throughput", texts ? "texts/s" : "tokens/s", "more", figures.throughput, batchSize),
     ...mean("memory usage", "MB", "less", figures.memory_usage, batchSize),
   ];
+  const { loadings = [] } = figures;
+  const count = loadings.reduce((sum, length) => sum + length, 0);
+  const known = loadings.length >= samplesMin;
+  return found.map((each) => (known && each.samples?.length === count ? { ...each, loadings } : each));
 }
 
 /**
@@ -174,7 +181,7 @@ function metric(
   batchSize: number | null,
 ): ComparedMetric {
   const words = unit === "MB" || unit === "bytes" ? memoryWords : unit === "" ? countWords : speedWords;
-  return { name, unit, better, words, batchSize, part: null, figure, samples: samples ?? null };
+  return { name, unit, better, words, batchSize, part: null, figure, samples: samples ?? null, loadings: null };
 }
 
 /** Whether two results have so much in common that they are compared batch size by batch size. */

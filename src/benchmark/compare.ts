@@ -12,6 +12,7 @@ import {
   quantileOf,
 } from "./comparable.ts";
 import type { BenchmarkResults, BenchmarkType } from "./results.ts";
+import { byLoading } from "./statistics/loadings.ts";
 import { type Random, seededRandom } from "./statistics/random.ts";
 import { cliffsDelta, pseudoMedian } from "./statistics/rank.ts";
 import { median } from "./statistics/summary.ts";
@@ -120,7 +121,7 @@ export function compareResults(
     paired: blocks !== undefined,
     interrupted: compared.some(({ results }) => results.benchmark_info.interrupted === true),
     comparisons,
-    methodology: methodologyOf(blocks !== undefined, level, corrected.length),
+    methodology: methodologyOf(blocks !== undefined, loadingsOf(metrics), level, corrected.length),
     warnings: [...comparabilityWarnings(compared, blocks !== undefined), ...missingWarnings(compared, metrics)],
   };
 }
@@ -188,6 +189,9 @@ function judge(first: ComparedMetric, second: ComparedMetric, { blocks, ...how }
   if (![...one, ...two].every((value) => value >= sampleMin)) return null;
   const options = { ...how, better: first.better, words: first.words };
   if (blocks) return judgeBlocks(one, two, first.part, blocks, options);
+  if (first.loadings && second.loadings) {
+    return judgeLoadings([one, first.loadings], [two, second.loadings], first.part, options);
+  }
   return first.part === null ? compareSamples(one, two, options) : compareQuantiles(one, two, first.part, options);
 }
 
@@ -199,23 +203,44 @@ function judgeBlocks(
   blocks: readonly number[],
   options: Omit<CompareOptions, "paired">,
 ): Comparison {
-  let from = 0;
-  const shifts = blocks.flatMap((length) => {
-    const [one, two] = [first, second].map((samples) => samples.slice(from, from + length).map(Math.log));
-    from += length;
-    if (!one || !two || length === 0) return [];
-    if (part === null) return [pseudoMedian(two.map((value, round) => value - (one[round] ?? Number.NaN)))];
-    return hasQuantile(length, part) ? [quantileOf(two, part) - quantileOf(one, part)] : [];
+  const [ones, twos] = [first, second].map((samples) => byLoading(samples.map(Math.log), blocks));
+  const ratios = (ones ?? []).flatMap((one, block) => {
+    const two = twos?.[block] ?? [];
+    if (one.length === 0) return [];
+    if (part === null) return [Math.exp(pseudoMedian(two.map((value, round) => value - (one[round] ?? Number.NaN))))];
+    return hasQuantile(one.length, part) ? [Math.exp(quantileOf(two, part) - quantileOf(one, part))] : [];
   });
-  const ratios = shifts.map(Math.exp);
-  if (ratios.length === 0) return compareSamples(first.slice(0, 1), second.slice(0, 1), options);
-  const comparison = compareSamples(
-    ratios.map(() => 1),
-    ratios,
-    { ...options, paired: true, independent: true },
-  );
+  const same = ratios.map(() => 1);
+  return judgeFigures([first, same], [second, ratios], { ...options, paired: true, independent: true });
+}
+
+type InLoadings = readonly [samples: readonly number[], loadings: readonly number[]];
+
+/** Each loading is one figure: its typical sample, or a percentile of its samples. */
+function judgeLoadings(
+  first: InLoadings,
+  second: InLoadings,
+  part: number | null,
+  options: CompareOptions,
+): Comparison {
+  const figures = ([samples, loadings]: InLoadings) =>
+    byLoading(samples, loadings).flatMap((values) => {
+      if (part === null) return values.length > 0 ? [median(values)] : [];
+      return hasQuantile(values.length, part) ? [quantileOf(values, part)] : [];
+    });
+  return judgeFigures([first[0], figures(first)], [second[0], figures(second)], { ...options, independent: true });
+}
+
+/** Judges by figures of samples. */
+function judgeFigures(
+  [first, ones]: readonly [samples: readonly number[], figures: readonly number[]],
+  [second, twos]: readonly [samples: readonly number[], figures: readonly number[]],
+  options: CompareOptions,
+): Comparison {
+  // One sample of each, where there are no figures, is too little to tell.
+  if (Math.min(ones.length, twos.length) === 0) return compareSamples(first.slice(0, 1), second.slice(0, 1), options);
   const { delta } = cliffsDelta(first, second);
-  return { ...comparison, effect: options.better === "more" ? delta : -delta };
+  return { ...compareSamples(ones, twos, options), effect: options.better === "more" ? delta : -delta };
 }
 
 function withoutVerdict(first: ComparedMetric, second: ComparedMetric): string {
@@ -234,11 +259,20 @@ function missingWarnings(compared: readonly Compared[], metrics: readonly (reado
   });
 }
 
-function methodologyOf(paired: boolean, level: number, count: number): string[] {
+/** The fewest loadings that results have; 1: some do not tell. */
+function loadingsOf(metrics: readonly (readonly ComparedMetric[])[]): number {
+  return Math.min(...metrics.map((of) => Math.max(1, ...of.map(({ loadings }) => loadings?.length ?? 1))));
+}
+
+function methodologyOf(paired: boolean, loadings: number, level: number, count: number): string[] {
+  const apart =
+    loadings > 1
+      ? `The results were measured one after the other, each with ${loadings} loadings of its model or more; what is judged are the loadings, since how memory and threads lie differs from one to the next. What changed on the machine between the results is part of every difference.`
+      : "The results were measured one after the other, and of at least one of them not several loadings are known: what changed on the machine between them, and how memory and threads lay, is part of every difference, and may be some percent of the same model.";
   return [
     paired
       ? "All models were measured in turns, each once in every round, in an order drawn anew for each round. For each block of rounds all were loaded anew, since how memory and threads lie differs from loading to loading; what is judged are the blocks."
-      : "The results were measured one after the other, each with a single loading: what changed on the machine between them, and how memory and threads lay, is part of every difference, and may be some percent of the same model. `tinyai benchmark compare --models` measures in turns, with many loadings.",
+      : `${apart} \`tinyai benchmark compare --models\` measures in turns.`,
     "A change is a part of the first one's figure: of the typical sample (the median of all ratios), or of the percentile that is named. Its interval is by bootstrap. The figures beside it are the medians of the samples, or those percentiles.",
     `A difference is called where chance would show it in fewer than ${Number((100 * (1 - level)).toPrecision(3))} of 100 reports such as this: the ${count} comparisons are corrected together (Holm).`,
     "Where none could be shown, the least change that would have been is named.",

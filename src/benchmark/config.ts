@@ -42,6 +42,11 @@ const measuring = {
     .describe(
       "Iterations before the first that counts. null: until their times are steady; of type memory 3. Default null.",
     ),
+  loadings: integer(1, 1000)
+    .nullable()
+    .describe(
+      "Of type inference: times that a model is loaded at least, or as often as there are `iterations`, which are spread over them; 1 and no `iterations`: once, until it is enough. null: 10, to compare models in turns 20. Default null.",
+    ),
   batch_sizes: z
     .array(integer(1, batchMax))
     .min(1)
@@ -162,13 +167,22 @@ function flagOf(field: string): string {
 }
 
 /** What says nothing to a type that measures no model; a configuration may be of several types, a flag is of one. */
-const ofModels = ["precision", "warmup", "batch_sizes", "metrics", "prompt_tokens", "generated_tokens"] as const;
+const ofModels = [
+  "precision",
+  "warmup",
+  "loadings",
+  "batch_sizes",
+  "metrics",
+  "prompt_tokens",
+  "generated_tokens",
+] as const;
 
 const defaults: Settings = {
   iterations: null,
   time_s: 60,
   precision: 0.02,
   warmup: null,
+  loadings: null,
   batch_sizes: [1],
   metrics,
   prompt_tokens: 32,
@@ -198,6 +212,12 @@ export function resolveSettings(
   if (isEncoder && flags.generated_tokens) {
     const problem = `is ${flags.generated_tokens}, but the model only embeds; leave it out`;
     throw new OptionError(flagOf("generated_tokens"), problem);
+  }
+  if (flags.loadings !== undefined && type === "memory") {
+    throw new OptionError(
+      flagOf("loadings"),
+      "is of type inference alone; type memory loads anew by itself, leave it out",
+    );
   }
   if (flags.disk_folder !== undefined && type !== "system") {
     throw new OptionError(flagOf("disk_folder"), `is of type system alone; type ${type} writes no file, leave it out`);

@@ -1,95 +1,84 @@
 // Type `inference`: how long requests take, when their first token comes, how much a batch gets done in a time, and what memory and
-// processors that takes, for one batch size after another.
+// processors that takes, for one batch size after another and in several loadings of the model.
 
-import { type GpuMeter, openGpus } from "../engine/nvml.ts";
-import { type Iterations, takeIterations } from "./iterations.ts";
-import { openPeak, type ResidentPeak } from "./memory/peak.ts";
+import { openGpus } from "../engine/nvml.ts";
+import { type Batch, lengthsOf, samplesOf, takeBlocks, warmupOf } from "./blocks.ts";
+import { openPeak } from "./memory/peak.ts";
 import type { Benchmark, BenchmarkContext, Measured } from "./registry.ts";
-import type { InferenceFigures, Metric, Settings, Utilization } from "./results.ts";
-import { batchWarnings } from "./sample-warnings.ts";
+import type { InferenceFigures, Metric, Settings } from "./results.ts";
+import { batchWarnings, type Taken } from "./sample-warnings.ts";
 import { latencyOf, memoryUsageOf, statisticsOf } from "./statistics/describe.ts";
 import { seededRandom } from "./statistics/random.ts";
 import { type IterationSample, openSubject, requestOf, type Subject } from "./subject.ts";
-import { type UtilizationWatch, utilizationPeriodMs, watchUtilization } from "./utilization.ts";
+import { UtilizationMeter, utilizationPeriodMs } from "./utilization.ts";
 
-/** Of the whole, what loading is shown as. */
-const loadingShare = 0.02;
+/** Times that a model is loaded. Each takes a loading's time, and fewer could not be told from another run's, some being disturbed. */
+const loadingsDefault = 10;
 
 export const inference: Benchmark = { needsModel: true, run: (context) => measureInference(context) };
 
 /**
- * Measures a model's batch sizes one after another.
+ * Measures a model's batch sizes, one after another in each of several loadings.
  * @param open another way to the model than `openSubject`.
  * @throws the signal's reason if it came before an iteration was measured.
  */
 export async function measureInference(context: BenchmarkContext, open = openSubject): Promise<Measured> {
   const { model = "", settings, signal, onProgress } = context;
-  const subject = await open(model, settings, {
-    signal,
-    onProgress: (share) => onProgress?.(share * loadingShare, "loading the model"),
-  });
+  const { batch_sizes, metrics, seed } = settings;
   const gpus = openGpus();
   const peak = openPeak();
   // Where the system does not keep it, looking for it would disturb what is measured.
   if (!peak.exact) peak.close();
+  const meters = new Map(batch_sizes.map((size) => [size, new UtilizationMeter({ gpus, seed })]));
+  const peakBytes = new Map<number, number>();
+  let subject: Subject | undefined;
   try {
-    return await measureSizes(subject, gpus, peak, context);
+    const { batches, ended } = await takeBlocks(settings, {
+      blocksMin: settings.loadings ?? loadingsDefault,
+      async open() {
+        subject = await open(model, settings, { signal });
+        return subject;
+      },
+      onWarm(batchSize) {
+        peak.reset();
+        meters.get(batchSize)?.start();
+      },
+      onOver(batchSize) {
+        meters.get(batchSize)?.stop();
+        peakBytes.set(batchSize, Math.max(peakBytes.get(batchSize) ?? 0, peak.read()));
+      },
+      signal,
+      onProgress,
+    });
+    if (!subject || batches.length === 0) throw signal?.reason;
+    const bySize = batches.map((batch): readonly [string, InferenceFigures] => {
+      const utilization = meters.get(batch.batchSize)?.figures();
+      return [
+        `${batch.batchSize}`,
+        {
+          ...inferenceFigures(samplesOf(batch), metrics, seed, peakBytes.get(batch.batchSize)),
+          ...(utilization && { utilization }),
+          warmup: warmupOf(batch),
+          loadings: lengthsOf(batch),
+        },
+      ];
+    });
+    return {
+      figures: { ...bySize[0]?.[1], by_batch_size: Object.fromEntries(bySize) },
+      details: subject.details,
+      ...(subject.embeds && { settings: { ...settings, generated_tokens: 0 } }),
+      methodology: methodologyOf(subject.embeds, settings, peak.exact),
+      warnings: batches.flatMap((batch) => batchWarnings(takenOf(batch, ended), settings, batch.batchSize)),
+      interrupted: ended === "signal",
+    };
   } finally {
     peak.close();
     gpus?.close();
-    await subject.close();
   }
 }
 
-async function measureSizes(
-  subject: Subject,
-  gpus: GpuMeter | undefined,
-  peak: ResidentPeak,
-  { settings, signal, onProgress }: BenchmarkContext,
-): Promise<Measured> {
-  const { batch_sizes, metrics, seed } = settings;
-  const bySize: Record<string, InferenceFigures> = {};
-  const warnings: string[] = [];
-  let first: InferenceFigures | undefined;
-  let interrupted = false;
-  for (const [index, batchSize] of batch_sizes.entries()) {
-    const requests = requestsAtOnce(batchSize);
-    const progress = (share: number, doing: string) =>
-      onProgress?.(loadingShare + ((1 - loadingShare) * (index + share)) / batch_sizes.length, doing);
-    progress(0, `warming up with ${requests}`);
-    let watch: UtilizationWatch | undefined;
-    let utilization: Utilization | undefined;
-    let taken: Iterations<IterationSample>;
-    try {
-      taken = await takeIterations(() => subject.iterate(batchSize), settings, {
-        signal,
-        onWarm() {
-          peak.reset();
-          watch = watchUtilization({ gpus, seed });
-        },
-        onProgress: (share) => progress(share, requests),
-      });
-    } finally {
-      utilization = watch?.stop();
-    }
-    interrupted = taken.ended === "signal";
-    if (taken.samples.length > 0) {
-      const figures = inferenceFigures(taken.samples, metrics, seed, peak.read());
-      bySize[batchSize] = { ...figures, ...(utilization && { utilization }), warmup: taken.warmup };
-      first ??= bySize[batchSize];
-      warnings.push(...batchWarnings(taken, settings, batchSize));
-    }
-    if (interrupted) break;
-  }
-  if (!first) throw signal?.reason;
-  return {
-    figures: { ...first, by_batch_size: bySize },
-    details: subject.details,
-    ...(subject.embeds && { settings: { ...settings, generated_tokens: 0 } }),
-    methodology: methodologyOf(subject.embeds, settings, peak.exact),
-    warnings,
-    interrupted,
-  };
+function takenOf(batch: Batch<IterationSample>, ended: Taken["ended"]): Taken {
+  return { samples: samplesOf(batch), warmup: warmupOf(batch), ended, loadings: lengthsOf(batch) };
 }
 
 function requestsAtOnce(batchSize: number): string {
@@ -125,7 +114,7 @@ export function inferenceFigures(
 
 /** How it was measured, and what was assumed. */
 function methodologyOf(embeds: boolean, settings: Settings, peakIsKept: boolean): string[] {
-  const { batch_sizes, iterations, time_s, precision, warmup, seed } = settings;
+  const { batch_sizes, iterations, time_s, precision, warmup, loadings, seed } = settings;
   const several = batch_sizes.length > 1;
   const ends = [
     ...(iterations === null ? [] : [`after ${iterations} iterations`]),
@@ -138,10 +127,13 @@ function methodologyOf(embeds: boolean, settings: Settings, peakIsKept: boolean)
     several
       ? `An iteration is a batch of requests at once; batches of ${batch_sizes.join(", ")} are measured one size after another.`
       : `An iteration is ${requestsAtOnce(batch_sizes[0] ?? 1)}.`,
+    loadings === 1
+      ? "The model is loaded once."
+      : "Iterations are spread over loadings of the model, which stand beside the figures: how memory and threads lie differs from one to the next.",
     `A request is ${requestOf(embeds, settings)}; prompts differ, are the same in each iteration, and use nothing that was kept of others.`,
     warmup === null
-      ? "Iterations warm up until their times are steady, each batch size anew."
-      : `${warmup} iterations warm up, each batch size anew.`,
+      ? "Iterations warm up until their times are steady, each batch size anew; after later loadings three do."
+      : `${warmup} iterations warm up, each batch size anew; after later loadings up to three do.`,
     `Measuring a batch size ends ${ends.join(", or ")}.`,
     "Latency is from the call of the public interface until every request has its whole answer, by the monotonic clock.",
     ...(embeds

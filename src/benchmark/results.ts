@@ -91,6 +91,11 @@ export interface Settings {
   readonly precision: number;
   /** Iterations before the first that counts; null: until the times are steady. */
   readonly warmup: number | null;
+  /**
+   * Times that a model is loaded at least, or as often as there are iterations, which are spread over them; null: 10, to compare models in
+   * turns 20. Missing in older files, whose model was loaded once.
+   */
+  readonly loadings?: number | null;
   readonly batch_sizes: readonly number[];
   readonly metrics: readonly Metric[];
   /** Tokens of each prompt or text. */
@@ -169,6 +174,8 @@ export interface InferenceFigures {
   readonly utilization?: Utilization;
   /** How many iterations warmed up, and whether their times had become steady. */
   readonly warmup?: { readonly iterations: number; readonly steady: boolean };
+  /** Iterations of each loading of the model, which follow each other; missing in older files: there was one. */
+  readonly loadings?: readonly number[];
 }
 
 /** Percent of all CPUs that may be used, and of each GPU. */

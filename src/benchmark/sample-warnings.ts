@@ -6,6 +6,7 @@ import type { IterationSettings, Iterations, Timed } from "./iterations.ts";
 import { iterationsForPrecision } from "./iterations.ts";
 import type { Settings } from "./results.ts";
 import { precisionOf } from "./statistics/describe.ts";
+import { loadingMeans } from "./statistics/loadings.ts";
 import { drift, effectiveSize } from "./statistics/series.ts";
 
 /** With fewer, the highest percentile is little more than the slowest iteration. */
@@ -17,9 +18,15 @@ const driftBounds = { change: 0.02, pValue: 0.01 } as const;
 /** Iterations that say as much as less than this part of them would, were they independent. */
 const dependent = 0.5;
 
+/** What was measured; of several loadings, in their order. */
+export interface Taken extends Iterations<Timed> {
+  /** How many samples of each loading follow each other. Default one loading. */
+  readonly loadings?: readonly number[];
+}
+
 /** The same of one of several batch sizes, which is named. */
 export function batchWarnings(
-  taken: Iterations<Timed>,
+  taken: Taken,
   settings: IterationSettings & Pick<Settings, "batch_sizes">,
   batchSize: number,
 ): string[] {
@@ -28,7 +35,7 @@ export function batchWarnings(
 }
 
 export function iterationWarnings(
-  { samples, warmup, ended }: Iterations<Timed>,
+  { samples, warmup, ended, loadings = [samples.length] }: Taken,
   { iterations, precision }: IterationSettings,
 ): string[] {
   const warnings: string[] = [];
@@ -52,7 +59,7 @@ export function iterationWarnings(
   }
   if (count < iterationsForPrecision) return warnings;
   if (ended === "time" && iterations === null && precision > 0) {
-    const reached = percent(precisionOf(timesMs));
+    const reached = percent(precisionOf(loadings.length > 1 ? loadingMeans(timesMs, loadings) : timesMs));
     warnings.push(
       `the mean latency is known to ${reached} only, not to ${percent(precision)}: the time was over (--time)`,
     );

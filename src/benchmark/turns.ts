@@ -5,19 +5,19 @@
 
 import { OptionError } from "../errors.ts";
 import { estimateMemory } from "../estimate.ts";
+import { type Batch, lengthsOf, samplesOf, takeBlocks, warmupOf } from "./blocks.ts";
 import type { Compared } from "./comparable.ts";
 import { type Blocks, type ComparisonReport, compareResults, namesOf } from "./compare.ts";
 import { checkEnvironment, type EnvironmentFinding, watchEnvironment } from "./environment.ts";
 import { shuffled } from "./experiment.ts";
 import { provenance } from "./fingerprint.ts";
 import { inferenceFigures } from "./inference.ts";
-import { type Iterations, takeIterations } from "./iterations.ts";
 import { availableMemory } from "./machine/memory.ts";
 import type { BenchmarkInfo, BenchmarkResults, BenchmarkType, InferenceFigures, Settings } from "./results.ts";
 import { amiss } from "./run.ts";
 import { batchWarnings } from "./sample-warnings.ts";
 import { simdLevel } from "./simd-level.ts";
-import { precisionOf } from "./statistics/describe.ts";
+import { precisionOf, samplesMin } from "./statistics/describe.ts";
 import { type Random, seededRandom } from "./statistics/random.ts";
 import { median } from "./statistics/summary.ts";
 import { type IterationSample, openSubject, type Subject } from "./subject.ts";
@@ -40,25 +40,13 @@ export interface CompareModelsOptions {
 }
 
 /** Fewer blocks are not enough for verdicts on many metrics at once, some blocks being disturbed: all on one side are chance's once in 2^19. */
-const blocksMin = 20;
-/** Rounds of a block at least, where their number was not given. */
-const blockRoundsMin = 4;
-/** Rounds that warm up later blocks where no number was given: the program is warm by then, and only memory is new. */
-const laterWarmup = 3;
-/** Seconds of rounds for each batch size, where nothing says when to end. */
-const timeDefault_s = 60;
+const loadingsDefault = 20;
 
 /** A sample of each model, in their order. */
 interface Round {
   /** Of all of them. */
   readonly latencyMs: number;
   readonly samples: readonly IterationSample[];
-}
-
-/** The rounds of a batch size, by block. */
-interface Batch {
-  readonly batchSize: number;
-  readonly blocks: Iterations<Round>[];
 }
 
 /**
@@ -71,6 +59,9 @@ export async function compareModels(options: CompareModelsOptions): Promise<Comp
   const { models, type = "inference", settings, level, signal, onProgress } = options;
   checkType(type);
   if (models.length < 2) throw new OptionError("--models", "names one model; two or more are compared");
+  if (settings.loadings && settings.loadings < samplesMin) {
+    throw new OptionError("--loadings", `is ${settings.loadings}; the fewest that tell models apart are ${samplesMin}`);
+  }
   const metrics = metricsInTurns(settings);
   if (settings.simd !== null) await simdLevel(settings.simd);
   await checkMemory(models);
@@ -102,21 +93,35 @@ export interface MeasuredInTurns {
  * @throws the signal's reason if it came before every model had been measured once.
  */
 export async function measureInTurns(options: CompareModelsOptions): Promise<MeasuredInTurns> {
-  const { models, type = "inference", settings, signal } = options;
+  const { models, type = "inference", settings, signal, onProgress, open = openSubject } = options;
   const timestamp = new Date().toISOString();
-  const batches = settings.batch_sizes.map((batchSize): Batch => ({ batchSize, blocks: [] }));
+  const random = seededRandom(settings.seed);
+  const places = [...models.keys()];
+  /** Those of the last block. */
   let subjects: readonly Subject[] = [];
-  let interrupted = false;
-  try {
-    await takeBlocks(batches, options, (opened) => {
+  const { batches: measured, ended } = await takeBlocks(settings, {
+    blocksMin: settings.loadings ?? loadingsDefault,
+    precisionOf: precisionOfChanges,
+    async open() {
+      const opened: Subject[] = [];
+      const close = async () => {
+        for (const place of places) await opened[place]?.close();
+      };
+      try {
+        for (const place of shuffled(places, random)) {
+          opened[place] = await open(models[place] ?? "", settings, { signal });
+        }
+        checkAlike(models, opened);
+      } catch (error) {
+        await close();
+        throw error;
+      }
       subjects = opened;
-    });
-  } catch (error) {
-    if (!signal?.aborted) throw error;
-    interrupted = true;
-  }
-  interrupted ||= batches.some(({ blocks }) => blocks.some(({ ended }) => ended === "signal"));
-  const measured = batches.filter((batch) => countOf(batch) > 0);
+      return { close, iterate: (batchSize) => takeRound(opened, batchSize, random) };
+    },
+    signal,
+    onProgress,
+  });
   if (measured.length === 0) throw signal?.reason;
   const names = namesOf(models);
   const compared = subjects.map(({ details, embeds }, place) => {
@@ -130,15 +135,12 @@ export async function measureInTurns(options: CompareModelsOptions): Promise<Mea
       model_details: details,
       methodology,
       warnings: measured.flatMap((batch) => warningsOf(batch, place, settings)),
-      ...(interrupted && { interrupted }),
+      ...(ended === "signal" && { interrupted: true }),
       in_turns: true,
     };
     return { name, results: { benchmark_info, results: figuresOf(measured, place, settings) } };
   });
-  const blocks = measured.map(
-    ({ batchSize, blocks }) => [batchSize, blocks.map(({ samples }) => samples.length)] as const,
-  );
-  return { compared, blocks: new Map(blocks) };
+  return { compared, blocks: new Map(measured.map((batch) => [batch.batchSize, lengthsOf(batch)])) };
 }
 
 const methodology = [
@@ -187,64 +189,6 @@ function checkAlike(models: readonly string[], subjects: readonly Subject[]): vo
   throw new OptionError("--models", `${embedder} only embeds, but ${other} generates; compare models of one kind`);
 }
 
-/** Loads all models for one block after another, until there are enough. @param onOpened is given the models of each block. */
-async function takeBlocks(
-  batches: readonly Batch[],
-  options: CompareModelsOptions,
-  onOpened: (subjects: readonly Subject[]) => void,
-): Promise<void> {
-  const { models, settings, signal, onProgress, open = openSubject } = options;
-  const { iterations, seed } = settings;
-  const random = seededRandom(seed);
-  const timeMs = 1000 * (settings.time_s ?? (iterations === null ? timeDefault_s : Number.POSITIVE_INFINITY));
-  const places = [...models.keys()];
-  const blocksOf = Math.min(blocksMin, iterations ?? blocksMin);
-  /** Of so many rounds each block has as many as another, or one more. */
-  const partOf = (block: number, rounds: number) => Math.floor(rounds / blocksOf) + (block < rounds % blocksOf ? 1 : 0);
-  let roundsOfBlock = blockRoundsMin;
-  for (let block = 0; ; block++) {
-    const share = shareOf(batches, block, settings, timeMs);
-    if (share >= 1) return;
-    const doing = `loading ${block + 1} of ${Math.max(blocksMin, block + 1)} or more`;
-    onProgress?.(share, iterations === null ? doing : `loading ${block + 1}`);
-    const beganMs = performance.now();
-    const subjects: Subject[] = [];
-    try {
-      for (const place of shuffled(places, random)) {
-        subjects[place] = await open(models[place] ?? "", settings, { signal });
-      }
-      checkAlike(models, subjects);
-      onOpened(subjects);
-      for (const batch of batches) {
-        const left = iterations === null ? roundsOfBlock : partOf(block, iterations);
-        const round = () => takeRound(subjects, batch.batchSize, random);
-        const warmup = settings.warmup ?? (block === 0 ? null : laterWarmup);
-        const given = { iterations: left, warmup, time_s: null, precision: 0 };
-        batch.blocks.push(await takeIterations(round, given, { signal }));
-        signal?.throwIfAborted();
-      }
-    } finally {
-      for (const place of places) await subjects[place]?.close();
-    }
-    if (iterations !== null || block > 0) continue;
-    // Half of the time goes to rounds, and not to loading and warming up, unless those are all that there is time for.
-    const measuredMs = batches.reduce((sum, batch) => sum + timeOf(batch), 0);
-    const otherMs = performance.now() - beganMs - measuredMs;
-    const rounds = (ms: number) => Math.floor((ms * blockRoundsMin) / measuredMs);
-    const most = Math.max(1, rounds((timeMs * batches.length) / blocksMin));
-    roundsOfBlock = Math.min(most, Math.max(blockRoundsMin, rounds(otherMs)));
-  }
-}
-
-/** What is done of it; 1: it is enough. */
-function shareOf(batches: readonly Batch[], blocks: number, settings: Settings, timeMs: number): number {
-  if (settings.iterations !== null) return Math.min(...batches.map(countOf)) / settings.iterations;
-  const byTime = batches.reduce((sum, batch) => sum + timeOf(batch), 0) / (timeMs * batches.length);
-  if (blocks < blocksMin) return Math.min(byTime, 0.99);
-  const known = Math.max(...batches.map(precisionOfChanges));
-  return Math.max(byTime, known <= settings.precision ? 1 : Math.min(0.99, (settings.precision / known) ** 2));
-}
-
 async function takeRound(subjects: readonly Subject[], batchSize: number, random: Random): Promise<Round> {
   const samples: IterationSample[] = [];
   for (const place of shuffled([...subjects.keys()], random)) {
@@ -254,17 +198,8 @@ async function takeRound(subjects: readonly Subject[], batchSize: number, random
   return { latencyMs: samples.reduce((sum, { latencyMs }) => sum + latencyMs, 0), samples };
 }
 
-function countOf({ blocks }: Batch): number {
-  return blocks.reduce((sum, { samples }) => sum + samples.length, 0);
-}
-
-/** Of the rounds that count. */
-function timeOf({ blocks }: Batch): number {
-  return blocks.reduce((sum, { samples }) => samples.reduce((part, { latencyMs }) => part + latencyMs, sum), 0);
-}
-
 /** Half the interval of how many times as long another model took as the first, beside that: the widest of all. */
-function precisionOfChanges({ blocks }: Batch): number {
+function precisionOfChanges({ blocks }: Batch<Round>): number {
   const ratiosOf = (place: number) =>
     blocks.map(({ samples: rounds }) =>
       median(
@@ -275,24 +210,27 @@ function precisionOfChanges({ blocks }: Batch): number {
   return Math.max(...Array.from({ length: count - 1 }, (_, other) => precisionOf(ratiosOf(other + 1))));
 }
 
-function samplesOf({ blocks }: Batch, place: number): IterationSample[] {
-  return blocks.flatMap(({ samples: rounds }) => rounds.flatMap(({ samples }) => samples[place] ?? []));
+function samplesAt(batch: Batch<Round>, place: number): IterationSample[] {
+  return samplesOf(batch).flatMap(({ samples }) => samples[place] ?? []);
 }
 
-function figuresOf(batches: readonly Batch[], place: number, { metrics, seed }: Settings): BenchmarkResults["results"] {
+function figuresOf(
+  batches: readonly Batch<Round>[],
+  place: number,
+  { metrics, seed }: Settings,
+): BenchmarkResults["results"] {
   const bySize = batches.map((batch): readonly [string, InferenceFigures] => [
     `${batch.batchSize}`,
-    { ...inferenceFigures(samplesOf(batch, place), metrics, seed), warmup: warmupOf(batch) },
+    {
+      ...inferenceFigures(samplesAt(batch, place), metrics, seed),
+      warmup: warmupOf(batch),
+      loadings: lengthsOf(batch),
+    },
   ]);
   return { ...bySize[0]?.[1], by_batch_size: Object.fromEntries(bySize) };
 }
 
-/** Of the first block, in which the program warms up as well. */
-function warmupOf({ blocks }: Batch): { readonly iterations: number; readonly steady: boolean } {
-  return blocks[0]?.warmup ?? { iterations: 0, steady: false };
-}
-
-function warningsOf(batch: Batch, place: number, settings: Settings): string[] {
-  const taken = { samples: samplesOf(batch, place), warmup: warmupOf(batch), ended: "count" } as const;
+function warningsOf(batch: Batch<Round>, place: number, settings: Settings): string[] {
+  const taken = { samples: samplesAt(batch, place), warmup: warmupOf(batch), ended: "count" } as const;
   return batchWarnings(taken, settings, batch.batchSize);
 }

@@ -38,23 +38,56 @@ export interface Look {
 
 /** Watches until it is stopped. */
 export function watchUtilization(options: UtilizationOptions = {}): UtilizationWatch {
-  const { gpus, seed, periodMs = utilizationPeriodMs } = options;
-  const numbers = usableCpus();
-  const looks = [look(numbers, gpus)];
-  const timer = setInterval(() => looks.push(look(numbers, gpus)), periodMs);
-  timer.unref();
-  let found: Utilization | undefined;
+  const meter = new UtilizationMeter(options);
+  meter.start();
   return {
     stop() {
-      clearInterval(timer);
-      if (found) return found;
-      const last = looks.at(-1)?.atMs ?? 0;
-      // What is left of a period says less than a whole one, but more than nothing.
-      if (looks.length === 1 || performance.now() - last >= periodMs / 2) looks.push(look(numbers, gpus));
-      found = utilizationOf(looks, periodMs, seed);
-      return found;
+      meter.stop();
+      return meter.figures();
     },
   };
+}
+
+/** Watches again and again, and tells of all these times together. */
+export class UtilizationMeter {
+  readonly #gpus: GpuMeter | undefined;
+  readonly #seed: number | undefined;
+  readonly #periodMs: number;
+  readonly #numbers = usableCpus();
+  /** Of each time, in their order. */
+  readonly #times: Look[][] = [];
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor({ gpus, seed, periodMs = utilizationPeriodMs }: UtilizationOptions = {}) {
+    this.#gpus = gpus;
+    this.#seed = seed;
+    this.#periodMs = periodMs;
+  }
+
+  start(): void {
+    this.stop();
+    const looks = [look(this.#numbers, this.#gpus)];
+    this.#times.push(looks);
+    this.#timer = setInterval(() => looks.push(look(this.#numbers, this.#gpus)), this.#periodMs);
+    this.#timer.unref();
+  }
+
+  /** Does nothing if it does not watch. */
+  stop(): void {
+    const looks = this.#times.at(-1);
+    if (this.#timer === undefined || !looks) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    const last = looks.at(-1)?.atMs ?? 0;
+    // What is left of a period says less than a whole one, but more than nothing.
+    if (looks.length === 1 || performance.now() - last >= this.#periodMs / 2)
+      looks.push(look(this.#numbers, this.#gpus));
+  }
+
+  /** Of what was looked at. */
+  figures(): Utilization {
+    return utilizationOf(this.#times, this.#periodMs, this.#seed);
+  }
 }
 
 function look(numbers: readonly number[] | undefined, gpus: GpuMeter | undefined): Look {
@@ -69,24 +102,23 @@ function look(numbers: readonly number[] | undefined, gpus: GpuMeter | undefined
 }
 
 /**
- * The figures of looks that followed each other; two at least. A period that ended late, as when the program was held up, counts as so
+ * The figures of times of which each has looks that followed each other; two at least. A period that ended late, as when the program was held up, counts as so
  * many as it lasted: the mean is that of the whole time.
  * @param capacity CPUs that the process may use. Default those of this one.
  */
 export function utilizationOf(
-  looks: readonly Look[],
+  times: readonly (readonly Look[])[],
   periodMs: number,
   seed?: number,
   capacity = cpuCapacity(),
 ): Utilization {
   const taken = { cpu: [] as number[], machine: [] as number[], gpu: [] as number[] };
-  for (const [index, now] of looks.entries()) {
-    const before = looks[index - 1];
-    if (!before) continue;
+  const periods = times.flatMap((looks) => looks.slice(1).map((now, index) => [looks[index] ?? now, now] as const));
+  for (const [before, now] of periods) {
     const ms = now.atMs - before.atMs;
-    const periods = Math.max(1, Math.round(ms / periodMs));
+    const count = Math.max(1, Math.round(ms / periodMs));
     const add = (samples: number[], share: number) => {
-      for (let period = 0; period < periods; period++) samples.push(share);
+      for (let period = 0; period < count; period++) samples.push(share);
     };
     add(taken.cpu, percent(now.processMs - before.processMs, ms * capacity));
     // Between two ticks of the system's clock nothing is known.

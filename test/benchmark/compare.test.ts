@@ -6,7 +6,7 @@ import { type ComparisonReport, compareResults, comparisonJson, namesOf } from "
 import type { BenchmarkResults } from "../../src/benchmark/results.ts";
 import { latencyOf, statisticsOf } from "../../src/benchmark/statistics/describe.ts";
 import { guideResults } from "../support/benchmark-results.ts";
-import { drawnLatencies, fingerprint, madeResults } from "../support/results.ts";
+import { drawnLatencies, fingerprint, loadedResults, madeResults } from "../support/results.ts";
 
 const first = drawnLatencies(12, 40, 1);
 const many = drawnLatencies(12, 120, 1);
@@ -31,6 +31,50 @@ function find(report: ComparisonReport, metric: string, batchSize: number | null
   if (!found) throw new Error(`${metric} was not compared`);
   return found;
 }
+
+describe("runs of several loadings", () => {
+  /** Each loading is up to 4 % faster or slower than the others, and its iterations scatter by 2 %. */
+  const loadings = (ms: number, seed: number) => {
+    const levels = drawnLatencies(1, 10, 100 * seed).map((level) => level ** 2);
+    return levels.map((level, loading) => drawnLatencies(ms * level, 20, 100 * seed + loading));
+  };
+
+  test("are judged by those, of which some are faster and some slower", () => {
+    let called = { ofSeveral: 0, ofOne: 0 };
+    const seeds = Array.from({ length: 24 }, (_, index) => index + 1);
+    for (const seed of seeds) {
+      const [one, two] = [loadings(12, 2 * seed), loadings(12, 2 * seed + 1)];
+      const isCalled = (report: ComparisonReport) => find(report, "latency").comparison?.verdict !== "undecided";
+      const several = compareResults(compared(loadedResults(one), loadedResults(two)));
+      const single = compareResults(compared(madeResults({ 1: one[0] ?? [] }), madeResults({ 1: two[0] ?? [] })));
+      called = {
+        ofSeveral: called.ofSeveral + (isCalled(several) ? 1 : 0),
+        ofOne: called.ofOne + (isCalled(single) ? 1 : 0),
+      };
+    }
+    // 5 of 100 are 1.2; of a binomial with that mean, 5 and more come once in 150 times.
+    expect(called.ofSeveral).toBeLessThan(5);
+    expect(called.ofOne).toBeGreaterThan(10);
+  }, 60_000);
+
+  test("show what changed by more than loadings do", () => {
+    const report = compareResults(compared(loadedResults(loadings(12, 3)), loadedResults(loadings(13.8, 4))));
+    expect(find(report, "latency").comparison?.verdict).toBe("slower");
+    expect(report.methodology[0]).toContain(
+      "each with 10 loadings of its model or more; what is judged are the loadings",
+    );
+  });
+
+  test("have no verdict on percentiles for which each loading has too few samples", () => {
+    const report = compareResults(compared(loadedResults(loadings(12, 3)), loadedResults(loadings(16, 4))));
+    expect(find(report, "latency p95").sentence).toBe("undecided: too few samples to tell");
+  });
+
+  test("are compared sample by sample with what was loaded once", () => {
+    const report = compareResults(compared(loadedResults(loadings(12, 3)), madeResults({ 1: many })));
+    expect(report.methodology[0]).toContain("of at least one of them not several loadings are known");
+  });
+});
 
 describe("changes", () => {
   test("are the part by which the figures changed, and say which way is better", () => {

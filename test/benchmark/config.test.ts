@@ -124,6 +124,7 @@ describe("settings", () => {
     time_s: 60,
     precision: 0.02,
     warmup: null,
+    loadings: null,
     batch_sizes: [1],
     metrics: ["latency", "throughput", "memory_usage"],
     prompt_tokens: 32,

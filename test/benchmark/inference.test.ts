@@ -142,7 +142,7 @@ describe("a benchmark of inference", () => {
     const { by_batch_size, ...first } = figures;
     expect(Object.keys(by_batch_size ?? {}).sort()).toEqual(["1", "3"]);
     expect(by_batch_size?.["3"]).toEqual(first);
-    for (const [name, { latency, first_token, throughput, memory_usage, warmup }] of Object.entries(
+    for (const [name, { latency, first_token, throughput, memory_usage, warmup, loadings }] of Object.entries(
       by_batch_size ?? {},
     )) {
       const size = Number(name);
@@ -151,6 +151,8 @@ describe("a benchmark of inference", () => {
       expect(throughput?.samples).toEqual(latency?.samples?.map((ms) => (1000 * 5 * size) / ms) ?? []);
       expect(memory_usage?.samples).toHaveLength(4);
       expect(warmup?.iterations).toBe(1);
+      // Four iterations, and so four loadings.
+      expect(loadings).toEqual([1, 1, 1, 1]);
     }
     expect(interrupted).toBe(false);
     expect(Math.max(...shares)).toBeLessThanOrEqual(1);
@@ -195,12 +197,12 @@ describe("a benchmark of inference", () => {
         },
       };
     };
-    const context = { model, settings, signal: controller.signal };
+    const context = { model, settings: { ...settings, loadings: 1 }, signal: controller.signal };
     const { figures, interrupted } = await measureInference(context, open);
     expect(interrupted).toBe(true);
     expect(figures.latency?.samples).toHaveLength(2);
     expect(Object.keys(figures.by_batch_size ?? {})).toEqual(["3"]);
-    const early = measureInference({ ...context, settings: { ...settings, warmup: 9 } }, open);
+    const early = measureInference({ ...context, settings: { ...context.settings, warmup: 9 } }, open);
     await expect(early).rejects.toThrow("abort");
   });
 

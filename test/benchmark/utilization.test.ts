@@ -55,7 +55,7 @@ test("a period counts as often as it lasted, so that the mean is that of the who
     { atMs: 41, processMs: 77, machine: machine(107, 1008) },
     { atMs: 50, processMs: 77, machine: machine(107, 1010) },
   ];
-  const { cpu, machine: all } = utilizationOf(looks, 10, 1, 2);
+  const { cpu, machine: all } = utilizationOf([looks], 10, 1, 2);
   expect(cpu?.samples).toEqual([50, 100, 100, 100, 0]);
   expect(cpu?.mean).toBe(70);
   expect(all?.samples).toEqual([50, 100, 100, 100, 0]);

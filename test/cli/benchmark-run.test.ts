@@ -101,7 +101,13 @@ describe.concurrent("a run", () => {
     expect(status).toBe(0);
     const printed: BenchmarkResults = JSON.parse(stdout);
     expect(printed).toEqual(JSON.parse(readFileSync(folder.file("vectors.json"), "utf8")));
-    expect(Object.keys(printed.results).sort()).toEqual(["by_batch_size", "latency", "utilization", "warmup"]);
+    expect(Object.keys(printed.results).sort()).toEqual([
+      "by_batch_size",
+      "latency",
+      "loadings",
+      "utilization",
+      "warmup",
+    ]);
     expect(printed.results.warmup?.iterations).toBe(2);
     expect(printed.benchmark_info.settings?.generated_tokens).toBe(0);
   });

@@ -43,6 +43,7 @@ export const madeUpSettings: Settings = {
   time_s: 60,
   precision: 0.02,
   warmup: null,
+  loadings: null,
   batch_sizes: [1, 8],
   metrics: ["latency", "throughput", "memory_usage"],
   prompt_tokens: 32,
@@ -105,6 +106,7 @@ export function madeUpFigures(latencies: readonly number[], batchSize = 1): Infe
       gpu: statisticsOf([0, 0]),
     },
     warmup: { iterations: 5, steady: true },
+    loadings: [latencies.length],
   };
 }
 

@@ -71,6 +71,13 @@ export function madeResults(
   };
 }
 
+/** Results of one batch size that were measured in several loadings; each says how long its iterations took. */
+export function loadedResults(loadings: readonly (readonly number[])[]): BenchmarkResults {
+  const { benchmark_info, results } = madeResults({ 1: loadings.flat() });
+  const figures = { ...results.by_batch_size?.["1"], loadings: loadings.map(({ length }) => length) };
+  return { benchmark_info, results: { ...figures, by_batch_size: { 1: figures } } };
+}
+
 /** Latencies around `ms`, which spread by 2 %, the same for the same seed. */
 export function drawnLatencies(ms: number, count: number, seed: number): number[] {
   const random = seededRandom(seed);

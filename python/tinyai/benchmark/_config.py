@@ -38,6 +38,9 @@ class Config(BaseModel):
     precision: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     #: Iterations before the first that counts. None: until their times are steady; of type memory 3.
     warmup: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    #: Of type inference: times that a model is loaded at least, or as often as there are iterations, which are spread over
+    #: them. 1 and no `iterations`: once, until it is enough. None: 10.
+    loadings: Annotated[int, Field(ge=1, le=1000)] | None = None
     #: Requests at once; several sizes are measured one after another.
     batch_sizes: Annotated[
         list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=64), AfterValidator(_each_once)

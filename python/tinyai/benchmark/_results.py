@@ -85,6 +85,8 @@ class InferenceFigures(_Part):
     memory_usage: MemoryUsage | None = None
     utilization: Utilization | None = None
     warmup: Warmup | None = None
+    #: Iterations of each loading of the model, which follow each other; None in older files: there was one.
+    loadings: list[int] | None = None
 
 
 class Loading(_Part):
@@ -310,6 +312,7 @@ class Settings(_Part):
     time_s: float | None
     precision: float
     warmup: int | None
+    loadings: int | None = None
     batch_sizes: list[int]
     metrics: list[str]
     prompt_tokens: int

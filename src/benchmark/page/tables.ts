@@ -39,6 +39,7 @@ const environmentRows: readonly Row[] = [
   ["seconds at most", ({ settings }) => settings?.time_s],
   ["precision", ({ settings }) => settings?.precision],
   ["warm-up", ({ settings }) => settings && (settings.warmup ?? "until steady")],
+  ["loadings at least", ({ settings }) => settings?.loadings],
   ["seed", ({ settings }) => settings?.seed],
 ];
 

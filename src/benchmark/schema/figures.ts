@@ -114,4 +114,12 @@ export const inferenceFigures = {
     })
     .describe("What was run before the first iteration that counts.")
     .exactOptional(),
+  loadings: z
+    .array(integer(1))
+    .min(1)
+    .max(1_000_000)
+    .describe(
+      "Iterations of each loading of the model, which follow each other; missing in older files: there was one.",
+    )
+    .exactOptional(),
 };

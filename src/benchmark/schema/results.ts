@@ -31,6 +31,10 @@ const settingsSchema = z.object({
     .max(1)
     .describe("Half the interval of the mean latency, as a part of it, that ends it; 0: none does."),
   warmup: integer(0).nullable().describe("Iterations before the first that counts; null: until the times are steady."),
+  loadings: integer(1)
+    .nullable()
+    .describe("Times that a model is loaded at least; null: 10, in turns 20. Missing in older files: once.")
+    .exactOptional(),
   batch_sizes: z.array(integer(1)).min(1).max(1000).describe("Requests at once; each size is measured by itself."),
   metrics: z.array(z.enum(metrics)).max(metrics.length).describe("What was measured of an inference benchmark."),
   prompt_tokens: integer(0).describe("Tokens of each prompt or text."),

@@ -15,6 +15,7 @@ export interface BenchmarkFlags {
   readonly time?: string;
   readonly precision?: string;
   readonly warmup?: string;
+  readonly loadings?: string;
   readonly batchSize?: string[];
   readonly metrics?: string[];
   readonly promptTokens?: string;
@@ -42,6 +43,10 @@ export function addBenchmarkFlags(command: Command): Command {
     .option(
       "--warmup <count>",
       "iterations before the first that counts (default: until the times are steady; type memory: 3)",
+    )
+    .option(
+      "--loadings <count>",
+      "times that a model is loaded at least, iterations being spread over them (default: 10; models in turns: 20)",
     )
     .option("--batch-size <requests...>", "requests at once; several are measured one after another (default: 1)")
     .option("--metrics <name...>", "latency, throughput and memory, or some of them (default: all)")
@@ -75,6 +80,7 @@ export function flaggedSettings(flags: BenchmarkFlags): Partial<Settings> {
     time_s: numberFlag("time", flags.time),
     precision: numberFlag("precision", flags.precision),
     warmup: numberFlag("warmup", flags.warmup),
+    loadings: numberFlag("loadings", flags.loadings),
     batch_sizes: flags.batchSize?.map((size) => numberFlag("batch-size", size)),
     metrics: flags.metrics && metricsOf(flags.metrics),
     prompt_tokens: numberFlag("prompt-tokens", flags.promptTokens),

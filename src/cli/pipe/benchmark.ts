@@ -22,6 +22,7 @@ const flags: Names & Readonly<Record<keyof Settings, string>> = {
   time_s: "--time",
   precision: "--precision",
   warmup: "--warmup",
+  loadings: "--loadings",
   batch_sizes: "--batch-size",
   metrics: "--metrics",
   prompt_tokens: "--prompt-tokens",
