@@ -16,10 +16,13 @@ const ahead = 4;
 
 pub const Ring = struct {
     events: []program.Event,
-    /// Events ever written and ever read; they live on lines of their own because two threads write them.
+    /// Events ever written, and those in whose place others may be written; they live on lines of their own because two threads
+    /// write them.
     written: std.atomic.Value(u64) align(64) = .init(0),
-    read: std.atomic.Value(u64) align(64) = .init(0),
+    free: std.atomic.Value(u64) align(64) = .init(0),
     lost: std.atomic.Value(u64) align(64) = .init(0),
+    /// Events ever drained. Their places become free a piece at a time, once its memory was given back.
+    drained: u64 = 0,
     /// There is memory for the events from the one to the other, as far as the draining side has seen to it.
     released: u64 = 0,
     provided: u64 = 0,
@@ -31,7 +34,7 @@ pub const Ring = struct {
 
     pub fn write(ring: *Ring, event: program.Event) void {
         const at = ring.written.raw;
-        if (at - ring.read.load(.acquire) == ring.events.len) {
+        if (at - ring.free.load(.acquire) == ring.events.len) {
             _ = ring.lost.fetchAdd(1, .monotonic);
             return;
         }
@@ -44,7 +47,7 @@ pub const Ring = struct {
 
     /// Events that wait to be drained, as whoever drains them sees it.
     pub fn waiting(ring: *const Ring) u64 {
-        return ring.written.load(.acquire) - ring.read.raw;
+        return ring.written.load(.acquire) - ring.drained;
     }
 
     /// Takes memory for the events that come next, if there is little left, so that who writes them need not wait for it.
@@ -56,27 +59,30 @@ pub const Ring = struct {
         }
     }
 
-    /// Gives the memory of the events before `end` back, in whose place none can be written yet.
-    fn release(ring: *Ring, end: u64) void {
-        if (ring.events.len < piece) return;
-        while (ring.released + piece <= end) : (ring.released += piece) system.discard(ring.pieceAt(ring.released));
+    /// Has others written in the place of what was drained. Of large rings the memory is given back before.
+    fn release(ring: *Ring) void {
+        if (ring.events.len < piece) return ring.free.store(ring.drained, .release);
+        while (ring.released + piece <= ring.drained) : (ring.released += piece) system.discard(ring.pieceAt(ring.released));
         ring.provided = @max(ring.provided, ring.released);
+        ring.free.store(ring.released, .release);
     }
 
     fn pieceAt(ring: *Ring, event: u64) []align(4096) u8 {
         return @alignCast(std.mem.sliceAsBytes(ring.events[@intCast(event & (ring.events.len - 1))..][0..piece]));
     }
 
-    /// Gives the memory back. What still waits is zeros afterwards, but for what the thread writes meanwhile.
+    /// Gives the memory back, and with it what still waits. What the thread writes meanwhile may be zeros.
     pub fn forget(ring: *Ring) void {
+        ring.drained = ring.written.load(.acquire);
         system.discard(@alignCast(std.mem.sliceAsBytes(ring.events)));
-        ring.released = std.mem.alignBackward(u64, ring.written.load(.monotonic), piece);
+        ring.released = std.mem.alignBackward(u64, ring.drained, piece);
         ring.provided = ring.released;
+        ring.release();
     }
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
     pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock) usize {
-        const from = ring.read.raw;
+        const from = ring.drained;
         const available = ring.written.load(.acquire) - from;
         const count: usize = @intCast(@min(available, out.len));
         for (out[0..count], 0..) |*slot, index| {
@@ -85,8 +91,8 @@ pub const Ring = struct {
             slot.start = time.toNs(slot.start);
             slot.end = time.toNs(slot.end);
         }
-        ring.release(from + count);
-        ring.read.store(from + count, .release);
+        ring.drained = from + count;
+        ring.release();
         return count;
     }
 };
@@ -99,15 +105,22 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
     var out: [1000]program.Event = undefined;
     var written: u64 = 0;
     var read: u64 = 0;
-    // Three times around, at most all but a few full.
-    while (read < 12 * piece) {
+    // Twice around, forgotten in the middle of a piece, and twice around again.
+    while (read < 16 * piece) {
+        if (read >= 8 * piece and read < 8 * piece + out.len) {
+            ring.forget();
+            for (0..100) |_| ring.write(std.mem.zeroes(program.Event));
+            ring.forget();
+            written += 100;
+            read = written;
+        }
         ring.provide();
-        while (written - read < 4 * piece - 100) : (written += 1) {
+        // The places of a piece are free once all of it was drained.
+        while (written - std.mem.alignBackward(u64, read, piece) < 4 * piece) : (written += 1) {
             ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
         }
         const count = ring.drain(&out, &time);
-        try std.testing.expectEqual(out.len, count);
-        for (out) |event| {
+        for (out[0..count]) |event| {
             try std.testing.expectEqual(read, event.aux);
             read += 1;
         }
