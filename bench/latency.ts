@@ -36,6 +36,7 @@ const settings = resolveSettings(
   {
     iterations: Number(flags.iterations),
     warmup,
+    loadings: 1,
     batch_sizes: [Number(flags["batch-size"])],
     metrics: ["latency"],
   },

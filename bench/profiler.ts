@@ -1,8 +1,8 @@
 // What profiling costs while it records, and whether its rows add up. The cost: the time of tokens with everything recorded (events,
 // requests, JavaScript's share, allocations, the system's samples), beside that of the same tokens without. The machine's speed changes within
 // seconds by more than what is to be seen. So a model is loaded twice; one records and the other does not, while they take turns every few
-// tokens. Then they change roles, and what sets one loading apart from the other cancels. A recording lasts for as long as
-// its model has had some hundred tokens, so that it also has events to hand over. Samples of the system are taken at the recording model's tokens,
+// tokens. Then they change roles, and what sets one loading apart from the other cancels. What is not in it: to
+// begin and to end a recording, and, of those of more than a thousand tokens, to hand events over meanwhile. Samples of the system are taken at the recording model's tokens,
 // as often in its own time as the timer would: the timer's would fall to both. The bars: at most 0.5 %, and each
 // thread's rows within 2 % of the wall time. With --off, recordings end before what is measured begins, and nothing shall be seen.
 //

@@ -235,7 +235,8 @@ function iterationFindings({ size, figures }: Batch, settings: Settings | undefi
     ended: "count" as const,
     ...(figures.loadings && { loadings: figures.loadings }),
   };
-  const asked = settings ?? { iterations: samples.length, time_s: null, precision: 0, warmup: null };
+  // What ended it is not known any more.
+  const asked = { iterations: samples.length, warmup: null, ...settings, time_s: null, precision: 0 };
   const prefix = size === undefined ? "" : `batch size ${size}: `;
   return iterationWarnings(iterations, asked).map((text) => ({
     kind: "iterations",
@@ -247,7 +248,8 @@ function iterationFindings({ size, figures }: Batch, settings: Settings | undefi
 /** Whether the first of the iterations that count were slower than the others: they should have warmed up. */
 function beginningFindings(place: FigurePlace): AnalysisFinding[] {
   const { samples } = place.figure;
-  if (place.name !== "latency" || !samples) return [];
+  // The first loading of several is faster or slower than the others for reasons of its own.
+  if (place.name !== "latency" || !samples || place.loadings) return [];
   const { part, samplesMin: least, samplesMax: most, othersMax } = beginning;
   const count = Math.min(most, Math.max(least, Math.round(samples.length * part)));
   if (samples.length - count < count || samples.some((sample) => sample <= 0)) return [];

@@ -79,7 +79,8 @@ async function take<Sample extends Timed>(
 ): Promise<Iterations<Sample>["ended"]> {
   const { open, onWarm, onOver, signal, onProgress } = options;
   const { iterations } = settings;
-  const timeMs = 1000 * (settings.time_s ?? (iterations === null ? timeDefault_s : Number.POSITIVE_INFINITY));
+  const isEndless = iterations === null && settings.precision === 0;
+  const timeMs = 1000 * (settings.time_s ?? (isEndless ? timeDefault_s : Number.POSITIVE_INFINITY));
   const blocksMin = Math.min(options.blocksMin, iterations ?? options.blocksMin);
   // One alone says itself when it is enough.
   const isOnly = blocksMin === 1;
@@ -95,6 +96,7 @@ async function take<Sample extends Timed>(
     try {
       for (const [place, { batchSize, blocks }] of batches.entries()) {
         const leftMs = timeMs - sumOf(blocks);
+        if (leftMs <= 0) continue;
         const given = {
           // Each block has as many as another, or one more.
           iterations: iterations === null ? blockIterations : Math.ceil((iterations - block) / blocksMin),
@@ -150,7 +152,7 @@ function stateOf<Sample extends Timed>(
   }: StateOptions<Sample>,
 ): { readonly share: number; readonly ended?: Iterations<Sample>["ended"] } {
   if (blocksMin === 1 && count === 1) return { share: 1, ended: lastOf(batches)?.ended ?? "count" };
-  const byTime = batches.reduce((sum, { blocks }) => sum + sumOf(blocks), 0) / (timeMs * batches.length);
+  const byTime = batches.reduce((sum, { blocks }) => sum + Math.min(1, sumOf(blocks) / timeMs), 0) / batches.length;
   if (iterations !== null && count >= blocksMin) return { share: 1, ended: "count" };
   if (byTime >= 1) return { share: 1, ended: "time" };
   if (iterations !== null) return { share: count / blocksMin };

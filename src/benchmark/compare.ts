@@ -121,7 +121,7 @@ export function compareResults(
     paired: blocks !== undefined,
     interrupted: compared.some(({ results }) => results.benchmark_info.interrupted === true),
     comparisons,
-    methodology: methodologyOf(blocks !== undefined, loadingsOf(metrics), level, corrected.length),
+    methodology: methodologyOf(blocks === undefined ? judgedOf(pairs) : null, level, corrected.length),
     warnings: [...comparabilityWarnings(compared, blocks !== undefined), ...missingWarnings(compared, metrics)],
   };
 }
@@ -259,20 +259,21 @@ function missingWarnings(compared: readonly Compared[], metrics: readonly (reado
   });
 }
 
-/** The fewest loadings that results have; 1: some do not tell. */
-function loadingsOf(metrics: readonly (readonly ComparedMetric[])[]): number {
-  return Math.min(...metrics.map((of) => Math.max(1, ...of.map(({ loadings }) => loadings?.length ?? 1))));
+/** What is judged of results that were measured one after the other. */
+function judgedOf(pairs: readonly { readonly first: ComparedMetric; readonly second: ComparedMetric }[]): string {
+  const count = pairs.filter(({ first, second }) => first.loadings && second.loadings).length;
+  if (count > 0) {
+    const which = count === pairs.length ? "What is judged are" : "Where both have six or more, what is judged are";
+    return `${which} the loadings of their models, since how memory and threads lie differs from one to the next.`;
+  }
+  return "How memory and threads lay is part of every difference too, and may be some percent of the same model: of models, fewer than six loadings are known.";
 }
 
-function methodologyOf(paired: boolean, loadings: number, level: number, count: number): string[] {
-  const apart =
-    loadings > 1
-      ? `The results were measured one after the other, each with ${loadings} loadings of its model or more; what is judged are the loadings, since how memory and threads lie differs from one to the next. What changed on the machine between the results is part of every difference.`
-      : "The results were measured one after the other, and of at least one of them not several loadings are known: what changed on the machine between them, and how memory and threads lay, is part of every difference, and may be some percent of the same model.";
+function methodologyOf(judged: string | null, level: number, count: number): string[] {
   return [
-    paired
+    judged === null
       ? "All models were measured in turns, each once in every round, in an order drawn anew for each round. For each block of rounds all were loaded anew, since how memory and threads lie differs from loading to loading; what is judged are the blocks."
-      : `${apart} \`tinyai benchmark compare --models\` measures in turns.`,
+      : `The results were measured one after the other: what changed on the machine between them is part of every difference. ${judged} \`tinyai benchmark compare --models\` measures in turns.`,
     "A change is a part of the first one's figure: of the typical sample (the median of all ratios), or of the percentile that is named. Its interval is by bootstrap. The figures beside it are the medians of the samples, or those percentiles.",
     `A difference is called where chance would show it in fewer than ${Number((100 * (1 - level)).toPrecision(3))} of 100 reports such as this: the ${count} comparisons are corrected together (Holm).`,
     "Where none could be shown, the least change that would have been is named.",

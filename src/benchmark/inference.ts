@@ -31,19 +31,23 @@ export async function measureInference(context: BenchmarkContext, open = openSub
   if (!peak.exact) peak.close();
   const meters = new Map(batch_sizes.map((size) => [size, new UtilizationMeter({ gpus, seed })]));
   const peakBytes = new Map<number, number>();
+  let isWarm = false;
   let subject: Subject | undefined;
   try {
     const { batches, ended } = await takeBlocks(settings, {
       blocksMin: settings.loadings ?? loadingsDefault,
       async open() {
-        subject = await open(model, settings, { signal });
+        subject = await open(model, settings, { signal, details: subject?.details });
         return subject;
       },
       onWarm(batchSize) {
         peak.reset();
+        isWarm = true;
         meters.get(batchSize)?.start();
       },
       onOver(batchSize) {
+        if (!isWarm) return;
+        isWarm = false;
         meters.get(batchSize)?.stop();
         peakBytes.set(batchSize, Math.max(peakBytes.get(batchSize) ?? 0, peak.read()));
       },
@@ -132,8 +136,8 @@ function methodologyOf(embeds: boolean, settings: Settings, peakIsKept: boolean)
       : "Iterations are spread over loadings of the model, which stand beside the figures: how memory and threads lie differs from one to the next.",
     `A request is ${requestOf(embeds, settings)}; prompts differ, are the same in each iteration, and use nothing that was kept of others.`,
     warmup === null
-      ? "Iterations warm up until their times are steady, each batch size anew; after later loadings three do."
-      : `${warmup} iterations warm up, each batch size anew; after later loadings up to three do.`,
+      ? "Iterations warm up until their times are steady, each batch size anew; in later loadings, if there are any, three do."
+      : `${warmup} iterations warm up, each batch size anew; in later loadings, if there are any, three at most.`,
     `Measuring a batch size ends ${ends.join(", or ")}.`,
     "Latency is from the call of the public interface until every request has its whole answer, by the monotonic clock.",
     ...(embeds

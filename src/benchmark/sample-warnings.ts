@@ -5,7 +5,7 @@ import { coefficientOfVariation } from "simple-statistics";
 import type { IterationSettings, Iterations, Timed } from "./iterations.ts";
 import { iterationsForPrecision } from "./iterations.ts";
 import type { Settings } from "./results.ts";
-import { precisionOf } from "./statistics/describe.ts";
+import { precisionOf, samplesMin } from "./statistics/describe.ts";
 import { loadingMeans } from "./statistics/loadings.ts";
 import { drift, effectiveSize } from "./statistics/series.ts";
 
@@ -36,7 +36,7 @@ export function batchWarnings(
 
 export function iterationWarnings(
   { samples, warmup, ended, loadings = [samples.length] }: Taken,
-  { iterations, precision }: IterationSettings,
+  { iterations, time_s, precision }: IterationSettings,
 ): string[] {
   const warnings: string[] = [];
   const timesMs = samples.map(({ latencyMs }) => latencyMs);
@@ -48,7 +48,7 @@ export function iterationWarnings(
     const remedy = `measure at least ${iterationsForPercentiles} for it (--iterations ${iterationsForPercentiles})`;
     warnings.push(`of ${count} iterations the 99th percentile is little more than the slowest; ${remedy}`);
   }
-  if (ended === "time" && iterations !== null && count < iterations) {
+  if (ended !== "signal" && iterations !== null && time_s !== null && count < iterations) {
     warnings.push(`${count} of ${iterations} iterations were measured: the time was over (--time)`);
   }
   if (!warmup.steady) {
@@ -58,10 +58,11 @@ export function iterationWarnings(
     );
   }
   if (count < iterationsForPrecision) return warnings;
-  if (ended === "time" && iterations === null && precision > 0) {
-    const reached = percent(precisionOf(loadings.length > 1 ? loadingMeans(timesMs, loadings) : timesMs));
+  // Of too few loadings to tell by them, the iterations tell.
+  const reached = precisionOf(loadings.length < samplesMin ? timesMs : loadingMeans(timesMs, loadings));
+  if (ended !== "signal" && iterations === null && precision > 0 && reached > precision) {
     warnings.push(
-      `the mean latency is known to ${reached} only, not to ${percent(precision)}: the time was over (--time)`,
+      `the mean latency is known to ${percent(reached)} only, not to ${percent(precision)}: the time was over (--time)`,
     );
   }
   const variation = coefficientOfVariation(timesMs);
@@ -77,6 +78,8 @@ export function iterationWarnings(
       `the times ${way} by ${percent(Math.abs(change))} from the first iteration to the last, as with ${cause}`,
     );
   }
+  // Those of a loading are always like each other, beside those of the next.
+  if (loadings.length > 1) return warnings;
   const effective = effectiveSize(timesMs);
   if (effective < dependent * count) {
     const asMuch = `${count} iterations say as much as ${Math.round(effective)} independent ones`;

@@ -40,6 +40,8 @@ export type SubjectSettings = Pick<Settings, "batch_sizes" | "prompt_tokens" | "
 
 export interface SubjectOptions {
   readonly signal?: AbortSignal | undefined;
+  /** What is known of the model from an earlier loading: its file may be too large to be read whole again. */
+  readonly details?: ModelDetails | undefined;
   /** Called with what is done of loading, 0 to 1. */
   readonly onProgress?: ((share: number) => void) | undefined;
 }
@@ -105,7 +107,7 @@ export async function openSubject(
 ): Promise<Subject> {
   const loaded = await loadForBenchmark(model, settings, options);
   try {
-    return subjectOf(loaded, await modelDetails(loaded), settings, options.signal);
+    return subjectOf(loaded, options.details ?? (await modelDetails(loaded)), settings, options.signal);
   } catch (error) {
     await loaded.close();
     throw error;

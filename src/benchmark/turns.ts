@@ -51,7 +51,7 @@ interface Round {
 
 /**
  * Compares models, the first being the base.
- * @throws {OptionError} if there are fewer than two, or no such model, of a type that is not measured in turns, or if they have no room in
+ * @throws {OptionError} if there are fewer than two, or fewer loadings than six, or no such model, of a type that is not measured in turns, or if they have no room in
  * memory together.
  * @throws the signal's reason if it came before every model had been measured once.
  */
@@ -109,7 +109,7 @@ export async function measureInTurns(options: CompareModelsOptions): Promise<Mea
       };
       try {
         for (const place of shuffled(places, random)) {
-          opened[place] = await open(models[place] ?? "", settings, { signal });
+          opened[place] = await open(models[place] ?? "", settings, { signal, details: subjects[place]?.details });
         }
         checkAlike(models, opened);
       } catch (error) {

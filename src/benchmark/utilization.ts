@@ -113,23 +113,52 @@ export function utilizationOf(
   capacity = cpuCapacity(),
 ): Utilization {
   const taken = { cpu: [] as number[], machine: [] as number[], gpu: [] as number[] };
-  const periods = times.flatMap((looks) => looks.slice(1).map((now, index) => [looks[index] ?? now, now] as const));
-  for (const [before, now] of periods) {
-    const ms = now.atMs - before.atMs;
+  for (const { ms, processMs, machine, gpu } of periodsOf(times, periodMs)) {
     const count = Math.max(1, Math.round(ms / periodMs));
     const add = (samples: number[], share: number) => {
       for (let period = 0; period < count; period++) samples.push(share);
     };
-    add(taken.cpu, percent(now.processMs - before.processMs, ms * capacity));
+    add(taken.cpu, percent(processMs, ms * capacity));
     // Between two ticks of the system's clock nothing is known.
-    const total = now.machine && before.machine ? now.machine.total - before.machine.total : 0;
-    if (now.machine && before.machine && total > 0) {
-      add(taken.machine, percent(now.machine.busy - before.machine.busy, total));
-    }
-    if (now.gpu !== undefined) taken.gpu.push(now.gpu);
+    if (machine.total > 0) add(taken.machine, percent(machine.busy, machine.total));
+    if (gpu !== undefined) taken.gpu.push(gpu);
   }
   const figures = Object.entries(taken).filter(([, samples]) => samples.length > 0);
   return Object.fromEntries(figures.map(([name, samples]) => [name, statisticsOf(samples, seededRandom(seed))]));
+}
+
+/** What was counted from one look to the next. */
+interface Period {
+  readonly ms: number;
+  readonly processMs: number;
+  readonly machine: { readonly busy: number; readonly total: number };
+  readonly gpu: number | undefined;
+}
+
+/** Periods of all times; short ones, of times that were soon over, are put together until they are half as long as others. */
+function periodsOf(times: readonly (readonly Look[])[], periodMs: number): readonly Period[] {
+  const periods: Period[] = [];
+  let pending: Period | undefined;
+  for (const looks of times) {
+    for (const [index, now] of looks.entries()) {
+      const before = looks[index - 1];
+      if (!before) continue;
+      const told = now.machine !== null && before.machine !== null;
+      pending = {
+        ms: (pending?.ms ?? 0) + now.atMs - before.atMs,
+        processMs: (pending?.processMs ?? 0) + now.processMs - before.processMs,
+        machine: {
+          busy: (pending?.machine.busy ?? 0) + (told ? (now.machine?.busy ?? 0) - (before.machine?.busy ?? 0) : 0),
+          total: (pending?.machine.total ?? 0) + (told ? (now.machine?.total ?? 0) - (before.machine?.total ?? 0) : 0),
+        },
+        gpu: now.gpu,
+      };
+      if (pending.ms < periodMs / 2) continue;
+      periods.push(pending);
+      pending = undefined;
+    }
+  }
+  return pending && periods.length === 0 ? [pending] : periods;
 }
 
 function percent(part: number, whole: number): number {

@@ -137,6 +137,7 @@ describe("warnings", () => {
     "a time that was too short for as many as were asked for": [
       "150 of 200 iterations were measured: the time was over",
       taken(noisy(150, 0.05), { ended: "time" }),
+      { time_s: 1 },
     ],
     "a mean that the time was too short for": [
       "not to 0.5 %: the time was over",

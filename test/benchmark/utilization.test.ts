@@ -61,6 +61,18 @@ test("a period counts as often as it lasted, so that the mean is that of the who
   expect(all?.samples).toEqual([50, 100, 100, 100, 0]);
 });
 
+test("short times are put together until they are half a period", () => {
+  const looks = (atMs: number, processMs: number): Look[] => [
+    { atMs, processMs: 0, machine: null },
+    { atMs: atMs + 2, processMs, machine: null },
+  ];
+  // Of one CPU, 2 ms each: none, all and half of it.
+  const times = [looks(0, 0), looks(10, 2), looks(20, 1), looks(30, 0)];
+  expect(utilizationOf(times, 12, 1, 1).cpu?.samples).toEqual([50]);
+  expect(utilizationOf(times, 4, 1, 1).cpu?.samples).toEqual([0, 100, 50, 0]);
+  expect(utilizationOf(times, 100, 1, 1).cpu?.samples).toEqual([37.5]);
+});
+
 test("the machine's ticks are those of the CPUs that may be used, guests counted once, and stolen ones by themselves", () => {
   mkdirSync(folder.file("proc"));
   folder.write(
