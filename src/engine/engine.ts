@@ -183,10 +183,10 @@ interface Live {
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /**
- * A thread's ring holds twenty seconds of a model of 300 MB, and 0.8 s of the smallest models' events. Its memory is taken as it fills, a
- * little ahead, and given back as it is drained; where the system does not do so, rings are a quarter as large.
+ * A thread's ring holds ten seconds of a model of 300 MB, and 0.4 s of the smallest models' events. Its memory is taken as it fills, a
+ * little ahead, and given back as it is drained; where the system does not do so, rings are half as large.
  */
-export const eventCapacity = process.platform === "linux" ? 1 << 19 : 1 << 17;
+export const eventCapacity = process.platform === "linux" ? 1 << 18 : 1 << 17;
 /** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
 const eventsWaitingMax = 1 << 13;
 /**
