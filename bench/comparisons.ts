@@ -19,6 +19,7 @@ import { measureInference } from "../src/benchmark/inference.ts";
 import { openSubject, type Subject } from "../src/benchmark/subject.ts";
 import { measureInTurns } from "../src/benchmark/turns.ts";
 import { writeTinyModel } from "../test/support/tiny-model.ts";
+import { whole } from "./flags.ts";
 import { type BenchModel, chooseModel } from "./model.ts";
 
 const { values: flags } = parseArgs({
@@ -56,14 +57,11 @@ interface Outcome {
   readonly comparisons: number;
 }
 
-function whole(name: "pairs" | "rounds" | "prompt-tokens" | "generated-tokens" | "threads"): number {
-  const value = Number(flags[name]);
-  if (Number.isInteger(value) && value >= 1 && value <= 100_000) return value;
-  console.error(`--${name} is ${flags[name]}; a whole number from 1 to 100,000 is expected`);
-  process.exit(2);
+function count(name: "pairs" | "rounds" | "prompt-tokens" | "generated-tokens" | "threads"): number {
+  return whole(name, flags[name] ?? "", 1, 100_000);
 }
 
-const pairs = whole("pairs");
+const pairs = count("pairs");
 const slower = Number(flags.slower);
 const endMs = performance.now() + 1000 * Number(flags.seconds ?? Number.POSITIVE_INFINITY);
 const chosen = flags.model === undefined ? smallModel() : chooseModel(flags.model);
@@ -91,11 +89,11 @@ const openSlowed: typeof openSubject = async (...given) => {
 async function compareOnce(way: Way, slowed: boolean, seed: number): Promise<Outcome> {
   const settings = resolveSettings("inference", {
     // Without, as `compare` and `run` do by themselves: until the change, or the mean latency, is known to 2 %, or 60 s are over.
-    ...(flags.rounds !== undefined && { iterations: whole("rounds") }),
-    prompt_tokens: whole("prompt-tokens"),
-    generated_tokens: whole("generated-tokens"),
+    ...(flags.rounds !== undefined && { iterations: count("rounds") }),
+    prompt_tokens: count("prompt-tokens"),
+    generated_tokens: count("generated-tokens"),
     metrics: ["latency", "throughput"],
-    threads: whole("threads"),
+    threads: count("threads"),
     seed,
   });
   const openOther = slowed ? openSlowed : openSubject;

@@ -13,6 +13,7 @@ import { cpuFeatures } from "../src/engine/cpu.ts";
 import { openLibrary } from "../src/engine/library.ts";
 import { cpu, loadModel, type Model, similarity } from "../src/index.ts";
 import { resolveModel } from "../src/model/resolve.ts";
+import { whole } from "./flags.ts";
 import { ensureSentenceTransformers } from "./peers/install.ts";
 import { Worker } from "./peers/worker.ts";
 
@@ -36,13 +37,6 @@ const sentenceCount = 256;
 /** Texts of which both programs' vectors are compared: they must do the same work. */
 const comparedCount = 32;
 const leastSimilarity = 0.9999;
-
-function whole(name: string, text: string, minimum: number, maximum: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
-  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected`);
-  process.exit(1);
-}
 
 /** Sentences of `tokens` tokens each, of whole words of the model's vocabulary, the same on every run. */
 function makeSentences({ tokenizer }: Model): string[] {

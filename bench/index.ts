@@ -8,6 +8,7 @@ import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { type Summary, show, spread, summarise } from "../src/benchmark/statistics/summary.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
+import { whole } from "./flags.ts";
 import { openMeter } from "./meter.ts";
 import { chooseModel } from "./model.ts";
 
@@ -25,13 +26,6 @@ const { values: flags } = parseArgs({
 });
 const rounds = whole("rounds", flags.rounds, 1, 1000);
 const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, cpu.cores);
-
-function whole(name: string, text: string, minimum: number, maximum: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
-  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected`);
-  process.exit(1);
-}
 
 /** Any tokens do: the time does not depend on which. The same ones every round. */
 function promptOf(model: Model, length: number): Uint32Array {

@@ -16,6 +16,7 @@ import { openLibrary } from "../src/engine/library.ts";
 import { measurePeak } from "../src/engine/roofs.ts";
 import { openStand } from "../src/engine/stand.ts";
 import { chooseTuning, findTuning } from "../src/tuning.ts";
+import { whole } from "./flags.ts";
 import { type KernelCase, kernelCases, memoryBytes } from "./kernel-cases.ts";
 
 const usage = `usage: bun run bench:kernels [WORD...] [--level NAME] [--threads N] [--time MS] [--json]
@@ -43,20 +44,13 @@ if (flags.help) {
   process.exit(0);
 }
 if (flags.level !== undefined) process.env["TINYAI_SIMD"] = flags.level;
-const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, 64);
-const time_ms = whole("time", flags.time, 1, 60_000);
+const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, 64, usage);
+const time_ms = whole("time", flags.time, 1, 60_000, usage);
 const library = await openLibrary();
 const level = chooseLevel(library, undefined);
 const options = { level: level.index, threadCount: threads };
 // As an engine would work here.
 const { tuning, source } = findTuning(library, level.index, threads, chooseTuning(undefined));
-
-function whole(name: string, text: string, minimum: number, maximum: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
-  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected\n${usage}`);
-  process.exit(2);
-}
 
 // Twice what a row goes through: the roof is of memory alone.
 const bandwidthBytes = 2 * memoryBytes;

@@ -21,6 +21,7 @@ import { percent } from "../profiler/words.ts";
 import { summarise } from "../src/benchmark/statistics/summary.ts";
 import { runProgram } from "../src/setup/python.ts";
 import { judgeTimes, runsMost } from "../src/test/baseline.ts";
+import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 
 const slowerBy = 0.1;
@@ -39,11 +40,7 @@ const { values: flags } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
-const processes = Number(flags.processes);
-if (!(Number.isInteger(processes) && processes >= 1 && processes <= 10_000)) {
-  console.error(`--processes is ${flags.processes}; a whole number from 1 to 10,000 is expected`);
-  process.exit(2);
-}
+const processes = whole("processes", flags.processes, 1, 10_000);
 
 /** What a process found. */
 interface Outcome {

@@ -8,7 +8,9 @@
 import { parseArgs } from "node:util";
 import { compare } from "../src/benchmark/ratio.ts";
 import { summarise } from "../src/benchmark/statistics/summary.ts";
+import { startProgress } from "../src/cli/progress.ts";
 import { loadModel, type Monitor } from "../src/index.ts";
+import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 import { costLine, durations, meanMs, stampTokens } from "./token-times.ts";
 
@@ -23,11 +25,7 @@ const { values: flags } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
-const pairs = Number(flags.pairs);
-if (!(Number.isInteger(pairs) && pairs >= 6 && pairs <= 10_000)) {
-  console.error(`--pairs is ${flags.pairs}; a whole number from 6 to 10,000 is expected`);
-  process.exit(2);
-}
+const pairs = whole("pairs", flags.pairs, 6, 10_000);
 
 let stampsMs: number[] = [];
 stampTokens((atMs) => stampsMs.push(atMs));
@@ -73,6 +71,7 @@ async function generation(watched: readonly boolean[]): Promise<number[][]> {
 const plain: number[] = [];
 const monitored: number[] = [];
 await generation([false, true, false, true]);
+const progress = startProgress({ label: "pairs of blocks", unit: "seconds", total: pairs });
 while (plain.length < pairs) {
   // A text's tokens take longer as it grows, and not evenly: each pair of blocks is measured in two generations, once in either
   // order, and what its place does to it cancels.
@@ -86,9 +85,9 @@ while (plain.length < pairs) {
     plain.push(Math.sqrt(without.reduce((product, block) => product * meanMs(block, median), 1)));
     monitored.push(Math.sqrt(within.reduce((product, block) => product * meanMs(block, median), 1)));
   }
-  if (!flags.json && process.stderr.isTTY) process.stderr.write(`\r${plain.length} of ${pairs} pairs`);
+  progress.update(plain.length);
 }
-if (!flags.json && process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+progress.done();
 
 const { ratio, interval } = compare(monitored, plain, "less");
 const result = {

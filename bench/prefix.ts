@@ -7,6 +7,7 @@
 import { parseArgs } from "node:util";
 import { show, summarise } from "../src/benchmark/statistics/summary.ts";
 import { cpu, loadModel, type Model } from "../src/index.ts";
+import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 import { PrefixReuse, type PrefixTurn, prefixBar } from "./prefix-reuse.ts";
 
@@ -24,13 +25,6 @@ const rounds = whole("rounds", flags.rounds, 1, 1000);
 const threads = flags.threads === undefined ? cpu.cores : whole("threads", flags.threads, 1, cpu.cores);
 const prefixTokens = whole("prefix", flags.prefix, 1, 1 << 20);
 const suffixTokens = whole("suffix", flags.suffix, 2, 1 << 20);
-
-function whole(name: string, text: string, minimum: number, maximum: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= minimum && value <= maximum) return value;
-  console.error(`--${name} is ${text}; a whole number from ${minimum} to ${maximum} is expected`);
-  process.exit(1);
-}
 
 async function measure(model: Model) {
   const reuse = await PrefixReuse.bring(model, prefixTokens, suffixTokens);

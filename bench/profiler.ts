@@ -1,10 +1,10 @@
 // What profiling costs while it records, and whether its rows add up. The cost: the time of tokens with everything recorded (events,
-// requests, JavaScript's share, allocations, the system's samples), beside that of the same tokens without. The machine's speed changes within
-// seconds by more than what is to be seen. So a model is loaded twice; one records and the other does not, while they take turns every few
-// tokens. Then they change roles, and what sets one loading apart from the other cancels. What is not in it: to
-// begin and to end a recording, and, of those of more than a thousand tokens, to hand events over meanwhile. Samples of the system are taken at the recording model's tokens,
-// as often in its own time as the timer would: the timer's would fall to both. The bars: at most 0.5 %, and each
-// thread's rows within 2 % of the wall time. With --off, recordings end before what is measured begins, and nothing shall be seen.
+// requests, JavaScript's share, allocations, the system's samples), beside that of the same tokens without. The machine's speed changes
+// within seconds by more than what is to be seen. So a model is loaded twice; one records and the other does not, while they take turns
+// every few tokens. Then they change roles, and what sets one loading apart from the other cancels. Samples of the system are taken at
+// the recording model's tokens, as often in its own time as the timer would: the timer's would fall to both. What is not in it: to begin
+// and to end a recording, and, of one of more than some 500 tokens of Gemma, to hand events over meanwhile. The bars: at most 0.5 %, and
+// each thread's rows within 2 % of the wall time. With --off, recordings end before what is measured begins, and nothing shall be seen.
 //
 //   bun bench/profiler.ts [--model NAME|PATH] [--turns N] [--off] [--json]
 
@@ -12,8 +12,10 @@ import { parseArgs } from "node:util";
 import { sampleIntervalsMs } from "../profiler/system.ts";
 import { compare, geometricMean } from "../src/benchmark/ratio.ts";
 import { summarise } from "../src/benchmark/statistics/summary.ts";
+import { startProgress } from "../src/cli/progress.ts";
 import { loadModel, type Model } from "../src/index.ts";
 import { type WatchedModel, watchModels } from "../src/watched.ts";
+import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 import { costLine, durations, meanMs, percent, stampTokens } from "./token-times.ts";
 
@@ -28,11 +30,7 @@ const { values: flags } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
-const turns = Number(flags.turns);
-if (!(Number.isInteger(turns) && turns >= 6 && turns <= 100_000)) {
-  console.error(`--turns is ${flags.turns}; a whole number from 6 to 100,000 is expected`);
-  process.exit(2);
-}
+const turns = whole("turns", flags.turns, 6, 100_000);
 
 const { path } = chooseModel(flags.model);
 /** Tokens of a request, how many of its first ones are left out, and turns of a recording. */
@@ -131,6 +129,7 @@ await takeTurns(one, other);
 const sums = await apart(one);
 const plain: number[] = [];
 const recorded: number[] = [];
+const progress = startProgress({ label: "turns", unit: "seconds", total: turns });
 while (plain.length < turns) {
   const there = await takeTurns(one, other);
   const back = await takeTurns(other, one);
@@ -141,9 +140,9 @@ while (plain.length < turns) {
     plain.push(mean("plain"));
     recorded.push(mean("recorded"));
   }
-  if (!flags.json && process.stderr.isTTY) process.stderr.write(`\r${plain.length} of ${turns} turns`);
+  progress.update(plain.length);
 }
-if (!flags.json && process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+progress.done();
 
 const { ratio, interval } = compare(recorded, plain, "less");
 const result = {
