@@ -125,7 +125,7 @@ export function analyzeResults(results: BenchmarkResults): Analysis {
     ...batches.flatMap((batch) => rateDisagreements(batch, info.settings)),
     ...(measured ?? []).map((text): AnalysisFinding => ({ kind: "measured", severity: "warning", text })),
     ...(measured ? [] : batches.flatMap((batch) => iterationFindings(batch, info.settings))),
-    ...places.flatMap(beginningFindings),
+    ...batches.flatMap(beginningFindings),
     ...figures.flatMap(figureFindings),
     ...machineFindings(info),
     ...sampleFindings(figures),
@@ -246,10 +246,10 @@ function iterationFindings({ size, figures }: Batch, settings: Settings | undefi
 }
 
 /** Whether the first of the iterations that count were slower than the others: they should have warmed up. */
-function beginningFindings(place: FigurePlace): AnalysisFinding[] {
-  const { samples } = place.figure;
+function beginningFindings({ size, figures: { latency, loadings = [] } }: Batch): AnalysisFinding[] {
+  const { samples } = latency ?? {};
   // The first loading of several is faster or slower than the others for reasons of its own.
-  if (place.name !== "latency" || !samples || place.loadings) return [];
+  if (!samples || loadings.length > 1) return [];
   const { part, samplesMin: least, samplesMax: most, othersMax } = beginning;
   const count = Math.min(most, Math.max(least, Math.round(samples.length * part)));
   if (samples.length - count < count || samples.some((sample) => sample <= 0)) return [];
@@ -257,7 +257,8 @@ function beginningFindings(place: FigurePlace): AnalysisFinding[] {
   const others = samples.slice(count).filter((_, index) => index % step === 0);
   const compared = compareSamples(others, samples.slice(0, count), { better: "less", level: 0.99 });
   if (compared.verdict !== "slower") return [];
-  const text = `${nameOf(place)}: the first ${count} iterations were ${compared.sentence} than those after them; warm up longer (--warmup)`;
+  const name = nameOf({ name: "latency", ...(size !== undefined && { batchSize: size }) });
+  const text = `${name}: the first ${count} iterations were ${compared.sentence} than those after them; warm up longer (--warmup)`;
   return [{ kind: "warm-up", severity: "warning", text }];
 }
 

@@ -2,10 +2,10 @@
 // loading by more than what iterations of one loading scatter, so that one loading alone says little of the next. It knows nothing of what
 // an iteration does.
 
-import type { IterationSettings, Iterations, Timed } from "./iterations.ts";
-import { takeIterations } from "./iterations.ts";
+import { type IterationSettings, type Iterations, type Timed, takeIterations } from "./iterations.ts";
 import type { Settings } from "./results.ts";
 import { precisionOf } from "./statistics/describe.ts";
+import { loadingMeans } from "./statistics/loadings.ts";
 
 /** What is loaded for a block. */
 export interface Loaded<Sample extends Timed> {
@@ -22,7 +22,8 @@ export interface Batch<Sample extends Timed> {
 export type BlockSettings = IterationSettings & Pick<Settings, "batch_sizes">;
 
 export interface BlockOptions<Sample extends Timed> {
-  readonly open: () => Promise<Loaded<Sample>>;
+  /** Loads; may tell what is done of it, 0 to 1. */
+  readonly open: (onLoading: (share: number) => void) => Promise<Loaded<Sample>>;
   /** Blocks at least, unless the time is over or there are fewer iterations: then as many as those. */
   readonly blocksMin: number;
   /** How well it is known what is measured, as a part of it. Default the mean latency, by those of the blocks. */
@@ -46,8 +47,6 @@ export interface TakenBlocks<Sample extends Timed> {
 const blockIterationsMin = 4;
 /** Iterations that warm up later blocks at most: the program is warm by then, and only memory is new. */
 const laterWarmup = 3;
-/** Seconds of iterations for each batch size, where nothing says when to end. */
-const timeDefault_s = 60;
 
 interface GrowingBatch<Sample extends Timed> extends Batch<Sample> {
   readonly blocks: Iterations<Sample>[];
@@ -79,8 +78,7 @@ async function take<Sample extends Timed>(
 ): Promise<Iterations<Sample>["ended"]> {
   const { open, onWarm, onOver, signal, onProgress } = options;
   const { iterations } = settings;
-  const isEndless = iterations === null && settings.precision === 0;
-  const timeMs = 1000 * (settings.time_s ?? (isEndless ? timeDefault_s : Number.POSITIVE_INFINITY));
+  const timeMs = 1000 * (settings.time_s ?? Number.POSITIVE_INFINITY);
   const blocksMin = Math.min(options.blocksMin, iterations ?? options.blocksMin);
   // One alone says itself when it is enough.
   const isOnly = blocksMin === 1;
@@ -92,7 +90,7 @@ async function take<Sample extends Timed>(
     onProgress?.(share, doing);
     signal?.throwIfAborted();
     const beganMs = performance.now();
-    const loaded = await open();
+    const loaded = await open((part) => onProgress?.(share, `${doing}: ${Math.floor(100 * part)} % in memory`));
     try {
       for (const [place, { batchSize, blocks }] of batches.entries()) {
         const leftMs = timeMs - sumOf(blocks);
@@ -151,28 +149,23 @@ function stateOf<Sample extends Timed>(
     precisionOf: known = precisionOfMean,
   }: StateOptions<Sample>,
 ): { readonly share: number; readonly ended?: Iterations<Sample>["ended"] } {
-  if (blocksMin === 1 && count === 1) return { share: 1, ended: lastOf(batches)?.ended ?? "count" };
-  const byTime = batches.reduce((sum, { blocks }) => sum + Math.min(1, sumOf(blocks) / timeMs), 0) / batches.length;
+  if (blocksMin === 1 && count === 1) return { share: 1, ended: batches.at(-1)?.blocks.at(-1)?.ended ?? "count" };
   if (iterations !== null && count >= blocksMin) return { share: 1, ended: "count" };
+  const times = batches.map(({ blocks }) => Math.min(1, sumOf(blocks) / timeMs));
+  const byTime = times.reduce((sum, part) => sum + part, 0) / times.length;
   if (byTime >= 1) return { share: 1, ended: "time" };
   if (iterations !== null) return { share: count / blocksMin };
   if (count < blocksMin) return { share: Math.min(byTime, 0.99) };
-  const reached = Math.max(...batches.map(known));
+  // Of those whose time is over, nothing more becomes known.
+  const reached = Math.max(...batches.filter((_, place) => (times[place] ?? 0) < 1).map(known));
   if (precision > 0 && reached <= precision) return { share: 1, ended: "precision" };
   return { share: Math.max(byTime, Math.min(0.99, (precision / reached) ** 2)) };
 }
 
-function lastOf<Sample extends Timed>(batches: readonly Batch<Sample>[]): Iterations<Sample> | undefined {
-  return batches.at(-1)?.blocks.at(-1);
-}
-
 /** By the means of the blocks. */
-export function precisionOfMean<Sample extends Timed>({ blocks }: Batch<Sample>): number {
-  return precisionOf(blocks.filter(({ samples }) => samples.length > 0).map(meanOf));
-}
-
-function meanOf<Sample extends Timed>(block: Iterations<Sample>): number {
-  return sumOf([block]) / block.samples.length;
+function precisionOfMean<Sample extends Timed>(batch: Batch<Sample>): number {
+  const timesMs = samplesOf(batch).map(({ latencyMs }) => latencyMs);
+  return precisionOf(loadingMeans(timesMs, lengthsOf(batch)));
 }
 
 /** Ms of all iterations that count. */

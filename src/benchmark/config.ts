@@ -233,6 +233,8 @@ export function resolveSettings(
     ...(iterations && { time_s: null }),
     ...(time_s && !iterations && precision === undefined && { precision: 0 }),
     ...rest,
+    // Something has to.
+    ...(time_s === null && !iterations && precision === 0 && { time_s: defaults.time_s }),
     ...(isEncoder && { generated_tokens: 0 }),
     ...(names && { metrics: metricsOf(names) }),
   };

@@ -11,8 +11,6 @@ export interface FigurePlace {
   /** Requests at once, in an inference benchmark. */
   readonly batchSize?: number;
   readonly figure: Statistics | Latency | MemoryUsage;
-  /** Whether its samples are of several loadings of the model. */
-  readonly loadings?: boolean;
 }
 
 /** Units by what a figure is called, the first that fits. Of the guide's metrics it is said in the results' own types. */
@@ -50,10 +48,7 @@ export function figuresOf(results: BenchmarkResults): readonly FigurePlace[] {
   const made = results.benchmark_info.settings?.generated_tokens === 0 ? "texts/s" : "tokens/s";
   const found: FigurePlace[] = [];
   for (const { size, figures } of batchesOf(results)) {
-    const of = {
-      ...(size !== undefined && { batchSize: size }),
-      ...((figures.loadings?.length ?? 1) > 1 && { loadings: true }),
-    };
+    const of = { ...(size !== undefined && { batchSize: size }) };
     const { latency, first_token, throughput, memory_usage, utilization } = figures;
     if (latency) found.push({ name: "latency", unit: "ms", figure: latency, ...of });
     if (first_token) found.push({ name: "first token", unit: "ms", figure: first_token, ...of });

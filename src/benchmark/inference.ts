@@ -36,8 +36,8 @@ export async function measureInference(context: BenchmarkContext, open = openSub
   try {
     const { batches, ended } = await takeBlocks(settings, {
       blocksMin: settings.loadings ?? loadingsDefault,
-      async open() {
-        subject = await open(model, settings, { signal, details: subject?.details });
+      async open(onLoading) {
+        subject = await open(model, settings, { signal, details: subject?.details, onProgress: onLoading });
         return subject;
       },
       onWarm(batchSize) {

@@ -51,8 +51,8 @@ interface Round {
 
 /**
  * Compares models, the first being the base.
- * @throws {OptionError} if there are fewer than two, or fewer loadings than six, or no such model, of a type that is not measured in turns, or if they have no room in
- * memory together.
+ * @throws {OptionError} if there are fewer than two, or fewer loadings than six, or no such model, of a type that is not measured in
+ * turns, or if they have no room in memory together.
  * @throws the signal's reason if it came before every model had been measured once.
  */
 export async function compareModels(options: CompareModelsOptions): Promise<ComparisonReport> {

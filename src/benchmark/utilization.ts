@@ -102,8 +102,8 @@ function look(numbers: readonly number[] | undefined, gpus: GpuMeter | undefined
 }
 
 /**
- * The figures of times of which each has looks that followed each other; two at least. A period that ended late, as when the program was held up, counts as so
- * many as it lasted: the mean is that of the whole time.
+ * The figures of times of which each has looks that followed each other; two at least. A period that ended late, as when the program was
+ * held up, counts as so many as it lasted: the mean is that of the whole time.
  * @param capacity CPUs that the process may use. Default those of this one.
  */
 export function utilizationOf(

@@ -86,6 +86,33 @@ describe("iterations that are not counted", () => {
     expect(["precision", "time"]).toContain(ended);
   });
 
+  test("of a batch size end when its time is over, and those of another go on until they are known", async () => {
+    let loading = 0;
+    const iterations = new Map([1, 64].map((size) => [size, 0]));
+    const open = async () => {
+      const current = loading++;
+      return {
+        async iterate(batchSize: number) {
+          iterations.set(batchSize, (iterations.get(batchSize) ?? 0) + 1);
+          // The small one's are known once there are some dozens of loadings.
+          return { latencyMs: batchSize === 64 ? 5000 : 100 * (1 + (((current * 7) % 11) - 5) / 40), loading: current };
+        },
+        close: async () => {},
+      };
+    };
+    const given = { ...settings, time_s: 60, precision: 0.012, batch_sizes: [1, 64] };
+    const { batches, ended } = await takeBlocks(given, { blocksMin: 6, open });
+    expect(ended).toBe("precision");
+    const [small, large] = batches;
+    // Twelve take a minute; those of a block that has begun are told from the clock.
+    const count = large ? samplesOf(large).length : 0;
+    expect(count).toBeWithin(12, 17);
+    // None warmed up afterwards.
+    expect(iterations.get(64)).toBe(count);
+    expect(small && samplesOf(small).length * 100).toBeLessThan(60_000);
+    expect(loading).toBeGreaterThan(large?.blocks.length ?? 0);
+  });
+
   test("are of one loading where one is asked for, and end by their own mean", async () => {
     const { options, opened } = pretend((_, iteration) => 10 + (iteration % 3) / 100);
     const { batches, ended } = await takeBlocks(settings, { ...options, blocksMin: 1 });
@@ -97,10 +124,10 @@ describe("iterations that are not counted", () => {
   test("are as many as later loadings take time, however long the first one takes", async () => {
     const { options } = pretend(() => 1);
     let first = true;
-    const open = async () => {
+    const open: typeof options.open = async (onLoading) => {
       await Bun.sleep(first ? 1500 : 20);
       first = false;
-      return options.open();
+      return options.open(onLoading);
     };
     const { batches } = await takeBlocks(settings, { ...options, open });
     // About twenty, or some more on a machine that is busy; 1,500 if the first loading told.

@@ -134,6 +134,12 @@ describe("settings", () => {
     seed: 1,
   };
 
+  test("have a time where nothing else would end them", () => {
+    expect(resolveSettings("inference", { time_s: null, precision: 0 }).time_s).toBe(60);
+    expect(resolveSettings("inference", { time_s: null, precision: 0, iterations: 5 }).time_s).toBeNull();
+    expect(resolveSettings("inference", { time_s: null }).time_s).toBeNull();
+  });
+
   test("are the defaults where nothing is said, and what flags say comes before what a configuration says", () => {
     expect(resolveSettings("inference")).toEqual(defaults);
     expect(resolveSettings("system").time_s).toBe(40);

@@ -55,8 +55,8 @@ Examples:
   tinyai benchmark compare --models gemma3-270m gemma3-270m --iterations 100
   tinyai benchmark compare --results results_v1.json results_v2.json --output comparison_report.html
 
-Models are loaded together and asked in turns, in rounds of random order, and loaded anew for each block of rounds, of which there are twenty or more (--loadings):
-an iteration is a round, and --precision is that of the change. The same model twice shows what chance does. Ctrl-C ends it and compares the rounds until then.`,
+Models are loaded together and asked in turns, in rounds of random order, and loaded anew for each block of rounds, of which there are
+twenty or more (--loadings): an iteration is a round, and --precision is that of the change. The same model twice shows what chance does. Ctrl-C ends it and compares the rounds until then.`,
     )
     .action(compare);
 }
