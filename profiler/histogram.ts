@@ -189,9 +189,11 @@ function readBuckets(bytes: Uint8Array, last: number): PlaceCount[] {
 /** Whole amounts from 0 to 2^53 to 3 significant digits. Count, total, minimum and maximum are exact. */
 export class Histogram {
   readonly unit: HistogramUnit;
-  #highest = FIRST_HIGHEST;
+  /** The largest amount that there is a bucket for; none yet. */
+  #highest = -1;
   #bits: 32 | 64 = 32;
-  #buckets = emptyBuckets(FIRST_HIGHEST, 32);
+  /** From the first amount on: a program's hundreds of histograms are made when it begins to be watched, and some stay empty. */
+  #buckets: Buckets | undefined;
   #count = 0;
   #totalParts = 0;
   #totalRest = 0;
@@ -200,6 +202,8 @@ export class Histogram {
 
   constructor(unit: HistogramUnit) {
     this.unit = unit;
+    // Not when the first amount is recorded, in the middle of what is watched.
+    library();
   }
 
   /** Amounts recorded. */
@@ -224,7 +228,7 @@ export class Histogram {
 
   /** Bytes that the buckets take. */
   get footprintBytes(): number {
-    return this.#buckets.estimatedFootprintInBytes;
+    return this.#buckets?.estimatedFootprintInBytes ?? 0;
   }
 
   /**
@@ -234,10 +238,11 @@ export class Histogram {
   record(amount: number, times = 1): void {
     const counted = Math.min(amount, HIGHEST_AMOUNT);
     if (counted > this.#highest || this.#count + times > NARROW_COUNT_MAX) this.#fit(counted, this.#count + times);
+    const buckets = this.#buckets as Buckets;
     if (times === 1 && amount < NARROW_AMOUNT) {
       const shift = amount < SINGLE ? 0 : 21 - Math.clz32(amount);
-      this.#buckets.incrementCountAtIndex(shift * (SINGLE / 2) + (amount >>> shift));
-    } else this.#buckets.recordValueWithCount(counted, times);
+      buckets.incrementCountAtIndex(shift * (SINGLE / 2) + (amount >>> shift));
+    } else buckets.recordValueWithCount(counted, times);
     this.#count += times;
     if (times === 1) this.#add(amount);
     else this.#addTimes(amount, times);
@@ -273,11 +278,11 @@ export class Histogram {
     this.#max = Math.max(this.#max, other.#max);
   }
 
-  /** Forgets everything recorded, and gives the grown buckets back. */
+  /** Forgets everything recorded, and gives the buckets back. */
   reset(): void {
-    this.#highest = FIRST_HIGHEST;
+    this.#highest = -1;
     this.#bits = 32;
-    this.#buckets = emptyBuckets(FIRST_HIGHEST, 32);
+    this.#buckets = undefined;
     this.#count = this.#totalParts = this.#totalRest = 0;
     this.#min = Number.POSITIVE_INFINITY;
     this.#max = 0;
@@ -323,7 +328,7 @@ export class Histogram {
     const buckets = decodeBuckets(data);
     if (data.count === 0) return histogram;
     histogram.#fit(Math.min(data.max, HIGHEST_AMOUNT), data.count);
-    for (const { place, count } of buckets) histogram.#buckets.setCountAtIndex(place, count);
+    for (const { place, count } of buckets) histogram.#buckets?.setCountAtIndex(place, count);
     histogram.#count = data.count;
     histogram.#add(data.total);
     histogram.#add(data.totalRest ?? 0);
@@ -334,7 +339,7 @@ export class Histogram {
 
   /** The buckets, told what `record` kept from them: how many amounts there are, and the largest. */
   #told(): Buckets {
-    const buckets = this.#buckets;
+    const buckets = this.#buckets ?? emptyBuckets(FIRST_HIGHEST, 32);
     if (this.#count > 0) buckets.updateMinAndMax(Math.min(this.#max, HIGHEST_AMOUNT));
     buckets.setTotalCount(this.#count);
     return buckets;
@@ -364,7 +369,7 @@ export class Histogram {
 
   /** Makes the buckets reach to `amount`, and large enough for `count` amounts. */
   #fit(amount: number, count: number): void {
-    let highest = this.#highest;
+    let highest = Math.max(this.#highest, FIRST_HIGHEST);
     while (highest < amount) highest = highest * 2 + 1;
     const bits = count > NARROW_COUNT_MAX ? 64 : this.#bits;
     if (highest === this.#highest && bits === this.#bits) return;

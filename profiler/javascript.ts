@@ -109,16 +109,28 @@ const names = [
   "profiling",
   "garbageCollection",
 ] as const satisfies readonly JavaScriptRow["name"][];
-const consumerName = names.indexOf("consumer");
 
 /** A pause is what work took beyond its kind's median, which this many pieces of work make known. */
 const usualMin = 16;
 
+/** What else there is to note down of a moment than the beginning of a kind of work, which its place in `names` stands for. */
+const Mark = {
+  leave: names.length,
+  consumerBegins: names.length + 1,
+  consumerEnds: names.length + 2,
+  /** When it ended is not known: it does not count. */
+  consumerLost: names.length + 3,
+  /** Instead of a moment, when the collection ended. */
+  collected: names.length + 4,
+} as const;
+
+const codeOf = Object.fromEntries(names.map((name, code) => [name, code])) as Record<JavaScriptRow["name"], number>;
+
 /**
- * Pieces that have ended wait until there are so many, and become rows and spans then. One by one each would find the histograms'
- * memory and code gone from the caches, which a model's weights have swept meanwhile.
+ * Moments wait until there are so many, and become rows and spans then. While a model works, its weights sweep all else from the
+ * caches, and whatever more is touched at a moment than this list has to come from memory again: it was 20 µs a token.
  */
-const endedMax = 1024;
+const marksMax = 4096;
 
 /**
  * To be called back at a turn's end costs another turn of the event loop. Callers who so often in a row have asked for the next
@@ -127,11 +139,17 @@ const endedMax = 1024;
 const promptMin = 16;
 
 interface Piece {
-  readonly name: number;
+  readonly code: number;
   readonly startNs: number;
   /** Without what ran inside it. */
   ownNs: number;
   collections: number;
+  /** When the last one ended. */
+  collectedNs: number;
+}
+
+function pieceOf(code: number, startNs: number): Piece {
+  return { code, startNs, ownNs: 0, collections: 0, collectedNs: 0 };
 }
 
 /**
@@ -155,25 +173,27 @@ export class JavaScriptRecorder implements JavaScriptListener {
     JavaScriptRow["name"],
     Histogram
   >;
-  readonly #stack: Piece[] = [];
-  /** Of pieces that have ended: where their name stands, and their start, end and own time. */
-  readonly #endedNames = new Uint8Array(endedMax);
-  readonly #endedTimes = new Float64Array(3 * endedMax);
-  #ended = 0;
-  /** Of those with collections, which are few: the place among them, how many, and when the last one was over. */
-  #collected: { readonly place: number; readonly collections: number; readonly endedNs: number }[] = [];
+  /** Moments that wait: what, and when, ns. */
+  readonly #marks = new Float64Array(2 * marksMax);
+  #marked = 0;
+  /** Work that is under way. */
+  #depth = 0;
+  /** Whether callers hold a piece, which is then one piece of work for all of them. */
+  #consuming = false;
   readonly #startNs: number;
   readonly #startCpuNs: number;
-  /** Up to here all time is accounted for. */
-  #doneNs: number;
-  /** The callers that hold a piece, as one piece of work. */
-  #consumer: Piece | undefined;
   #holders = 0;
   #turn = 0;
   #turnEndAsked = false;
   /** Times in a row that all callers asked for the next piece before the turn ended. */
   #promptTurns = 0;
   #seenCollections: number;
+
+  // Of the moments that were looked at:
+  /** Up to here all time is accounted for. */
+  #doneNs: number;
+  readonly #stack: Piece[] = [];
+  #consumer: Piece | undefined;
   #noticed = 0;
   #timed = 0;
   #dropped = 0;
@@ -194,20 +214,21 @@ export class JavaScriptRecorder implements JavaScriptListener {
   }
 
   enter(name: JavaScriptWork): void {
-    const startNs = this.#account();
-    this.#stack.push({ name: names.indexOf(name), startNs, ownNs: 0, collections: 0 });
+    this.#depth++;
+    this.#mark(codeOf[name]);
   }
 
   leave(): void {
-    if (this.#stack.length === 0) throw new RangeError("nothing was entered that could be left");
-    const endNs = this.#account();
-    const piece = this.#stack.pop();
-    if (piece) this.#finish(piece, endNs);
+    if (this.#depth === 0) throw new RangeError("nothing was entered that could be left");
+    this.#depth--;
+    this.#mark(Mark.leave);
   }
 
   handOver(): number {
-    const nowNs = this.#account();
-    this.#consumer ??= { name: consumerName, startNs: nowNs, ownNs: 0, collections: 0 };
+    if (!this.#consuming) {
+      this.#consuming = true;
+      this.#mark(Mark.consumerBegins);
+    }
     this.#holders++;
     if (!this.#turnEndAsked && this.#promptTurns < promptMin) {
       this.#turnEndAsked = true;
@@ -223,19 +244,18 @@ export class JavaScriptRecorder implements JavaScriptListener {
     this.#holders--;
     if (this.#holders > 0) return;
     this.#promptTurns++;
-    this.#endConsumer();
+    this.#endConsumer(Mark.consumerEnds);
   }
 
   endTurn(): void {
     this.#turn++;
     if (this.#holders > 0) {
-      // Where it was not asked for, the turn ended nobody knows when, and what the caller did in it is not counted.
-      if (!this.#turnEndAsked) this.#consumer = undefined;
       this.#promptTurns = 0;
+      // Where it was not asked for, the turn ended nobody knows when, and what the caller did in it is not counted.
+      this.#endConsumer(this.#turnEndAsked ? Mark.consumerEnds : Mark.consumerLost);
     }
     this.#turnEndAsked = false;
     this.#holders = 0;
-    this.#endConsumer();
   }
 
   /** Spans so far, in the order in which they ended. */
@@ -256,8 +276,9 @@ export class JavaScriptRecorder implements JavaScriptListener {
 
   /** What was recorded so far; work that is under way is not in it. */
   result(): JavaScriptShare {
-    const nowNs = this.#account();
+    const nowNs = this.#nowNs();
     const cpuNs = this.#cpuNs?.() ?? 0;
+    this.#notice();
     this.#takeIn();
     const known = this.#collections ? names : names.filter((name) => name !== "garbageCollection");
     return {
@@ -272,59 +293,67 @@ export class JavaScriptRecorder implements JavaScriptListener {
     };
   }
 
-  /** Gives the time since the last call to whom it belongs, and with it a collection that ended in it. */
-  #account(): number {
-    const nowNs = this.#nowNs();
-    const owner = this.#stack.at(-1) ?? this.#consumer;
-    if (owner) owner.ownNs += nowNs - this.#doneNs;
-    this.#doneNs = nowNs;
+  #endConsumer(how: typeof Mark.consumerEnds | typeof Mark.consumerLost): void {
+    this.#consuming = false;
+    this.#mark(how);
+  }
+
+  #mark(what: number): void {
+    this.#notice();
+    this.#note(what, this.#nowNs());
+  }
+
+  /** Notes down collections that have ended since the last call. */
+  #notice(): void {
     const collections = this.#collections;
-    if (collections && collections.count !== this.#seenCollections) {
-      const fresh = collections.count - this.#seenCollections;
-      this.#seenCollections = collections.count;
-      collections.lend();
-      this.#noticed += fresh;
-      if (owner) owner.collections += fresh;
-    }
-    return nowNs;
+    if (collections === undefined || collections.count === this.#seenCollections) return;
+    const fresh = collections.count - this.#seenCollections;
+    this.#seenCollections = collections.count;
+    for (let each = 0; each < fresh; each++) this.#note(Mark.collected, collections.endedNs);
+    collections.lend();
   }
 
-  #endConsumer(): void {
-    const piece = this.#consumer;
-    if (!piece) return;
-    const endNs = this.#account();
-    this.#consumer = undefined;
-    this.#finish(piece, endNs);
+  #note(what: number, whenNs: number): void {
+    if (this.#marked === this.#marks.length) this.#takeIn();
+    this.#marks[this.#marked] = what;
+    this.#marks[this.#marked + 1] = whenNs;
+    this.#marked += 2;
   }
 
-  #finish({ name, startNs, ownNs, collections }: Piece, endNs: number): void {
-    if (this.#ended === endedMax) this.#takeIn();
-    const place = this.#ended++;
-    this.#endedNames[place] = name;
-    this.#endedTimes[3 * place] = startNs;
-    this.#endedTimes[3 * place + 1] = endNs;
-    this.#endedTimes[3 * place + 2] = ownNs;
-    if (collections === 0) return;
-    this.#collected.push({ place, collections, endedNs: this.#collections?.endedNs ?? 0 });
-  }
-
-  /** Makes rows and spans of the pieces that have ended, in their order. */
+  /** Makes rows and spans of what was noted down. */
   #takeIn(): void {
-    let nextCollected = 0;
-    for (let place = 0; place < this.#ended; place++) {
-      const name = names[this.#endedNames[place] ?? 0] ?? "consumer";
-      const [startNs = 0, endNs = 0, ownNs = 0] = this.#endedTimes.subarray(3 * place, 3 * place + 3);
-      const collected = this.#collected[nextCollected];
-      let pauseNs = 0;
-      if (collected?.place === place) {
-        nextCollected++;
-        pauseNs = this.#pause(name, startNs, ownNs, collected.collections, collected.endedNs);
-      }
-      this.#histograms[name].record(ownNs - pauseNs);
-      this.#keep(name, startNs, endNs);
+    const marks = this.#marks.subarray(0, this.#marked);
+    this.#marked = 0;
+    for (let at = 0; at < marks.length; at += 2) this.#takeMark(marks[at] ?? 0, marks[at + 1] ?? 0);
+  }
+
+  #takeMark(what: number, whenNs: number): void {
+    const owner = this.#stack.at(-1) ?? this.#consumer;
+    if (what === Mark.collected) {
+      this.#noticed++;
+      if (!owner) return;
+      owner.collections++;
+      owner.collectedNs = whenNs;
+      return;
     }
-    this.#ended = 0;
-    this.#collected = [];
+    // The time since the last moment is of who had it.
+    if (owner) owner.ownNs += whenNs - this.#doneNs;
+    this.#doneNs = whenNs;
+    if (what === Mark.leave) this.#finish(this.#stack.pop(), whenNs);
+    else if (what === Mark.consumerBegins) this.#consumer = pieceOf(codeOf.consumer, whenNs);
+    else if (what === Mark.consumerEnds || what === Mark.consumerLost) {
+      if (what === Mark.consumerEnds) this.#finish(this.#consumer, whenNs);
+      this.#consumer = undefined;
+    } else this.#stack.push(pieceOf(what, whenNs));
+  }
+
+  #finish(piece: Piece | undefined, endNs: number): void {
+    if (!piece) return;
+    const { code, startNs, ownNs, collections, collectedNs } = piece;
+    const name = names[code] ?? "consumer";
+    const pauseNs = collections === 0 ? 0 : this.#pause(name, startNs, ownNs, collections, collectedNs);
+    this.#histograms[name].record(ownNs - pauseNs);
+    this.#keep(code, startNs, endNs);
   }
 
   /** What a piece of work with collections in it took beyond what is usual; 0 if that is not known. */
@@ -334,17 +363,17 @@ export class JavaScriptRecorder implements JavaScriptListener {
     const pauseNs = Math.max(0, ownNs - histogram.percentile(50));
     this.#timed += collections;
     this.#histograms.garbageCollection.record(pauseNs);
-    this.#keep("garbageCollection", Math.max(startNs, endedNs - pauseNs), endedNs);
+    this.#keep(codeOf.garbageCollection, Math.max(startNs, endedNs - pauseNs), endedNs);
     return pauseNs;
   }
 
-  #keep(name: JavaScriptRow["name"], startNs: number, endNs: number): void {
+  #keep(code: number, startNs: number, endNs: number): void {
     if (this.#spansMax === 0) return;
     if (this.#spanCount === this.#spansMax) {
       this.#dropped++;
       return;
     }
-    this.#spanNames[this.#spanCount] = names.indexOf(name);
+    this.#spanNames[this.#spanCount] = code;
     this.#spanTimes[2 * this.#spanCount] = startNs;
     this.#spanTimes[2 * this.#spanCount + 1] = endNs;
     this.#spanCount++;

@@ -139,8 +139,8 @@ export class Recording {
     });
     this.#lostBefore = engine.eventsLost;
     this.#javascript = new JavaScriptRecorder({
-      nowNs: () => engine.nowNs,
-      cpuNs: () => library.symbols.tinyai_thread_cpu(),
+      nowNs: library.symbols.tinyai_clock_now,
+      cpuNs: library.symbols.tinyai_thread_cpu,
       collections,
       spansMax: SPANS_MAX,
     });
