@@ -1,12 +1,13 @@
 // A lock between processes: for folders that several may download into, and files that several change. A holder for long touches its
 // file every two seconds; a file left alone for much longer, or by a process that is gone, belongs to a holder that was killed, and is
-// taken over. Where two should ever hold it at once (a holder that was stopped and woke up), `held` tells the old one. What keeps files
-// whole is that they are renamed into their place.
+// taken over. What is no lock stays where it is, whatever its age. Where two should ever hold it at once (a holder that was stopped and
+// woke up), `held` tells the old one. What keeps files whole is that they are renamed into their place.
 
 import { randomUUID } from "node:crypto";
-import { linkSync, readFileSync, renameSync, statSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { linkSync, lstatSync, readFileSync, renameSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isRecord } from "./check.ts";
 import { isAlive } from "./setup/checkout.ts";
 
 const heartbeatPeriod_ms = 2_000;
@@ -35,14 +36,19 @@ interface Owner {
   readonly host: string;
 }
 
-/** Takes the lock whose file is `path`, waiting while another process holds it. The file's folder must exist. */
+/**
+ * Takes the lock whose file is `path`, waiting while another process holds it. The file's folder must exist.
+ * @throws an error with a code, as the file system's, if something lies there that is no lock.
+ */
 export async function acquireLock(path: string, options: LockOptions = {}): Promise<Lock> {
   const owner: Owner = { token: randomUUID(), pid: process.pid, host: hostname() };
   let told = false;
   while (!create(path, owner)) {
     options.signal?.throwIfAborted();
     const other = readOwner(path);
-    if (isStale(path, other)) {
+    const state = stateOf(path, other);
+    if (state === "foreign") throw noLock(path);
+    if (state === "stale") {
       takeAway(path, other);
       continue;
     }
@@ -78,7 +84,7 @@ export function acquireLockNow(path: string, patience_ms: number): Lock | undefi
   const owner: Owner = { token: randomUUID(), pid: process.pid, host: hostname() };
   for (const begin_ms = performance.now(); !create(path, owner); Bun.sleepSync(nap_ms)) {
     const other = readOwner(path);
-    if (isStale(path, other)) takeAway(path, other);
+    if (stateOf(path, other) === "stale") takeAway(path, other);
     if (performance.now() - begin_ms >= patience_ms) return undefined;
   }
   return lockOf(path, owner);
@@ -96,6 +102,8 @@ function lockOf(path: string, owner: Owner): Lock {
 
 // The content appears with the name, in one step: a reader never sees a lock file that is still empty.
 function create(path: string, owner: Owner): boolean {
+  // Whoever waits writes nothing, and leaves no draft behind when it is killed.
+  if (lstatSync(path, { throwIfNoEntry: false })) return false;
   const draft = `${path}.${owner.token}`;
   writeFileSync(draft, JSON.stringify(owner));
   try {
@@ -124,17 +132,30 @@ function createExclusively(path: string, owner: Owner): boolean {
 
 function readOwner(path: string): Owner | undefined {
   try {
-    return JSON.parse(readFileSync(path, "utf8")) as Owner;
+    const content: unknown = JSON.parse(readFileSync(path, "utf8"));
+    return isOwner(content) ? content : undefined;
   } catch {
     return undefined;
   }
 }
 
-// One without an owner has just been released, or is no lock, and is then left alone.
-function isStale(path: string, owner: Owner | undefined): boolean {
-  if (owner?.host === hostname() && !isAlive(owner.pid)) return true;
-  const entry = statSync(path, { throwIfNoEntry: false });
-  return entry !== undefined && Date.now() - entry.mtimeMs > staleAfter_ms;
+function isOwner(content: unknown): content is Owner {
+  if (!isRecord(content)) return false;
+  const { token, pid, host } = content;
+  return typeof token === "string" && typeof pid === "number" && typeof host === "string";
+}
+
+// One without an owner has just been released or is being written; if it is old it is no lock, and is then left alone. But an empty file is
+// what a machine that lost its power leaves of a lock, and nobody loses anything with it.
+function stateOf(path: string, owner: Owner | undefined): "held" | "stale" | "foreign" {
+  if (owner?.host === hostname() && !isAlive(owner.pid)) return "stale";
+  const entry = lstatSync(path, { throwIfNoEntry: false });
+  if (entry === undefined || Date.now() - entry.mtimeMs <= staleAfter_ms) return "held";
+  return owner !== undefined || (entry.isFile() && entry.size === 0) ? "stale" : "foreign";
+}
+
+function noLock(path: string): Error {
+  return Object.assign(new Error(`${path} is no lock that can be read: move it away`), { code: "EINVAL" });
 }
 
 // Two may see the same stale lock: the rename lets one of them have it, and whoever finds that it moved a fresh one instead

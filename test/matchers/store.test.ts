@@ -45,7 +45,7 @@ describe("a file of entries", () => {
   test("is changed although a process that was killed had locked it", () => {
     const folder = temporaryFolder();
     const path = folder.file("entries.json");
-    folder.write("entries.json.lock", "1 killed");
+    folder.write("entries.json.lock", JSON.stringify({ token: "old", pid: 1, host: "another" }));
     utimesSync(`${path}.lock`, new Date(0), new Date(0));
     expect(changeEntry(path, "one", isList, (before) => [...(before ?? [1]), 2])).toEqual([1, 2]);
     expect(readEntries(path, isList)).toEqual({ one: [1, 2] });
