@@ -110,7 +110,7 @@ async function fio(path: string, kind: Kind): Promise<number> {
     name: kind,
     filename: path,
     rw: order === "random" ? `rand${direction}` : direction,
-    bs: order === "random" ? "4k" : "1m",
+    bs: order === "random" ? "4k" : "512k",
     size: fileBytes,
     runtime: `${sliceMs}ms`,
     ramp_time: `${rampMs}ms`,

@@ -30,7 +30,7 @@ import { Thinned } from "./thinned.ts";
 export interface DiskOptions extends PartOptions {
   /** Where the file is made; undefined: in TinyAI's folder. */
   readonly folder?: string | undefined;
-  /** Of the file at most: a multiple of 1 MiB. */
+  /** Of the file at most: a multiple of 512 KiB. */
   readonly fileBytes?: number;
   /** Whether the page cache is to be bypassed where that can be. Default true. */
   readonly direct?: boolean;
@@ -38,7 +38,8 @@ export interface DiskOptions extends PartOptions {
 
 /** Far more than a disk's own cache takes at once, and little beside what disks have. */
 const fileBytesDefault = 256 << 20;
-const sequentialBlock = 1 << 20;
+/** What any disk takes as one request: of 1 MiB, memory that lies apart made two of some, which ones differed from process to process. */
+const sequentialBlock = 1 << 19;
 const randomBlock = 4096;
 /** What direct I/O wants of addresses, lengths and places, on every disk that is in use. */
 const alignment = 4096;
@@ -274,7 +275,7 @@ function methodOf({ direct, bytes }: OpenFile): string[] {
     ? "with direct I/O (O_DIRECT), past the page cache but not past the disk's own"
     : "through the page cache, each slice of writing ended by a flush to the disk";
   return [
-    `The disk was read and written through one file of ${bytes / 2 ** 20} MiB that had been written before, ${cache}; one access at a time (queue depth 1), of 1 MiB one behind the other or of 4 KiB at drawn places.`,
+    `The disk was read and written through one file of ${bytes / 2 ** 20} MiB that had been written before, ${cache}; one access at a time (queue depth 1), of 512 KiB one behind the other or of 4 KiB at drawn places.`,
     `Reading and writing took turns in a drawn order; a sample is a slice of time, and times of single accesses are of at most ${timesPerSlice} of each slice, spread over it.`,
   ];
 }

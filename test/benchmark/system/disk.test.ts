@@ -41,7 +41,7 @@ test("its figures are of each other: rates are accesses times their size", async
   expect(figures?.folder).toBe(folder.path);
   for (const kind of kinds) {
     const access = figures?.[kind];
-    const block = kind.startsWith("random") ? 4096 : MiB;
+    const block = kind.startsWith("random") ? 4096 : MiB / 2;
     expect(access).toMatchObject({ block_bytes: block, queue_depth: 1 });
     expect(access?.rate?.samples?.length).toBeWithin(1, 3);
     const operations = access?.operations?.samples ?? [];
