@@ -1,6 +1,7 @@
 // Search by meaning: the vectors of an index that are nearest to a query's, all of them looked at. An index is built once, in
 // memory, or opened from a file, which is mapped. The library looks through it on threads of its own; this ties its rows to ids.
 
+import { statSync } from "node:fs";
 import { checkBoolean, checkInteger, checkKeys, describe } from "../check.ts";
 import { chooseLevel, cpu } from "../engine/cpu.ts";
 import { type Library, openLibrary } from "../engine/library.ts";
@@ -41,7 +42,7 @@ export interface CreateIndexOptions {
 export interface OpenIndexOptions {
   /**
    * Whether the whole file is read and held to its checksum, which takes a fifth of a second a gigabyte once it is in memory. Without,
-   * vectors come when they are first searched, and damage to them goes unseen. Default true.
+   * they are read in the background, or when they are first searched, and damage to them goes unseen. Default true.
    */
   readonly verify?: boolean | undefined;
   /** As `createIndex` has it. */
@@ -120,10 +121,9 @@ export async function openIndex(path: string, options: OpenIndexOptions = {}): P
   const threads = checkThreads(options.threads);
   checkSignal(signal);
   signal?.throwIfAborted();
-  const { checksum, ...description } = await readIndexHead(path);
   const library = await openLibrary();
-  const { count, dimensions } = description;
-  const vectors = new Vectors(library, count, dimensions, { path, offset: headBytes });
+  const { checksum, description, vectors } = await openConsistently(library, path, signal);
+  const { dimensions } = description;
   try {
     if (verify && (await sumVectors(vectors, dimensions, signal)) !== checksum) {
       throw damaged(path, "its vectors' checksum does not fit");
@@ -133,6 +133,35 @@ export async function openIndex(path: string, options: OpenIndexOptions = {}): P
     throw error;
   }
   return new VectorIndex(library, vectors, description, threads);
+}
+
+interface OpenedFile {
+  readonly checksum: bigint;
+  readonly description: IndexDescription;
+  readonly vectors: Vectors;
+}
+
+/** The head and the vectors of one file: of one that another took the place of in between, they would be of different indexes. */
+async function openConsistently(library: Library, path: string, signal: AbortSignal | undefined): Promise<OpenedFile> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const before = identityOf(path);
+    const { checksum, ...description } = await readIndexHead(path);
+    const { count, dimensions } = description;
+    try {
+      const vectors = new Vectors(library, count, dimensions, { path, offset: headBytes });
+      if (identityOf(path) === before) return { checksum, description, vectors };
+      vectors.destroy();
+    } catch (error) {
+      if (identityOf(path) === before) throw error;
+    }
+  }
+}
+
+/** Another for every file that takes a place; none where there is no file. */
+function identityOf(path: string): string | undefined {
+  const file = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return file && [file.dev, file.ino, file.size, file.mtimeNs].join(" ");
 }
 
 /** Vectors to search. Close it when done, best with `using`. */

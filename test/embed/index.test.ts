@@ -1,7 +1,7 @@
 // The index of vectors: what it finds beside a plain computation of every product, its file, and what it refuses.
 
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, renameSync } from "node:fs";
 import { createIndex, IndexFileError, OptionError, openIndex, similarity } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { Random } from "../support/random.ts";
@@ -168,6 +168,35 @@ describe("an index's file", () => {
     expect(opened.vector(499)).toEqual(first.vector(499));
     using last = await openIndex(own);
     expect([last.count, last.id(0)]).toEqual([1, undefined]);
+  });
+
+  test("is opened as one of both where another takes its place meanwhile", async () => {
+    const own = folder.file("replaced.index");
+    const ways = await Promise.all(
+      ["a", "b"].map(async (name, which) => {
+        using index = await createIndex(
+          [which, 1 - which].map((x) => Float32Array.of(x, 1 - x)),
+          { ids: [name, name] },
+        );
+        const from = folder.file(`${name}.index`);
+        await index.save(from);
+        return from;
+      }),
+    );
+    const place = (which: number) => {
+      copyFileSync(ways[which] ?? "", `${own}.next`);
+      renameSync(`${own}.next`, own);
+    };
+    for (let round = 0; round < 80; round++) {
+      place(round % 2);
+      const opening = openIndex(own, { verify: round % 4 < 2 });
+      for (let turn = 0; turn < round % 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+      place((round + 1) % 2);
+      using opened = await opening;
+      expect([round, opened.id(0), opened.vector(0)[0]]).toEqual(
+        opened.id(0) === "a" ? [round, "a", 0] : [round, "b", 1],
+      );
+    }
   });
 
   test("with any byte changed is refused", async () => {
