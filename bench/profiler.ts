@@ -33,8 +33,8 @@ const { values: flags } = parseArgs({
 const turns = whole("turns", flags.turns, 6, 100_000);
 
 const { path } = chooseModel(flags.model);
-/** Tokens of a request, how many of its first ones are left out, and turns of a recording. */
-const [requestTokens, skippedTokens, turnsPerRecording] = [13, 4, 40];
+/** Tokens of a request, how many of its first ones are left out, and turns of a recording: so few that its events fit their rings. */
+const [requestTokens, skippedTokens, turnsPerRecording] = [13, 4, 34];
 const prompt = "Once upon a time";
 
 let stampsMs: number[] = [];
