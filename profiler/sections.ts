@@ -304,7 +304,7 @@ function memorySection(report: Report, limit: number): Section {
       missing: notDone(
         report,
         "Loads and stores were not counted",
-        "that runs steps once more, and the model was closed",
+        "that runs steps once more, and the model was closed, or memory's limit left too little for it",
       ),
     });
   }
@@ -369,7 +369,11 @@ function cacheSection(report: Report, limit: number): Section {
   const { cache } = report;
   if (cache === null) {
     return section("cache", "Caches", {
-      missing: notDone(report, "Cache accesses were not followed", "the profile did not ask for them"),
+      missing: notDone(
+        report,
+        "Cache accesses were not followed",
+        "the profile did not ask for them, or memory's limit left too little to simulate them",
+      ),
     });
   }
   const words = [

@@ -575,7 +575,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Holds the threads that compute to a share of CPU time, also while they do. @see LimitOptions.cpuPercent
-   * @param percent of the CPU time of all CPUs that the process may use, 0.00.01 to 100; 100: no limit.
+   * @param percent of the CPU time of all CPUs that the process may use, 0.01 to 100; 100: no limit.
    * @throws {OptionError} if it is out of its bounds.
    */
   async setCpuLimit(percent: number): Promise<void> {
@@ -583,9 +583,10 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Refuses what would make the process take more memory than this from now on; what runs goes on. A limit below what it takes already
-   * refuses every request that needs keys and values, until it is raised. @see LimitOptions.memoryPercent
-   * @param percent of the memory that the process may use, 0.00.01 to 100; 100: no limit.
+   * Refuses what would make the process take more memory than this from now on; what runs goes on, and keys and values that are only
+   * kept make room. A limit below what it takes beside those refuses every request that needs some, until it is raised.
+   * @see LimitOptions.memoryPercent
+   * @param percent of the memory that the process may use, 0.01 to 100; 100: no limit.
    * @throws {OptionError} if it is out of its bounds.
    */
   async setMemoryLimit(percent: number): Promise<void> {
@@ -634,6 +635,7 @@ export class Model implements AsyncDisposable {
    * the caches were configured, one step is simulated, as the caches are configured now: a token behind 255 others, or, of a model that only makes vectors, a text
    * of 64 tokens. That takes a second for each GB of weights, in turns with the event loop.
    * @throws {EngineError} if the model is closed, or memory for a second set of activations is refused.
+   * @throws {MemoryLimitError} if memory's limit leaves none for them.
    * @example
    * const stats = await model.cacheStats();
    * console.log(`Cache hit rate: ${(stats.hitRate * 100).toFixed(2)} %`);
@@ -669,7 +671,8 @@ export class Model implements AsyncDisposable {
   estimateMemory(): MemoryEstimate {
     const { estimatePlan }: typeof memoryEstimateModule = require("./knobs/memory-estimate.ts");
     const { library, plan, engine } = this.#parts;
-    return estimatePlan(library, plan, engine.threadCount);
+    // Threads that have ended leave their memory to those that may come.
+    return estimatePlan(library, plan, engine.threadsMax);
   }
 
   /**

@@ -138,9 +138,9 @@ pub const Engine = struct {
     cpus: system.Cpus,
     /// A thread could not be pinned.
     pin_failed: std.atomic.Value(u32),
-    /// What keys and values may take in memory, and what of it is in `kv_groups`.
+    /// What keys and values may take in memory, and the engine thread's copy of it.
     kv_bytes_max: std.atomic.Value(u64),
-    kv_bytes_taken: u64,
+    kv_budget: memory.Budget,
 
     pub const Error = error{ OutOfMemory, Program, Open, Threads };
 
@@ -204,7 +204,7 @@ pub const Engine = struct {
             .cpus = .{},
             .pin_failed = .init(0),
             .kv_bytes_max = .init(std.math.maxInt(u64)),
-            .kv_bytes_taken = std.math.maxInt(u64),
+            .kv_budget = .{},
         };
 
         if (source_paths) |paths| engine.source = try source_.Source.open(paths);
@@ -256,7 +256,6 @@ pub const Engine = struct {
         };
         errdefer engine.deinitExecutor();
         executor.events_enabled.store(engine.config.events_enabled, .monotonic);
-        engine.limitCpu(engine.settings);
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
         executor.resolve(engine.weights, engine.constants, engine.arena, engine.copies);
         executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
@@ -269,8 +268,10 @@ pub const Engine = struct {
         errdefer if (executor.kv_groups.len == 0) allocator.free(kv_groups);
         for (engine.view.kv_groups, 0..) |descriptor, index| {
             kv_groups[index] = try memory.KvGroup.init(allocator, descriptor, header.batch_max, header.context_max);
+            kv_groups[index].budget = &engine.kv_budget;
             executor.kv_groups = kv_groups[0 .. index + 1];
         }
+        engine.kv_budget.groups = kv_groups;
 
         executor.scratch = try allocator.alloc([]align(4096) u8, pool_.threads_max);
         @memset(executor.scratch, &.{});
@@ -278,6 +279,7 @@ pub const Engine = struct {
         @memset(executor.candidates, &.{});
         executor.rings = try allocator.alloc(events.Ring, pool_.threads_max);
         try engine.provide(engine.settings.thread_count);
+        engine.limitCpu(engine.settings.cpu_percent);
     }
 
     /// Sets memory aside for `thread_count` threads, what each has to itself. It stays when there are fewer of them: what they
@@ -418,7 +420,7 @@ pub const Engine = struct {
     pub fn configure(engine: *Engine, settings: p.Settings) p.Failure {
         if (!validSettings(settings)) return .program;
         engine.provide(settings.thread_count) catch return .out_of_memory;
-        engine.limitCpu(settings);
+        engine.limitCpu(settings.cpu_percent);
         engine.lockSettings();
         engine.next_settings = settings;
         engine.next_settings_version.store(settings.version, .release);
@@ -427,9 +429,10 @@ pub const Engine = struct {
         return .none;
     }
 
-    fn limitCpu(engine: *Engine, settings: p.Settings) void {
-        // More than they can use anyway limits nothing.
-        const percent = if (settings.cpu_percent < 100 * settings.thread_count) settings.cpu_percent else 0;
+    /// No affair of the engine thread's: it holds whether or not the settings that it came with do.
+    fn limitCpu(engine: *Engine, cpu_percent: u32) void {
+        // More than all threads can use that there ever were limits nothing.
+        const percent = if (cpu_percent < 100 * engine.provided) cpu_percent else 0;
         engine.executor.throttle.limit(percent);
         engine.pool.limit(percent != 0);
     }
@@ -869,24 +872,24 @@ pub const Engine = struct {
         }
     }
 
-    /// Between two steps: no other thread computes.
+    /// Between two steps: no other thread computes. Settings that are refused change nothing.
     fn takeSettings(engine: *Engine) void {
         if (engine.next_settings_version.load(.acquire) == engine.settings.version) return;
         const before = engine.settings;
         engine.lockSettings();
         engine.settings = engine.next_settings;
         engine.unlockSettings();
-        if (!std.mem.eql(u32, &before.levels, &engine.settings.levels)) engine.takeLevels();
+        const version = engine.settings.version;
         const failure = engine.takeThreads(&before.affinity);
-        if (failure != .none) {
+        if (failure == .none) {
+            engine.takeLevels(before.levels);
+        } else {
             const refused = engine.settings.affinity;
-            engine.settings.thread_count = before.thread_count;
-            engine.settings.affinity = before.affinity;
+            engine.settings = before;
+            engine.settings.version = version;
             _ = engine.takeThreads(&refused);
-            // The limit was made for as many as were refused.
-            if (engine.next_settings_version.load(.acquire) == engine.settings.version) engine.limitCpu(engine.settings);
         }
-        engine.write(.{ .kind = .configured, .value = engine.settings.version, .token = @intFromEnum(failure) });
+        engine.write(.{ .kind = .configured, .value = version, .token = @intFromEnum(failure) });
     }
 
     /// As many threads as there are to be, on the CPUs that they are to have.
@@ -901,8 +904,12 @@ pub const Engine = struct {
 
     /// Levels differ in the last bits. So that a result does not depend on what was computed before at others, no sequence begins with
     /// that; those that run go on from it.
-    fn takeLevels(engine: *Engine) void {
+    fn takeLevels(engine: *Engine, before: [p.families]u32) void {
         engine.executor.kernels = cpu.kernelsOf(engine.settings.levels, false);
+        for (engine.view.ops) |op| {
+            const family = @intFromEnum(op.kind.family());
+            if (engine.settings.levels[family] != before[family]) break;
+        } else return;
         for (engine.executor.kv_groups) |*group| group.forgetAll();
         for (&engine.slots) |*slot| {
             const computed = slot.load() == .running and slot.computed > 0;
@@ -955,26 +962,29 @@ pub const Engine = struct {
         }
     }
 
-    /// Groups share the limit as they share what is set aside.
+    /// What was kept, and what was never used, makes room for less.
     fn takeKvLimit(engine: *Engine) void {
+        const budget = &engine.kv_budget;
         const bytes = engine.kv_bytes_max.load(.acquire);
-        if (bytes == engine.kv_bytes_taken) return;
-        engine.kv_bytes_taken = bytes;
-        var all_bytes: u64 = 0;
-        for (engine.executor.kv_groups) |*group| all_bytes += group.pages.len * group.page_bytes;
-        for (engine.executor.kv_groups) |*group| {
-            const pages = @as(u128, group.pages.len) * @min(bytes, all_bytes) / all_bytes;
-            group.pages_max = @intCast(pages);
-        }
+        if (bytes == budget.bytes_max) return;
+        budget.bytes_max = bytes;
+        budget.settle();
+    }
+
+    /// Pages of the group that the request holds at most at any time.
+    fn pagesNeeded(engine: *const Engine, group: *const memory.KvGroup, slot: *const Slot) u32 {
+        return group.pagesNeeded(slot.token_count + slot.request.generate_max, engine.view.header.rows_max);
+    }
+
+    fn kvBytesNeeded(engine: *const Engine, slot: *const Slot) u64 {
+        var bytes: u64 = 0;
+        for (engine.executor.kv_groups) |*group| bytes += engine.pagesNeeded(group, slot) * group.page_bytes;
+        return bytes;
     }
 
     /// Whether the limit of memory leaves room for the request, once others have ended.
     fn fits(engine: *const Engine, slot: *const Slot) bool {
-        const positions = slot.token_count + slot.request.generate_max;
-        for (engine.executor.kv_groups) |*group| {
-            if (group.pagesNeeded(positions, engine.view.header.rows_max) > group.pages_max) return false;
-        }
-        return true;
+        return engine.kvBytesNeeded(slot) <= engine.kv_budget.bytes_max;
     }
 
     fn startSequence(engine: *Engine, slot: *Slot) bool {
@@ -982,14 +992,15 @@ pub const Engine = struct {
         const sequence: u32 = for (engine.sequence_used[0..header.batch_max], 0..) |used, index| {
             if (!used) break @intCast(index);
         } else return false;
-        const positions = slot.token_count + slot.request.generate_max;
         for (engine.executor.kv_groups) |*group| {
-            if (group.reserved + group.pagesNeeded(positions, header.rows_max) > group.pages_max) return false;
+            if (group.reserved + engine.pagesNeeded(group, slot) > group.pages.len) return false;
         }
+        if (engine.kv_budget.promised() + engine.kvBytesNeeded(slot) > engine.kv_budget.bytes_max) return false;
         for (engine.executor.kv_groups, 0..) |*group, index| {
-            slot.reserved_pages[index] = group.pagesNeeded(positions, header.rows_max);
+            slot.reserved_pages[index] = engine.pagesNeeded(group, slot);
             group.reserved += slot.reserved_pages[index];
         }
+        engine.kv_budget.settle();
         engine.sequence_used[sequence] = true;
         slot.sequence = sequence;
         slot.store(.running);

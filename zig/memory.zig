@@ -1,7 +1,7 @@
 //! The KV cache's pages: per group of layers a pool of equal pages and a page table per running sequence. A page may be held
 //! by several sequences that begin alike, and keeps what it holds after the last of them until it is needed for something
-//! else (prefix.zig finds it again). Pages cost memory when they are first written. Everything is set aside when the program
-//! is loaded.
+//! else (prefix.zig finds it again). Pages cost memory from when they are first written; where a limit leaves less than all groups
+//! have, those that nobody holds are given back to the system. Everything is set aside when the program is loaded.
 
 const std = @import("std");
 const assert = std.debug.assert;
@@ -38,19 +38,58 @@ const Page = struct {
 
 const Link = struct { previous: u32, next: u32 };
 
+/// What the pages of all groups may take of memory together. Whoever is promised pages is promised that they fit.
+pub const Budget = struct {
+    bytes_max: u64 = std.math.maxInt(u64),
+    groups: []KvGroup = &.{},
+
+    const unlimited: Budget = .{};
+
+    /// Bytes of the pages that running sequences were promised.
+    pub fn promised(budget: *const Budget) u64 {
+        var bytes: u64 = 0;
+        for (budget.groups) |*group| bytes += group.reserved * group.page_bytes;
+        return bytes;
+    }
+
+    /// The same, and of the pages that cost memory beside them.
+    pub fn claimed(budget: *const Budget) u64 {
+        var bytes: u64 = 0;
+        for (budget.groups) |*group| bytes += @max(group.reserved, group.touched.raw) * group.page_bytes;
+        return bytes;
+    }
+
+    /// Gives pages back to the system that nobody was promised, as far as there are too many: of all groups in turn, since what is kept
+    /// in one is of no use without the others'.
+    pub fn settle(budget: *Budget) void {
+        while (budget.claimed() > budget.bytes_max) {
+            var given = false;
+            for (budget.groups) |*group| {
+                if (group.touched.raw <= group.reserved or budget.claimed() <= budget.bytes_max) continue;
+                group.giveBack();
+                given = true;
+            }
+            if (!given) return;
+        }
+    }
+};
+
 pub const KvGroup = struct {
     window: u32,
     page_bytes: u64,
     base: []align(4096) u8,
     page_memory: []align(4096) u8,
     pages: []Page,
-    /// Stack of pages with nothing in them; low numbers come first, so that a short run touches little memory.
+    /// Stack of pages with nothing in them: first those that cost no memory, on top of them those that do. Low numbers come first, so
+    /// that a short run touches little memory.
     empty: []u32,
     empty_count: u32,
-    /// Pages may be used up to this many; kept ones give way before others cost memory that they did not yet.
-    pages_max: u32,
-    /// Pages that were ever used, those with the lowest numbers.
+    /// Kept pages give way before others cost memory that it does not have.
+    budget: *const Budget = &Budget.unlimited,
+    /// Pages that cost memory.
     touched: std.atomic.Value(u32) = .init(0),
+    /// Pages below this number were ever used.
+    reached: std.atomic.Value(u32) = .init(0),
     /// Kept pages, longest kept to last.
     kept_first: u32 = none,
     kept_last: u32 = none,
@@ -92,7 +131,6 @@ pub const KvGroup = struct {
             .pages = @as([*]Page, @ptrCast(page_memory.ptr))[0..page_count],
             .empty = empty,
             .empty_count = page_count,
-            .pages_max = page_count,
             .kept_max = descriptor.kept_max,
             .buckets = buckets,
             .page_table = page_table,
@@ -147,7 +185,7 @@ pub const KvGroup = struct {
 
     /// Where pages are that were ever used, to the end of the system's huge page.
     pub fn touchedBytes(group: *const KvGroup) []const u8 {
-        const used = std.mem.alignForward(u64, group.touched.load(.monotonic) * group.page_bytes, 2 << 20);
+        const used = std.mem.alignForward(u64, group.reached.load(.monotonic) * group.page_bytes, 2 << 20);
         return group.base[0..@intCast(@min(used, group.base.len))];
     }
 
@@ -263,16 +301,41 @@ pub const KvGroup = struct {
 
     /// A page for a sequence to write, that nobody else sees.
     fn take(group: *KvGroup) u32 {
-        // Pages that were used before are always on top of those that were not, and cost no memory any more.
-        const top = if (group.empty_count == 0) null else group.empty[group.empty_count - 1];
-        const past = if (top) |index| index >= group.pages_max and index >= group.touched.raw else true;
-        if (past and group.kept_count > 0) group.forget(group.kept_first);
+        var fresh = group.empty_count == group.untouched();
+        if (fresh and group.kept_count > 0 and !group.mayTouch()) {
+            group.forget(group.kept_first);
+            fresh = false;
+        }
         assert(group.empty_count > 0); // Admission reserved it.
         group.empty_count -= 1;
         const index = group.empty[group.empty_count];
-        group.touched.store(@max(group.touched.raw, index + 1), .monotonic);
+        if (fresh) group.touched.store(group.touched.raw + 1, .monotonic);
+        group.reached.store(@max(group.reached.raw, index + 1), .monotonic);
         group.pages[index].holders = 1;
         return index;
+    }
+
+    fn untouched(group: *const KvGroup) u32 {
+        return @as(u32, @intCast(group.pages.len)) - group.touched.raw;
+    }
+
+    /// Whether there is a page that costs no memory yet, and may.
+    fn mayTouch(group: *const KvGroup) bool {
+        if (group.empty_count == 0) return false;
+        return group.touched.raw < group.reserved or group.budget.claimed() +| group.page_bytes <= group.budget.bytes_max;
+    }
+
+    /// Gives the memory of a page back to the system that nobody holds: an empty one's, else of that longest kept.
+    fn giveBack(group: *KvGroup) void {
+        if (group.empty_count == group.untouched()) group.forget(group.kept_first);
+        const bottom = group.untouched();
+        std.mem.swap(u32, &group.empty[bottom], &group.empty[group.empty_count - 1]);
+        const memory = group.bytes(group.empty[bottom]);
+        const system_page = std.heap.pageSize();
+        const begin = std.mem.alignForward(usize, @intFromPtr(memory.ptr), system_page);
+        const end = std.mem.alignBackward(usize, @intFromPtr(memory.ptr) + memory.len, system_page);
+        if (end > begin) system.discard(@alignCast(memory[begin - @intFromPtr(memory.ptr) ..][0 .. end - begin]));
+        group.touched.store(group.touched.raw - 1, .monotonic);
     }
 
     fn release(group: *KvGroup, index: u32, kept_max: u32) void {
@@ -382,11 +445,13 @@ test "after forgetting nothing is found, and what sequences hold is theirs until
     try std.testing.expectEqual(8, group.empty_count);
 }
 
-test "past its bound, a group uses no page that it has not used before" {
+test "past its budget a group uses no page that costs no memory yet, unless it was promised" {
     const allocator = std.testing.allocator;
-    var group = try KvGroup.init(allocator, .{ .window = 0, .page_count = 16, .page_bytes = 4096, .kept_max = 16 }, 2, 1024);
+    var groups: [1]KvGroup = .{try KvGroup.init(allocator, .{ .window = 0, .page_count = 16, .page_bytes = 4096, .kept_max = 16 }, 2, 1024)};
+    const group = &groups[0];
     defer group.deinit(allocator);
-    group.pages_max = 4;
+    var budget: Budget = .{ .bytes_max = 4 * 4096, .groups = &groups };
+    group.budget = &budget;
     var tokens: [page_positions]u32 = @splat(0);
     for (0..20) |round| {
         tokens[0] = @intCast(round);
@@ -396,10 +461,61 @@ test "past its bound, a group uses no page that it has not used before" {
         group.releaseAll(sequence);
         try std.testing.expect(group.touched.raw <= 4);
     }
-    group.pages_max = 16;
+    group.reserved = 8;
     group.ensure(0, 8 * 64);
-    try std.testing.expect(group.touched.raw > 4);
+    try std.testing.expectEqual(8, group.touched.raw);
     group.releaseAll(0);
+}
+
+test "groups share one budget: what one was not promised is given back for what another is" {
+    const allocator = std.testing.allocator;
+    const descriptor: program.KvGroup = .{ .window = 0, .page_count = 8, .page_bytes = 8192, .kept_max = 8 };
+    var groups: [2]KvGroup = undefined;
+    for (&groups) |*group| group.* = try KvGroup.init(allocator, descriptor, 2, 512);
+    defer for (&groups) |*group| group.deinit(allocator);
+    var budget: Budget = .{ .bytes_max = 8 * 8192, .groups = &groups };
+    for (&groups) |*group| group.budget = &budget;
+
+    // The first group comes to have most of it: one page held, others kept, the rest empty.
+    groups[0].reserved = 6;
+    groups[0].ensure(0, 64);
+    groups[0].ensure(1, 5 * 64);
+    const held = groups[0].entry(0, 0).*;
+    @memset(groups[0].bytes(held), 7);
+    var tokens: [page_positions]u32 = @splat(1);
+    for (0..3) |block| {
+        tokens[0] = @intCast(block);
+        groups[0].publish(1, @intCast(block), 0, &tokens);
+    }
+    groups[0].releaseAll(1);
+    groups[0].reserved = 1;
+    try std.testing.expectEqual(6, groups[0].touched.raw);
+    try std.testing.expectEqual(3, groups[0].kept_count);
+
+    groups[1].reserved = 5;
+    budget.settle();
+    // The empty ones went first, and one that was kept is left no more than it must.
+    try std.testing.expectEqual(3, groups[0].touched.raw);
+    try std.testing.expectEqual(2, groups[0].kept_count);
+    groups[1].ensure(0, 5 * 64);
+    try std.testing.expectEqual(budget.bytes_max, budget.claimed());
+    try std.testing.expect(std.mem.allEqual(u8, groups[0].bytes(held), 7));
+
+    // Nothing that was promised is taken, and all pages are there again once there is memory for them.
+    budget.bytes_max = 0;
+    budget.settle();
+    try std.testing.expectEqual(1, groups[0].touched.raw);
+    try std.testing.expectEqual(5, groups[1].touched.raw);
+    budget.bytes_max = std.math.maxInt(u64);
+    groups[0].ensure(1, 7 * 64);
+    try std.testing.expectEqual(0, groups[0].empty_count);
+    var seen: [8]bool = @splat(false);
+    seen[held] = true;
+    for (0..7) |block| {
+        const index = groups[0].entry(1, @intCast(block)).*;
+        try std.testing.expect(!seen[index]);
+        seen[index] = true;
+    }
 }
 
 test "pages of two sequences differ" {

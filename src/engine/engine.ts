@@ -5,7 +5,7 @@ import type { JavaScriptListener } from "../../profiler/javascript.ts";
 import { EngineError, MemoryLimitError } from "../errors.ts";
 import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
-import { type KvGroupPlan, type Plan, pagesNeeded } from "../plan/plan.ts";
+import { type Plan, pagesNeeded } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
 import { type EngineMemory, engineMemory } from "./footprint.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
@@ -131,7 +131,7 @@ export interface PageCounts {
   /** Held by nobody, but what they hold is kept for a prompt that begins alike, until the page is needed. */
   readonly kept: number;
   readonly empty: number;
-  /** Taken at least once: no other has cost memory. */
+  /** Taken, and not given back to the system since: no others cost memory. */
   readonly touched: number;
 }
 
@@ -163,9 +163,9 @@ export interface RequestHandle {
   commit(): void;
 }
 
-/** Who waits for settings to hold. */
+/** Who waits for changed settings to hold. */
 interface Configuring {
-  readonly settings: EngineSettings;
+  readonly changes: Partial<EngineSettings>;
   readonly resolve: () => void;
   readonly reject: (error: EngineError) => void;
 }
@@ -207,6 +207,8 @@ export class Engine {
   javascript: JavaScriptListener | undefined;
   /** Called before every request is handed in. */
   beforeSubmit: (() => void) | undefined;
+  /** Called before memory is taken that was not planned; throws where there may not be so much more. */
+  requireMemory: ((what: string, bytes: number, remedy: string) => void) | undefined;
   readonly #library: Library;
   readonly #handle: Pointer;
   readonly #bell: Bell;
@@ -224,12 +226,13 @@ export class Engine {
   #eventsLostAtEnd = 0;
   #ended: Promise<void> | undefined;
   #loaded: { resolve: () => void; reject: (error: EngineError) => void } | undefined;
+  /** Those that hold, and all that is to be changed. */
   #settings: EngineSettings;
-  /** Those that hold, as far as is known. */
   #held: EngineSettings;
+  /** Of the settings that the engine was handed last. */
   #settingsVersion = 0;
-  /** By the settings' version, in order. */
-  readonly #configuring = new Map<number, Configuring>();
+  /** In order; the engine has the first, and the others wait for what comes of it. */
+  readonly #configuring: Configuring[] = [];
   #threadsMax: number;
   #kvBytesMax = Number.POSITIVE_INFINITY;
   readonly #tracers = new Set<Tracer>();
@@ -353,30 +356,66 @@ export class Engine {
     return this.#settings.threadCount;
   }
 
-  /** What holds, or will from the next step on. */
+  /** What holds, or shall soon. */
   get settings(): EngineSettings {
     return this.#settings;
   }
 
   /**
    * Changes settings; what runs meanwhile goes on. Resolves once they hold, which is between two steps; a limit of CPU time holds at
-   * once.
+   * once. Each call is judged by itself, after those before it.
    * @throws {EngineError} if the engine is closed, there is no memory for so many threads, one cannot be started, or cannot have its CPU.
-   * The threads then stay as they were.
+   * Nothing is changed then but the limit of CPU time.
    */
   async configure(changes: Partial<EngineSettings>): Promise<void> {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    const settings = { ...this.#settings, ...changes };
-    const version = (this.#settingsVersion % 0xfffffff0) + 1;
-    const { symbols } = this.#library;
-    const failure = symbols.tinyai_engine_configure(this.#handle, encodeSettings(settings, version));
-    if (failure !== 0) throw unsettled(failure);
-    this.#settings = settings;
-    this.#settingsVersion = version;
-    this.#threadsMax = Math.max(this.#threadsMax, settings.threadCount);
-    const held = new Promise<void>((resolve, reject) => this.#configuring.set(version, { settings, resolve, reject }));
+    const { cpuPercent = this.#held.cpuPercent, ...others } = changes;
+    if (cpuPercent !== this.#held.cpuPercent) {
+      this.#held = { ...this.#held, cpuPercent };
+      const [first] = this.#configuring;
+      // The same once more for the limit, which does not wait: whether the engine has taken the rest or not makes no difference.
+      if (first) this.#handOverSettings(first);
+    }
+    const settled = new Promise<void>((resolve, reject) => {
+      this.#configuring.push({ changes: others, resolve, reject });
+    });
+    this.#foreseeSettings();
+    if (this.#configuring.length === 1) this.#configureNext();
     this.#bell.add(this.#ring);
-    return held;
+    return settled;
+  }
+
+  #foreseeSettings(): void {
+    this.#settings = this.#held;
+    for (const { changes } of this.#configuring) this.#settings = { ...this.#settings, ...changes };
+  }
+
+  #configureNext(): void {
+    for (let next = this.#configuring[0]; next; next = this.#configuring[0]) {
+      this.#settingsVersion = (this.#settingsVersion % 0xfffffff0) + 1;
+      const failure = this.#handOverSettings(next);
+      if (failure === 0) return;
+      this.#settle(failure);
+    }
+  }
+
+  /** @returns 0, or why they cannot be had. */
+  #handOverSettings({ changes }: Configuring): number {
+    const settings = { ...this.#held, ...changes };
+    const encoded = encodeSettings(settings, this.#settingsVersion);
+    const failure = this.#library.symbols.tinyai_engine_configure(this.#handle, encoded);
+    if (failure === 0) this.#threadsMax = Math.max(this.#threadsMax, settings.threadCount);
+    return failure;
+  }
+
+  /** The first of those who wait is told what came of it. */
+  #settle(failure: number): void {
+    const settled = this.#configuring.shift();
+    if (!settled) return;
+    if (failure === 0) this.#held = { ...this.#held, ...settled.changes };
+    this.#foreseeSettings();
+    if (failure === 0) settled.resolve();
+    else settled.reject(unsettled(failure));
   }
 
   /** The system's ids of the threads that compute, in their order; 0 where the system has none. */
@@ -422,7 +461,7 @@ export class Engine {
 
   /**
    * Keys and values may take `bytes` of memory from the next request on that begins; Infinity: all that was planned. A request that
-   * could not be served within that even alone fails with a MemoryLimitError.
+   * could not be served within that even alone fails with a MemoryLimitError; what is only kept makes room.
    */
   limitKv(bytes: number): void {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
@@ -434,15 +473,37 @@ export class Engine {
   /**
    * Counts what steps load and store, beside the engine; closed with it.
    * @throws {EngineError} if memory is refused, or a cache is none that can be simulated.
+   * @throws {MemoryLimitError} if memory's limit leaves less than it takes.
    */
   tracer(
     options: Omit<TracerOptions, "levels" | "tuning"> & Partial<Pick<TracerOptions, "levels" | "tuning">>,
   ): Tracer {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
+    const remedy = "raise the limit (setMemoryLimit), or do without (cache: false)";
+    this.requireMemory?.(
+      "a second set of activations, to count memory operations,",
+      this.#tracerBytes(options),
+      remedy,
+    );
     const { levels, tuning } = this.#settings;
     const tracer = Tracer.create(this.#library, this.#handle, this.plan.ops.length, { levels, tuning, ...options });
     this.#tracers.add(tracer);
     return tracer;
+  }
+
+  /** What a tracer takes: activations, keys and values of a step, lists of pages, what each thread has, and a word for each line. */
+  #tracerBytes({ threadCount, caches }: Pick<TracerOptions, "threadCount" | "caches">): number {
+    const { arenaBytes, kvGroups, options } = this.plan;
+    const { rowsMax } = options;
+    const kvBytes = kvGroups.reduce(
+      (sum, { window, pageBytes }) => sum + pagesNeeded(window, rowsMax, rowsMax) * pageBytes,
+      0,
+    );
+    const lineBytes = caches.reduce(
+      (sum, { bytes, lineBytes, sharedBy }) => sum + Math.ceil(threadCount / sharedBy) * (bytes / lineBytes) * 8,
+      0,
+    );
+    return arenaBytes + kvBytes + this.memory().taken.pageLists + threadCount * this.usage.threadBytes + lineBytes;
   }
 
   get closed(): boolean {
@@ -585,8 +646,7 @@ export class Engine {
         this.#end(live, "failed");
         live.listener.onError(error);
       }
-      for (const { reject } of this.#configuring.values()) reject(new EngineError("the model was closed"));
-      this.#configuring.clear();
+      for (const { reject } of this.#configuring.splice(0)) reject(new EngineError("the model was closed"));
     })();
     return this.#ended;
   }
@@ -692,7 +752,7 @@ export class Engine {
     } finally {
       javascript?.leave();
     }
-    const awaited = this.#live.size > 0 || this.#configuring.size > 0 || this.#loaded;
+    const awaited = this.#live.size > 0 || this.#configuring.length > 0 || this.#loaded;
     if (!awaited && !this.#closed) this.#bell.remove(this.#ring);
   }
 
@@ -719,7 +779,8 @@ export class Engine {
       return;
     }
     if (kind === recordKinds.configured) {
-      this.#configured(this.#u32(base, "value"), this.#u32(base, "token"));
+      this.#settle(this.#u32(base, "token"));
+      this.#configureNext();
       return;
     }
     const live = this.#live.get(this.#u32(base, "request"));
@@ -772,22 +833,6 @@ export class Engine {
     }
   }
 
-  /** Settings that were overtaken by others before a step hold with them, or do not. */
-  #configured(version: number, failure: number): void {
-    const { threadCount, affinity } = this.#held;
-    const settings = this.#configuring.get(version)?.settings;
-    if (!settings) return;
-    this.#held = failure === 0 ? settings : { ...settings, threadCount, affinity };
-    // Later ones are told of by themselves.
-    if (version === this.#settingsVersion) this.#settings = this.#held;
-    for (const [waiting, { resolve, reject }] of this.#configuring) {
-      this.#configuring.delete(waiting);
-      if (failure === 0) resolve();
-      else reject(unsettled(failure));
-      if (waiting === version) return;
-    }
-  }
-
   /** Rows of the step's logits, which the engine keeps until they are read; a cancelled request's it does not keep. */
   #readLogits(live: Live, firstRow: number, rowCount: number): void {
     if (live.cancelled) return;
@@ -818,12 +863,10 @@ export class Engine {
   #noMemory({ tokens, generateMax }: EngineRequest): MemoryLimitError {
     const positions = tokens.length + generateMax;
     const { kvGroups, options } = this.plan;
-    const all = kvGroups.reduce((sum, { pageBytes, pageCount }) => sum + pageBytes * pageCount, 0);
-    // Groups share the limit as they share what is set aside.
-    const share = ({ window, pageCount }: KvGroupPlan) => pagesNeeded(window, positions, options.rowsMax) / pageCount;
+    const bytes = kvGroups.map(({ window, pageBytes }) => pagesNeeded(window, positions, options.rowsMax) * pageBytes);
     return new MemoryLimitError(
       `keys and values of ${positions} positions`,
-      Math.ceil(all * Math.max(...kvGroups.map(share))),
+      bytes.reduce((sum, each) => sum + each, 0),
       this.#kvBytesMax,
       "ask for fewer tokens (maxLength), or raise the limit (setMemoryLimit)",
     );

@@ -37,6 +37,7 @@ const turnMs = 20;
 /**
  * @param recorded what the last recording gave, if there was one.
  * @throws {EngineError} if the model is closed, or memory for a second set of activations is refused.
+ * @throws {MemoryLimitError} if memory's limit leaves none for them.
  */
 export async function cacheStatsOf(
   parts: ModelParts,

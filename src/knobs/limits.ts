@@ -22,8 +22,8 @@ export interface LimitOptions {
   readonly cpuPercent?: number | undefined;
   /**
    * Percent of the memory that the process may use, 0.01 to 100: the machine's, or less in a control group. What would make the process
-   * take more is refused before it does, with a MemoryLimitError: a model, or a request's keys and values. Default 100: no limit but
-   * what is free.
+   * take more is refused before it does, with a MemoryLimitError: a model, more threads, a request's keys and values, a simulation of
+   * caches. Keys and values that are only kept make room. Default 100: no limit but what is free.
    */
   readonly memoryPercent?: number | undefined;
 }
@@ -82,6 +82,7 @@ export class ModelLimits implements Limits {
   /** @param limits those that the engine was made with. */
   constructor(engine: Engine, { cpuPercent, memoryPercent }: Limits) {
     this.#engine = engine;
+    engine.requireMemory = (what, bytes, remedy) => this.requireMemory(what, bytes, remedy);
     this.#cpuPercent = cpuPercent;
     this.#memoryPercent = memoryPercent;
     if (memoryPercent !== 100) this.setMemory(memoryPercent);
@@ -110,6 +111,7 @@ export class ModelLimits implements Limits {
 
   /** @throws {MemoryLimitError} if the limit does not leave `bytes` for `what`. */
   requireMemory(what: string, bytes: number, remedy: string): void {
+    if (this.#memoryPercent === 100) return;
     const left = this.#left(this.#engine.usage);
     if (bytes > left) throw new MemoryLimitError(what, bytes, Math.max(0, left), remedy);
   }

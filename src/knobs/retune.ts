@@ -23,16 +23,16 @@ export async function retune(
   { library, file, engine, cache }: TunedModel,
   changes: Partial<Pick<EngineSettings, "levels" | "threadCount">>,
 ): Promise<void> {
-  const { levels, threadCount } = { ...engine.settings, ...changes };
-  const asked = { threadCount, threadsGiven: true, tuning: cache.choice };
-  const { found } = findSettings(library, levels.matmul, file, asked);
+  const find = ({ levels, threadCount }: Pick<EngineSettings, "levels" | "threadCount">) =>
+    findSettings(library, levels.matmul, file, { threadCount, threadsGiven: true, tuning: cache.choice }).found;
+  const found = find({ ...engine.settings, ...changes });
   const tuning = tunedTo(found.tuning, cache.given);
-  const before = cache.found;
   cache.found = found;
   try {
     await engine.configure({ ...changes, tuning });
   } catch (error) {
-    if (cache.found === found) cache.found = before;
+    // What was found before may have been refused as well.
+    if (cache.found === found) cache.found = find(engine.settings);
     throw error;
   }
 }

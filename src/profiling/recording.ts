@@ -31,6 +31,7 @@ import type { Engine, EngineRequest } from "../engine/engine.ts";
 import type { Library } from "../engine/library.ts";
 import type { EngineSettings } from "../engine/settings.ts";
 import { fixedTuning } from "../engine/tuning.ts";
+import { MemoryLimitError } from "../errors.ts";
 import { machineInfo } from "./machine.ts";
 
 /** Options of `model.profile` and `model.startProfiling`: what is recorded beside the system, which always is. */
@@ -345,13 +346,16 @@ export class Recorded {
           description: "Caches are those of a reference machine, for one thread, without a prefetcher",
         }
       : findCaches({ threads, lastLevelBytes: roofs?.lastLevelBytes });
-    const tracer = engine.tracer({
-      threadCount: threads,
-      caches: simulates ? caches.levels : [],
-      prefetcher: !deterministic,
-      levels,
-      ...(deterministic ? { tuning: fixedTuning(library.levels[levels.matmul]?.name ?? "") } : {}),
-    });
+    const tracer = unlessLimited(() =>
+      engine.tracer({
+        threadCount: threads,
+        caches: simulates ? caches.levels : [],
+        prefetcher: !deterministic,
+        levels,
+        ...(deterministic ? { tuning: fixedTuning(library.levels[levels.matmul]?.name ?? "") } : {}),
+      }),
+    );
+    if (!tracer) return { memory: null, cache: hardware ?? null };
     try {
       const operations = profile.byOp.reduce((sum, op) => sum + op.operations, 0);
       const memory = yield* counter.count(tracer, missingSteps, operations);
@@ -371,6 +375,16 @@ export class Recorded {
 
   #machine(): MachineInfo {
     return machineInfo(this.#model.library);
+  }
+}
+
+/** Nothing where memory's limit leaves too little: a recording that was made is worth a report without it. */
+function unlessLimited<T>(take: () => T): T | undefined {
+  try {
+    return take();
+  } catch (error) {
+    if (error instanceof MemoryLimitError) return undefined;
+    throw error;
   }
 }
 

@@ -7,7 +7,7 @@ import { groupLimits } from "../../src/engine/cgroup.ts";
 import { cpuCapacity } from "../../src/engine/cpu.ts";
 import { drawsNothing, type Engine, type EngineRequest } from "../../src/engine/engine.ts";
 import { EngineError, loadModel, MemoryLimitError, type Model, OptionError, prepareModel } from "../../src/index.ts";
-import { pagesNeeded } from "../../src/plan/plan.ts";
+import { type Plan, pagesNeeded } from "../../src/plan/plan.ts";
 import { openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -39,6 +39,15 @@ function request(length: number, generateMax: number): EngineRequest {
     dumpLogits: false,
     sharesPrefix: false,
   };
+}
+
+/** Percent of the memory that the process takes. */
+const used = (): number => (process.memoryUsage.rss() / usable) * 100;
+
+/** What keys and values of so many positions take at most. */
+function bytesFor({ kvGroups, options }: Plan, positions: number): number {
+  const bytes = kvGroups.map(({ window, pageBytes }) => pagesNeeded(window, positions, options.rowsMax) * pageBytes);
+  return bytes.reduce((sum, each) => sum + each, 0);
 }
 
 /** How a request ends: its tokens, or its error. */
@@ -113,22 +122,13 @@ describe("a limit of CPU time", () => {
 describe("a limit of memory", () => {
   test("bounds the pages of keys and values: requests wait for each other, and one that never fits is refused", async () => {
     const { engine, plan } = await openEngine(gemma, { keptBytesMax: 1e6 });
-    const pool = plan.kvGroups.reduce((sum, { pageBytes, pageCount }) => sum + pageBytes * pageCount, 0);
-    const bytesFor = (positions: number) =>
-      Math.ceil(
-        pool *
-          Math.max(
-            ...plan.kvGroups.map(
-              ({ window, pageCount }) => pagesNeeded(window, positions, plan.options.rowsMax) / pageCount,
-            ),
-          ),
-      );
+    const limit = bytesFor(plan, 256);
     const expected = await Promise.all([run(engine, request(100, 20)), run(engine, request(250, 6))]);
     expect(expected[0]).toBeArrayOfSize(20);
     await engine.close();
 
     const limited = (await openEngine(gemma, { keptBytesMax: 1e6 })).engine;
-    limited.limitKv(bytesFor(256));
+    limited.limitKv(limit);
     const outcomes = await Promise.all([
       run(limited, request(100, 20)),
       run(limited, request(400, 5)),
@@ -136,18 +136,72 @@ describe("a limit of memory", () => {
       run(limited, request(100, 20)),
     ]);
     expect(outcomes[1]).toBeInstanceOf(MemoryLimitError);
-    expect((outcomes[1] as MemoryLimitError).neededBytes).toBe(bytesFor(405));
-    expect((outcomes[1] as MemoryLimitError).availableBytes).toBe(bytesFor(256));
+    expect((outcomes[1] as MemoryLimitError).neededBytes).toBe(bytesFor(plan, 405));
+    expect((outcomes[1] as MemoryLimitError).availableBytes).toBe(limit);
     expect([outcomes[0], outcomes[2], outcomes[3]]).toEqual([expected[0], expected[1], expected[0]]);
     // Many more, one after another and with others beside them: nothing past the limit was ever used.
     await Promise.all(Array.from({ length: 30 }, (_, index) => run(limited, request(1 + index * 8, 5))));
     const { kvBytes } = limited.usage;
-    expect(kvBytes).toBeWithin(1, bytesFor(256) + plan.kvGroups.length * 4096 + 1);
+    expect(kvBytes).toBeWithin(1, limit + plan.kvGroups.length * 4096 + 1);
     // Raised again, it takes what it was refused.
     limited.limitKv(Number.POSITIVE_INFINITY);
     expect(await run(limited, request(400, 5))).toBeArrayOfSize(5);
     expect(limited.usage.kvBytes).toBeGreaterThan(kvBytes);
     await limited.close();
+  });
+
+  test("is one for all groups of layers: what is kept of one makes room for another's", async () => {
+    const small = { keptBytesMax: 1e6, rowsMax: 64, chunkPositions: 64 };
+    const { engine, plan } = await openEngine(gemma, small);
+    const long = request(480, 25);
+    const expected = await run(engine, long);
+    const limit = bytesFor(plan, 505);
+    const most = limit + plan.kvGroups.length * 4096 + 1;
+    const limited = (await openEngine(gemma, small)).engine;
+    limited.limitKv(limit - 1);
+    expect(await run(limited, long)).toBeInstanceOf(MemoryLimitError);
+    limited.limitKv(limit);
+    // Short texts that are kept: of the windows' layers as many pages as of the others'.
+    for (const each of [engine, limited]) {
+      for (let text = 0; text < 20; text++) {
+        const tokens = Uint32Array.from({ length: 70 }, (_, index) => 300 + ((text * 7 + index) % 190));
+        expect(await run(each, { ...request(70, 2), tokens, sharesPrefix: true })).toBeArrayOfSize(2);
+      }
+    }
+    const windowed = plan.kvGroups.findIndex(({ window }) => window > 0);
+    const windowPages = pagesNeeded(plan.kvGroups[windowed]?.window ?? 0, 505, plan.options.rowsMax);
+    expect(limited.pages[windowed]?.touched).toBeGreaterThan(windowPages);
+    if (linux) expect(limited.usage.kvBytes).toBeWithin(1, most);
+    // All that the limit leaves goes to one request, whose groups need unlike numbers of pages.
+    expect(await run(limited, long)).toEqual(expected);
+    expect(limited.pages[windowed]?.touched).toBe(windowPages);
+    if (linux) expect(limited.usage.kvBytes).toBeWithin(1, most);
+    // Lowered below what is kept, it has that given back.
+    const { kvBytes } = engine.usage;
+    engine.limitKv(bytesFor(plan, 100));
+    expect(await run(engine, request(10, 5))).toBeArrayOfSize(5);
+    if (linux) expect(engine.usage.kvBytes).toBeLessThan(kvBytes);
+    await limited.close();
+    await engine.close();
+  });
+
+  test("covers what a simulation of caches takes: it is refused, and a profile goes without", async () => {
+    await using model = await loadModel(path, { threads: { count: 1 } });
+    const work = () => model.generate("hello", { maxLength: 3 });
+    await model.setMemoryLimit(100);
+    model.startProfiling({ roofline: false });
+    await work();
+    await model.setMemoryLimit(used() * 0.8);
+    const report = model.stopProfiling();
+    expect(report.memory).toBeNull();
+    expect(report.steps.count).toBeGreaterThan(0);
+    const refused = await model.cacheStats().catch((error: unknown) => error);
+    if (report.cache === null) {
+      expect(refused).toBeInstanceOf(MemoryLimitError);
+      expect((refused as MemoryLimitError).neededBytes).toBeGreaterThan(0);
+    }
+    await model.setMemoryLimit(100);
+    expect((await model.cacheStats()).hits).toBeGreaterThan(0);
   });
 
   test("ends a request that waits when it is lowered, and lets the one go on that runs", async () => {
@@ -159,7 +213,6 @@ describe("a limit of memory", () => {
     await engine.close();
   });
 
-  const used = (): number => (process.memoryUsage.rss() / usable) * 100;
   const generates = (model: Model) =>
     model.generate("hello", { maxLength: 3 }).then(
       () => true,

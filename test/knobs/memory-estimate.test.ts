@@ -2,7 +2,7 @@
 // after the most that it can be asked for.
 
 import { describe, expect, test } from "bun:test";
-import { estimateMemory, type LoadOptions, loadModel, type MemoryPart } from "../../src/index.ts";
+import { cpu, estimateMemory, type LoadOptions, loadModel, type MemoryPart } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { residentOf, runMost, runShort } from "../support/memory-use.ts";
 import { writeTinyEncoderFolder } from "../support/tiny-encoder.ts";
@@ -52,6 +52,16 @@ describe.skipIf(process.platform !== "linux")("the memory of", () => {
     });
   }
 });
+
+test.skipIf(cpu.cores === 1)(
+  "threads that were there count on: they leave their memory to those that may come",
+  async () => {
+    await using model = await loadModel(gemma, { contextLength: 256, threads: { count: 2 } });
+    const before = model.estimateMemory();
+    await model.setThreadCount(1);
+    expect(model.estimateMemory()).toEqual(before);
+  },
+);
 
 test("what an engine has set aside is what the library says of its program", async () => {
   for (const [path, options] of [

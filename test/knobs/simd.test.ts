@@ -187,6 +187,14 @@ describe.skipIf(levels.length === 1)("after a switch", () => {
     expect(essence(back)).toEqual(essence(fresh));
   });
 
+  test("if the model has none such, what was computed before stays of use", async () => {
+    await using model = await loadModel(path, { threads: { count: 1 } });
+    const prompt = tokens(150);
+    await model.generate(prompt, greedy);
+    await model.enableSimd("conv", false);
+    expect((await model.generate(prompt, greedy)).reusedTokens).toBeGreaterThan(0);
+  });
+
   test("a session's file is for the levels at which it was saved", async () => {
     await using model = await loadModel(path);
     const file = folder.file("mixed.session");

@@ -169,6 +169,29 @@ describe("a thread's CPU", () => {
     expect(engine.threadIds.length).toBe(1);
     await engine.close();
   });
+
+  test("that the system refuses takes nothing with it that was asked for before or after", async () => {
+    if (!linux) return;
+    const opened = await openEngine(path, {}, { threadCount: 1 });
+    const { engine } = opened;
+    const { levels, tuning } = engine.settings;
+    const scalar = { ...levels, attention: 0 };
+    const narrow = { ...tuning, ahead: false };
+    const running = generate(opened, 200);
+    const asked = [
+      engine.configure({ levels: scalar }),
+      engine.configure({ threadCount: 2, affinity: [1000], tuning: narrow }),
+      engine.configure({ cpuPercent: 150 }),
+      engine.configure({ threadCount: 2 }),
+    ];
+    expect(engine.settings).toMatchObject({ levels: scalar, affinity: [1000], cpuPercent: 150, threadCount: 2 });
+    const outcomes = await Promise.allSettled(asked);
+    expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled", "fulfilled"]);
+    expect(engine.settings).toEqual({ levels: scalar, affinity: [], cpuPercent: 150, threadCount: 2, tuning });
+    expect(cpusOf(engine.threadIds)).toEqual([all, all]);
+    expect(await running).toBeArrayOfSize(200);
+    await engine.close();
+  });
 });
 
 describe("a loaded model", () => {
