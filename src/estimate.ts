@@ -25,10 +25,8 @@ import { findModel } from "./prepared.ts";
  */
 export async function estimateMemory(model: string, options: LoadOptions = {}): Promise<MemoryEstimate> {
   const checked = checkLoadOptions(model, options);
-  const library = openLibrary();
-  const { file, plan } = await planned(model, checked);
-  const level = levelsOfSimd(startSimd(library, checked.simd)).matmul;
-  return estimatePlan(library, plan, findSettings(library, level, file, checked).threadCount);
+  const { library, plan, threadCount } = await planned(model, checked);
+  return estimatePlan(library, plan, threadCount);
 }
 
 /** The plan that a model would be loaded with. @throws as `estimateMemory`. */
@@ -37,8 +35,11 @@ export async function planBefore(model: string, options: LoadOptions = {}): Prom
 }
 
 async function planned(model: string, checked: CheckedLoadOptions) {
+  const library = openLibrary();
   const inside = findBundled(model);
   const { file } = await findModel(inside?.path ?? resolveModel(model), checked.prepared, async () => readHead, inside);
-  const left = memoryLeft(checked.limits.memoryPercent);
-  return { file, plan: planModel(file, buildGraph(file), checked, left) };
+  const level = levelsOfSimd(startSimd(library, checked.simd)).matmul;
+  const { threadCount } = findSettings(library, level, file, checked);
+  const limit = memoryLeft(checked.limits.memoryPercent);
+  return { library, threadCount, plan: planModel(file, buildGraph(file), checked, { library, threadCount, limit }) };
 }

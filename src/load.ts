@@ -95,7 +95,7 @@ async function load(model: string, options: LoadOptions, watched: boolean): Prom
     simd = startSimd(library, checked.simd);
     settings = findSettings(library, levelsOfSimd(simd).matmul, file, checked);
     tuning = tunedTo(settings.found.tuning, checked.cache);
-    plan = planModel(file, graph, checked, left);
+    plan = planModel(file, graph, checked, { library, threadCount: settings.threadCount, limit: left });
   } catch (error) {
     mapped?.close();
     throw error;
@@ -228,9 +228,11 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
   const graph = buildGraph(file);
   createModelTokenizer(file, graph.vocabulary);
   const library = await openLibrary();
-  const plan = planForMemory(file, graph, { ...checked, contextLength: Math.min(contextMinimum, graph.contextLength) });
+  const { threadCount } = checked;
+  const short = { ...checked, contextLength: Math.min(contextMinimum, graph.contextLength) };
+  const plan = planForMemory(file, graph, short, { library, threadCount, limit: Number.POSITIVE_INFINITY });
   const engine = await Engine.create(library, plan, {
-    threadCount: checked.threadCount,
+    threadCount,
     levels: levelsOf(chooseLevel(library, undefined).index),
     affinity: undefined,
     events: false,
@@ -246,8 +248,8 @@ export async function prepareModel(model: string, options: PrepareOptions = {}):
   }
   const { index } = chooseLevel(library, undefined);
   const tunes = mayTune() && checked.tuning === "measured";
-  if (tunes && findTuning(library, index, checked.threadCount, "measured").source === "fixed") {
-    await tuneWhenIdle(library, index, checked.threadCount, { busy: () => false, closing: () => false });
+  if (tunes && findTuning(library, index, threadCount, "measured").source === "fixed") {
+    await tuneWhenIdle(library, index, threadCount, { busy: () => false, closing: () => false });
   }
   return { path, bytes: statSync(path).size, made: true };
 }

@@ -2,6 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
+import { groupMemoryLeft } from "./engine/cgroup.ts";
+import { programMemory, totalMemory } from "./engine/footprint.ts";
+import type { Library } from "./engine/library.ts";
 import { EngineError, MemoryLimitError, OptionError } from "./errors.ts";
 import type { Graph } from "./graph/graph.ts";
 import { explainSchedule, fitLimit, scheduled } from "./knobs/scheduler.ts";
@@ -20,19 +23,21 @@ const keptPart = 1 / 8;
 /** Where memory is short, a context is not halved below this many positions. */
 export const contextMinimum = 512;
 
+/** What a plan will run in. */
+export interface Host {
+  readonly library: Library;
+  readonly threadCount: number;
+  /** What a limit leaves of memory, in bytes; Infinity: no limit. */
+  readonly limit: number;
+}
+
 /**
  * The plan that a model is loaded with.
- * @param limit what a limit leaves of memory, in bytes.
  * @throws {OptionError} if options ask for what the model has not.
  * @throws {EngineError} if it does not fit into memory.
  * @throws {MemoryLimitError} if it would fit but for the limit.
  */
-export function planModel(
-  file: ModelFile,
-  graph: Graph,
-  checked: CheckedLoadOptions,
-  limit = Number.POSITIVE_INFINITY,
-): Plan {
+export function planModel(file: ModelFile, graph: Graph, checked: CheckedLoadOptions, host: Host): Plan {
   const { contextLength, kvDtype, screening } = checked;
   if (contextLength !== undefined && contextLength > graph.contextLength) {
     const problem = `is ${contextLength}, but the model was made for ${graph.contextLength} positions`;
@@ -45,7 +50,7 @@ export function planModel(
   if (kvDtype) checkHeadWidths(graph, kvDtype);
   const problem = screening ? screenProblem(graph) : undefined;
   if (problem !== undefined) throw new OptionError("screening", `is true, but ${problem}; leave it out`);
-  return planForMemory(file, graph, checked, limit);
+  return planForMemory(file, graph, checked, host);
 }
 
 /** @throws {OptionError} if keys and values of that format want heads of another width. */
@@ -58,30 +63,23 @@ export function checkHeadWidths(graph: Graph, kvDtype: KvDType): void {
   }
 }
 
-/** Memory that can be had without pushing others out: the system's estimate, and the control group's limit. */
+/** Memory that can be had without pushing others out: the system's estimate, or less in a control group. */
 function availableMemory(): number {
-  let available = freemem();
+  return Math.min(systemMemory(), Math.max(0, groupMemoryLeft()));
+}
+
+function systemMemory(): number {
   try {
     const line = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync("/proc/meminfo", "utf8"));
-    if (line) available = Number(line[1]) * 1024;
-    const limit = Number(readFileSync("/sys/fs/cgroup/memory.max", "utf8"));
-    const used = Number(readFileSync("/sys/fs/cgroup/memory.current", "utf8"));
-    // Cached files count as used but make room when memory is asked for.
-    const statistics = readFileSync("/sys/fs/cgroup/memory.stat", "utf8");
-    const cached = ["active_file", "inactive_file"].map((name) =>
-      Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0),
-    );
-    const free = limit - used + cached.reduce((sum, bytes) => sum + bytes, 0);
-    if (Number.isFinite(free)) available = Math.min(available, free);
+    if (line) return Number(line[1]) * 1024;
   } catch {
-    // Not Linux, or no control group: the system's figure stands.
+    // Not Linux.
   }
-  return available;
+  return freemem();
 }
 
 /**
  * The plan for the context asked for; if none was, for the model's own, halved until a sequence of it fits into memory.
- * @param limit what a limit leaves of memory, in bytes.
  * @throws {EngineError} if it does not fit.
  * @throws {MemoryLimitError} if it would fit but for the limit.
  */
@@ -89,7 +87,7 @@ export function planForMemory(
   file: ModelFile,
   graph: Graph,
   checked: CheckedLoadOptions,
-  limit = Number.POSITIVE_INFINITY,
+  { library, threadCount, limit }: Host,
 ): Plan {
   const free = availableMemory();
   const available = Math.min(free, Math.max(0, limit));
@@ -110,6 +108,7 @@ export function planForMemory(
     const fitting = fitLimit(graph, options, checked.scheduler);
     const planFor = (kvBytesMax: number) => planProgram(graph, { ...fitting, kvBytesMax });
     const roomy = planFor(available / 2);
+    const ownBytes = ({ program }: Plan) => besideKv(library, program, threadCount);
     // What the weights leave; one sequence always has its pages.
     const left = available - ownBytes(roomy);
     const plan = left < available / 2 ? planFor(Math.max(0, left)) : roomy;
@@ -128,16 +127,21 @@ export function keptWithin(bytes: number, available = availableMemory()): number
   return Math.min(bytes, available * keptPart);
 }
 
-/** What a plan takes beside the KV cache. */
-function ownBytes(plan: Plan): number {
-  return plan.weightsBytes + plan.screenBytes + plan.constantsBytes + plan.arenaBytes;
+/**
+ * What an engine sets aside beside keys and values. All of it counts, touched or not, as it does while requests are held to a limit. Events
+ * are only there while somebody profiles.
+ */
+function besideKv(library: Library, program: Uint8Array, threadCount: number): number {
+  const taken = programMemory(library, program, threadCount, 0);
+  return totalMemory(taken) - taken.keysAndValues;
 }
 
 function tooLarge(path: string, plan: Plan, needed: number, available: number): EngineError {
   const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+  const rest = needed - plan.weightsBytes - plan.arenaBytes - plan.kvBytesPerSequence;
   return new EngineError(
     `${path}: needs ${megabytes(needed)} of memory (${megabytes(plan.weightsBytes)} of weights, ${megabytes(plan.arenaBytes)} of activations, ` +
-      `${megabytes(plan.kvBytesPerSequence)} of KV cache for ${plan.options.contextMax} positions), but ${megabytes(available)} are available; ` +
+      `${megabytes(plan.kvBytesPerSequence)} of KV cache for ${plan.options.contextMax} positions, ${megabytes(rest)} for the rest), but ${megabytes(available)} are available; ` +
       "use a shorter context (contextLength, --context), keys and values of 8 bits (kvCache, --kv-cache q8_0), a smaller model, or free memory",
   );
 }

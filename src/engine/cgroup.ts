@@ -1,5 +1,5 @@
 // Limits of the control groups that this process is in (Linux): CPU time and memory, in versions 1 and 2, of its own group and of
-// those around it.
+// those around it, and what of memory they leave.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -39,6 +39,35 @@ export function readGroupLimits(root = "/"): GroupLimits {
     }
   }
   return { cpus, memoryBytes };
+}
+
+/**
+ * Bytes that the groups leave of their memory, the least of all; Infinity: no limit, and below 0 where one is exceeded. Cached files count
+ * as used there, but make room when memory is asked for.
+ * @param root as of `readGroupLimits`.
+ */
+export function groupMemoryLeft(root = "/"): number {
+  let left = Number.POSITIVE_INFINITY;
+  for (const { controller, folder } of groupsOf(root)) {
+    if (controller !== "" && controller !== "memory") continue;
+    const [limitFile, usedFile] =
+      controller === "" ? ["memory.max", "memory.current"] : ["memory.limit_in_bytes", "memory.usage_in_bytes"];
+    const limit = positive(words(join(folder, limitFile))[0]);
+    const used = Number(words(join(folder, usedFile))[0]);
+    if (Number.isFinite(limit)) left = Math.min(left, limit - used + cachedBytes(folder));
+  }
+  return left;
+}
+
+/** Of files, in a group and those inside it; version 1 has sums over these under names of their own. */
+function cachedBytes(folder: string): number {
+  const statistics = read(join(folder, "memory.stat"));
+  const bytes = (name: string): number | undefined => {
+    const found = new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1];
+    return found === undefined ? undefined : Number(found);
+  };
+  const cached = ["active_file", "inactive_file"].map((name) => bytes(`total_${name}`) ?? bytes(name) ?? 0);
+  return cached.reduce((sum, each) => sum + each, 0);
 }
 
 /** A group that this process is in, or one around it. */

@@ -54,9 +54,13 @@ export const cpu = {
   get cores(): number {
     return Math.ceil(cpuCapacity());
   },
-  /** Cores that these CPUs are on, where the system tells them apart: fewer where a core runs several threads. */
+  /**
+   * Cores that these CPUs are on, where the system tells them apart: fewer where a core runs several threads. Never more than `cores`:
+   * of many cores, a quota leaves the time of a few.
+   */
   get physicalCores(): number {
-    return countPhysicalCores(usableCpus()) ?? cpu.cores;
+    const { cores } = cpu;
+    return Math.min(countPhysicalCores(usableCpus()) ?? cores, cores);
   },
   /** The CPU's name as the system reports it. */
   get model(): string {

@@ -179,17 +179,17 @@ function productLevel({ engine, library }: ModelParts): string {
 
 /** Knobs that change nothing for this model as it is, and why. */
 export function cacheWithoutEffect(parts: ModelParts): { knob: string; reason: string }[] {
-  const { engine, plan } = parts;
+  const { engine, plan, cache } = parts;
   const without: { knob: string; reason: string }[] = [];
-  if (!engine.settings.tuning.ahead) {
-    without.push({
-      knob: "cache.prefetchDistance",
-      reason: "nothing is asked for ahead: cache.enablePrefetch is false",
-    });
-  }
   const level = productLevel(parts);
-  const blocks = plan.matrices.some(({ dtype }) => prefetchKind(dtype, level) !== "float");
-  if (plan.wholePrompts && !blocks) {
+  const blocks = !plan.wholePrompts || plan.matrices.some(({ dtype }) => prefetchKind(dtype, level) !== "float");
+  if (!engine.settings.tuning.ahead) {
+    const reason = "nothing is asked for ahead: cache.enablePrefetch is false";
+    without.push({ knob: "cache.prefetchDistance", reason });
+    // A block that was asked for has so many lines; another keeps its bytes.
+    if (cache.given.blockSize === undefined || !blocks) without.push({ knob: "cache.cacheLineSize", reason });
+  }
+  if (!blocks) {
     const reason = `at ${level}, weights like this model's are not gone through in blocks, and it keeps no keys and values`;
     without.push({ knob: "cache.blockSize", reason });
   }

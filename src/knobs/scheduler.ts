@@ -55,6 +55,7 @@ export interface SchedulerConfig {
 }
 
 const activationMemoryMax = 2 ** 44;
+const tradeoffDefault = 0.5;
 
 /** @throws {OptionError} if a field is out of its bounds. */
 export function checkScheduler(option: unknown = {}): SchedulerConfig {
@@ -66,7 +67,7 @@ export function checkScheduler(option: unknown = {}): SchedulerConfig {
   ]);
   const {
     enableCheckpointing = false,
-    memorySpeedTradeoff = 0.5,
+    memorySpeedTradeoff = tradeoffDefault,
     recomputeActivations = false,
     maxActivationMemory: limit,
   } = option as SchedulerOptions;
@@ -117,7 +118,7 @@ export function scheduled(
   limits: { readonly contextMax: number; readonly batchMax: number },
   decided: Decided,
 ): Pick<PlanOptions, "rowsMax" | "logitsRowsMax" | "chunkPositions" | "keptBytesMax" | "kvDtype" | "screening"> {
-  const choice = choices[Math.min(3, Math.floor(memorySpeedTradeoff * 4))] ?? choices[2];
+  const choice = choices[quarterOf(memorySpeedTradeoff)] ?? choices[2];
   const { contextMax, batchMax } = limits;
   const rows = graph.causal ? choice.rows : wholeTextFactor * choice.rows;
   const rowsMax = Math.max(rows, batchMax, graph.causal ? 0 : contextMax);
@@ -129,6 +130,10 @@ export function scheduled(
     kvDtype: decided.kvDtype ?? (holdsHeads(graph, choice.kvDtype) ? choice.kvDtype : "F16"),
     screening: decided.screening ?? (choice.screening && screenProblem(graph) === undefined),
   };
+}
+
+function quarterOf(memorySpeedTradeoff: number): number {
+  return Math.min(3, Math.floor(memorySpeedTradeoff * 4));
 }
 
 /** Whether keys and values of all heads can be kept in that format: `kvBlock` columns share a scale. */
@@ -161,8 +166,8 @@ export function fitLimit(
 /** A plan with what the scheduler has to say of it. */
 export function explainSchedule(graph: Graph, plan: Plan, config: SchedulerConfig): Plan {
   const { enableCheckpointing, recomputeActivations } = config;
-  const limit = limitReason(graph, plan, config);
-  if (!enableCheckpointing && !recomputeActivations) return explainPlan(plan, { withoutEffect: limit });
+  const others = [...tradeoffReason(config), ...limitReason(graph, plan, config)];
+  if (!enableCheckpointing && !recomputeActivations) return explainPlan(plan, { withoutEffect: others });
   const { planCheckpoints }: typeof checkpointsModule = require("../plan/checkpoints.ts");
   const reason =
     "this program only runs forward, and keeps no activations; `plan.checkpoints` says what training would";
@@ -170,8 +175,15 @@ export function explainSchedule(graph: Graph, plan: Plan, config: SchedulerConfi
   const set = Object.entries(knobs).flatMap(([knob, on]) => (on ? [{ knob: `scheduler.${knob}`, reason }] : []));
   return explainPlan(plan, {
     checkpoints: planCheckpoints(graph, plan, config),
-    withoutEffect: [...set, ...limit],
+    withoutEffect: [...set, ...others],
   });
+}
+
+/** Named where it is another number for the choice that is the default. */
+function tradeoffReason({ memorySpeedTradeoff }: SchedulerConfig): WithoutEffect[] {
+  const same = memorySpeedTradeoff !== tradeoffDefault && quarterOf(memorySpeedTradeoff) === quarterOf(tradeoffDefault);
+  const reason = `it goes by quarters, and ${memorySpeedTradeoff} is in that of the default, ${tradeoffDefault}`;
+  return same ? [{ knob: "scheduler.memorySpeedTradeoff", reason }] : [];
 }
 
 /** Named where steps are as large as they would be without it. */

@@ -11,7 +11,17 @@ const kinds: readonly ((parts: ModelParts) => readonly WithoutEffect[])[] = [
   simdWithoutEffect,
   cacheWithoutEffect,
   limitsWithoutEffect,
+  keptWithoutEffect,
 ];
+
+function keptWithoutEffect({ plan }: ModelParts): WithoutEffect[] {
+  if (plan.kvGroups.length > 0) return [];
+  const reason = "texts are computed whole, and the model keeps no keys and values";
+  return [
+    { knob: "kvCache", reason },
+    { knob: "prefixCache", reason },
+  ];
+}
 
 export function withoutEffect(parts: ModelParts): readonly WithoutEffect[] {
   return kinds.flatMap((reasons) => reasons(parts));

@@ -1,12 +1,13 @@
 // Limits of control groups and cores, read from made-up trees of the files that Linux has.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { readGroupLimits } from "../../src/engine/cgroup.ts";
+import * as cgroup from "../../src/engine/cgroup.ts";
 import { countPhysicalCores, cpu } from "../../src/engine/cpu.ts";
 import { temporaryFolder } from "../support/folder.ts";
 
+const { groupMemoryLeft, readGroupLimits } = cgroup;
 const folder = temporaryFolder();
 let trees = 0;
 
@@ -95,6 +96,40 @@ describe("limits of version 1", () => {
   });
 });
 
+describe("the memory that groups leave", () => {
+  const groupOf = (place: string, limit: string, used: number, statistics: string) => ({
+    [`sys/fs/cgroup${place}/memory.max`]: `${limit}\n`,
+    [`sys/fs/cgroup${place}/memory.current`]: `${used}\n`,
+    [`sys/fs/cgroup${place}/memory.stat`]: statistics,
+  });
+  const process2 = { "proc/self/cgroup": "0::/a/b\n", "proc/self/mountinfo": mount2 };
+
+  test("is the least of all around the process, with cached files as free", () => {
+    const inner = groupOf("/a/b", "1000000", 400000, "anon 1\nactive_file 30000\ninactive_file 20000\n");
+    expect(groupMemoryLeft(tree({ ...process2, ...inner }))).toBe(650000);
+    const outer = groupOf("/a", "2000000", 1900000, "inactive_file 5000\n");
+    expect(groupMemoryLeft(tree({ ...process2, ...inner, ...outer }))).toBe(105000);
+  });
+
+  test("is without limit where no group has one", () => {
+    expect(groupMemoryLeft(tree({ ...process2, ...groupOf("/a/b", "max", 5, "") }))).toBe(Number.POSITIVE_INFINITY);
+    expect(groupMemoryLeft(tree(process2))).toBe(Number.POSITIVE_INFINITY);
+    expect(groupMemoryLeft(tree({}))).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("is that of version 1's controller, whose sums are over the groups inside", () => {
+    const memory = "sys/fs/cgroup/memory/jobs";
+    const root = tree({
+      "proc/self/cgroup": "4:memory:/jobs\n2:cpu,cpuacct:/jobs\n0::/\n",
+      "proc/self/mountinfo": "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+      [`${memory}/memory.limit_in_bytes`]: "1000000\n",
+      [`${memory}/memory.usage_in_bytes`]: "900000\n",
+      [`${memory}/memory.stat`]: "inactive_file 1\nactive_file 1\ntotal_inactive_file 30000\ntotal_active_file 4000\n",
+    });
+    expect(groupMemoryLeft(root)).toBe(134000);
+  });
+});
+
 describe("cores", () => {
   test("are counted once however many CPUs are on one", () => {
     if (process.platform === "darwin") return;
@@ -109,6 +144,13 @@ describe("cores", () => {
     expect(countPhysicalCores([0, 4], root)).toBe(1);
     expect(countPhysicalCores([0, 7], root)).toBeUndefined();
     expect(cpu.physicalCores).toBeWithin(1, cpu.cores + 1);
+  });
+
+  test("are no more than a quota leaves the time of", () => {
+    const limited = { cpus: 0.5, memoryBytes: Number.POSITIVE_INFINITY };
+    const limits = spyOn(cgroup, "groupLimits").mockReturnValue(limited);
+    expect([cpu.cores, cpu.physicalCores]).toEqual([1, 1]);
+    limits.mockRestore();
   });
 
   test("are those that a process was given", async () => {

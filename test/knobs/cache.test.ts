@@ -231,7 +231,7 @@ describe("what is read back", () => {
 test("what changes nothing for a model is named, with the reason", async () => {
   const library = await openLibrary();
   const named = ({ engine, plan }: { engine: Engine; plan: Plan }): string[] =>
-    cacheWithoutEffect({ engine, plan, library } as ModelParts).map(({ knob }) => knob);
+    cacheWithoutEffect({ engine, plan, library, cache: { given: {} } } as ModelParts).map(({ knob }) => knob);
   expect(named(opened)).toEqual([]);
   const encoder = folder.file("encoder.gguf");
   writeTinyEncoder(encoder);
@@ -239,7 +239,7 @@ test("what changes nothing for a model is named, with the reason", async () => {
   const embedder = await openEngine(encoder, {}, { levels: levelsOf(0) });
   expect(named(embedder)).toEqual(["cache.blockSize"]);
   await embedder.engine.configure({ tuning: tunedTo(table, { enablePrefetch: false }) });
-  expect(named(embedder)).toEqual(["cache.prefetchDistance", "cache.blockSize"]);
+  expect(named(embedder)).toEqual(["cache.prefetchDistance", "cache.cacheLineSize", "cache.blockSize"]);
   await embedder.engine.close();
 });
 

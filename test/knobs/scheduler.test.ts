@@ -102,6 +102,13 @@ describe("a limit of activation memory", () => {
 });
 
 describe("the trade-off between memory and speed", () => {
+  test("is named as one without effect where it is another number for the default's quarter", () => {
+    const knobs = (memorySpeedTradeoff: number) =>
+      planOf({ memorySpeedTradeoff }).withoutEffect.map(({ knob }) => knob);
+    expect(knobs(0.7)).toEqual(["scheduler.memorySpeedTradeoff"]);
+    for (const effective of [0.5, 0.4, 0.75]) expect(knobs(effective)).toEqual([]);
+  });
+
   test("chooses rows of a step, the format of keys and values, what is kept and the screen, a quarter at a time", () => {
     const chosen = [0, 0.24, 0.25, 0.5, 0.7, 0.75, 1].map((memorySpeedTradeoff) => {
       const { options, kvGroups, screenBytes, arenaBytes } = planOf({ memorySpeedTradeoff });
