@@ -1,8 +1,9 @@
 // How engine threads wake Bun's event loop: one pipe for all engines of this JavaScript thread, and one read of it that is
 // pending only while an engine has something under way. A stream of the descriptor would keep the process alive when nobody
-// waits; a read for each engine would take the few threads of Bun's pool from every other file of the program.
+// waits; a read for each engine would take the few threads of Bun's pool from every other file of the program. The pipe is there as long
+// as somebody may ring: a program that starts a worker for each job would run out of descriptors.
 
-import { read } from "node:fs";
+import { closeSync, read } from "node:fs";
 import { EngineError } from "../errors.ts";
 import type { Library } from "./library.ts";
 
@@ -16,6 +17,8 @@ export class Bell {
   readonly #bytes = new Uint8Array(256);
   readonly #listeners = new Set<BellListener>();
   #reading = false;
+  /** Whoever has native threads that ring. */
+  #users = 0;
 
   readonly #library: Library;
 
@@ -27,8 +30,8 @@ export class Bell {
 
   static #shared: Bell | undefined;
 
-  /** This thread's bell. @throws {EngineError} if no pipe can be opened. */
-  static of(library: Library): Bell {
+  /** This thread's bell, to be released once nothing rings it any more. @throws {EngineError} if no pipe can be opened. */
+  static take(library: Library): Bell {
     if (!Bell.#shared) {
       const ends = new Int32Array(2);
       if (library.symbols.tinyai_pipe_open(ends) !== 1) {
@@ -36,7 +39,22 @@ export class Bell {
       }
       Bell.#shared = new Bell(library, ends[0] ?? -1, ends[1] ?? -1);
     }
+    Bell.#shared.#users++;
     return Bell.#shared;
+  }
+
+  /** Once for each `take`. */
+  release(): void {
+    this.#users--;
+    if (this.#users > 0) return;
+    Bell.#shared = undefined;
+    // The read that is pending has been rung to its end, and closes what it reads.
+    if (!this.#reading) this.#close();
+  }
+
+  #close(): void {
+    closeSync(this.writeEnd);
+    closeSync(this.#readEnd);
   }
 
   /** Calls `listener` at every ring until it is removed, and once soon: what was rung before may have gone unheard. */
@@ -73,6 +91,7 @@ export class Bell {
     this.#reading = true;
     read(this.#readEnd, this.#bytes, 0, this.#bytes.length, null, () => {
       this.#reading = false;
+      if (this.#users === 0) return this.#close();
       for (const listener of [...this.#listeners]) this.#call(listener);
       this.#listen();
     });

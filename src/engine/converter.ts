@@ -51,7 +51,7 @@ export async function convertTensors(
 ): Promise<ConversionFailure | undefined> {
   const { symbols } = library;
   const { signal, onProgress } = options;
-  const bell = Bell.of(library);
+  const bell = Bell.take(library);
   const encoded = encodeConversions(conversions);
   const failure = new Uint32Array(1);
   const [source, target] = [options.sourcePath, options.targetPath].map((path) => Buffer.from(`${path}\0`, "utf8"));
@@ -65,7 +65,10 @@ export async function convertTensors(
     bell.writeEnd,
     failure,
   );
-  if (!handle) return { reason: layout.failures[failure[0] ?? 0] ?? "program", index: -1 };
+  if (!handle) {
+    bell.release();
+    return { reason: layout.failures[failure[0] ?? 0] ?? "program", index: -1 };
+  }
   if (typeof handle === "bigint") throw new EngineError("the converter's address is beyond 2^53");
 
   const stop = () => symbols.tinyai_converter_stop(handle);
@@ -88,6 +91,7 @@ export async function convertTensors(
   const failed = BigInt(symbols.tinyai_converter_failure(handle));
   if (!thrown && failed === 0n && !signal?.aborted) report();
   symbols.tinyai_converter_destroy(handle);
+  bell.release();
   if (thrown) throw thrown.error;
   signal?.throwIfAborted();
   if (failed === 0n) return undefined;

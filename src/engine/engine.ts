@@ -263,7 +263,7 @@ export class Engine {
    * @throws {EngineError} if memory is refused, a thread cannot start, or the model file cannot be read or was cut short.
    */
   static async create(library: Library, plan: Plan, options: EngineOptions): Promise<Engine> {
-    const bell = Bell.of(library);
+    const bell = Bell.take(library);
     const config = new Uint8Array(layout.Config.size);
     layout.Config.write(new DataView(config.buffer), 0, {
       spin_us: spinUs,
@@ -291,6 +291,7 @@ export class Engine {
       failure,
     );
     if (!handle) {
+      bell.release();
       options.mapped?.close();
       throw failed(failure[0] ?? 0, plan, options.sourcePaths.join(", "));
     }
@@ -641,6 +642,7 @@ export class Engine {
       await this.#bell.until(() => symbols.tinyai_engine_ended(this.#handle) === 1);
       for (const tracer of this.#tracers) tracer.close();
       symbols.tinyai_engine_destroy(this.#handle);
+      this.#bell.release();
       const error = new EngineError("the model was closed while a request was running");
       for (const live of this.#live.values()) {
         this.#end(live, "failed");

@@ -92,7 +92,7 @@ export class Vectors {
     const queryCount = queries.length / this.stride;
     const isShort = queries.length * this.rowCount < shortProducts;
     const threadCount = isShort ? 0 : way.threadCount;
-    const bell = isShort ? undefined : Bell.of(this.#library);
+    const bell = isShort ? undefined : Bell.take(this.#library);
     const failure = new Uint32Array(1);
     const handle = symbols.tinyai_search_create(
       this.#handle,
@@ -104,7 +104,10 @@ export class Vectors {
       bell?.writeEnd ?? -1,
       failure,
     );
-    if (!handle || typeof handle === "bigint") throw new EngineError(problem(failure[0], this.rowCount, this.stride));
+    if (!handle || typeof handle === "bigint") {
+      bell?.release();
+      throw new EngineError(problem(failure[0], this.rowCount, this.stride));
+    }
     try {
       if (bell) await ended(this.#library, bell, handle, signal);
       signal?.throwIfAborted();
@@ -114,6 +117,7 @@ export class Vectors {
       return found;
     } finally {
       symbols.tinyai_search_destroy(handle);
+      bell?.release();
     }
   }
 
