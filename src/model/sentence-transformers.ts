@@ -138,6 +138,7 @@ const poolingNames: Readonly<Record<string, number>> = { mean: 1, cls: 2, lastto
  */
 export function openSentenceTransformers(folder: string): ModelFile {
   const { base, pooling, normalises } = readModules(folder);
+  checkPrompt(folder);
   const configPath = requireFile(base, "config.json", "it says which network the model is, and how large");
   const config = settingsOf(configPath, readObject(configPath));
   const sentence = optionalSettings(join(base, "sentence_bert_config.json"));
@@ -211,6 +212,25 @@ function readModules(folder: string): Modules {
     return fail(`are ${order || "none"}; Transformer, Pooling and perhaps Normalize, in this order, are expected`);
   }
   return { base: transformer.folder, pooling: pooling.folder, normalises: modules.length > 2 };
+}
+
+/** A text before every text would have to be a part of each vector. */
+function checkPrompt(folder: string): void {
+  const path = join(folder, "config_sentence_transformers.json");
+  if (!existsSync(path)) return;
+  const key = "default_prompt_name";
+  const object = readObject(path);
+  const settings = settingsOf(path, object);
+  if (!settings.has(key)) return;
+  const name = settings.string(key);
+  const prompts = isRecord(object["prompts"]) ? object["prompts"] : {};
+  const prompt = Object.hasOwn(prompts, name) ? prompts[name] : undefined;
+  if (prompt === "") return;
+  const problem =
+    typeof prompt === "string"
+      ? `asks for ${describe(prompt)} before every text, which is not added`
+      : `is "${printable(name)}", which is none of the prompts there`;
+  throw settings.error(key, `${problem}; set it to null, and put the prompt that you want before the texts yourself`);
 }
 
 function familyOf(config: Metadata): Family {

@@ -95,6 +95,13 @@ const metadataCases: readonly [string, (writer: GgufWriter) => void, string, Reg
     "llama.attention.layer_norm_rms_epsilon",
     /NaN/,
   ],
+  [
+    "tokens that see those after them",
+    add("llama.attention.causal", "bool", false),
+    "llama.attention.causal",
+    /is false/,
+  ],
+  ["scores instead of vectors", add("llama.pooling_type", "uint32", 4), "llama.pooling_type", /ranks texts/],
   ["a context of nothing", set("llama.context_length", "uint32", 0), "llama.context_length", /0/],
   [
     "an odd number of turning elements",
@@ -241,6 +248,11 @@ test("a qwen3 without its norms of queries is refused", async () => {
 test("a gemma3 without a window is refused", async () => {
   const error = await failure({ architecture: "gemma3" }, (writer) => writer.remove("gemma3.attention.sliding_window"));
   expect(error.field).toBe("gemma3.attention.sliding_window");
+});
+
+test("a gemma3 whose tokens see those after them is refused, whatever its heads are like", async () => {
+  const error = await failure({ architecture: "gemma3", kvHeads: 4 }, add("gemma3.attention.causal", "bool", false));
+  expect(error.field).toBe("gemma3.attention.causal");
 });
 
 test("a refused file leaves no descriptor open", async () => {

@@ -4,7 +4,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { type EmbedInput, loadModel, type Model, OptionError, similarity } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
-import { writeTinyModel } from "../support/gguf-writer.ts";
+import { tinyModel, writeTinyModel } from "../support/gguf-writer.ts";
 import { Random } from "../support/random.ts";
 import { writeTinyEncoder } from "../support/tiny-encoder.ts";
 
@@ -229,6 +229,18 @@ describe("what is out of bounds is refused before any work", () => {
     await expect(encoder.embedStream("cat").next()).rejects.toThrow("texts: is");
   });
 });
+
+test.each(["llama", "qwen3", "gemma3"] as const)(
+  "a %s that was trained to give vectors pools as its file says",
+  async (architecture) => {
+    const path = folder.file(`${architecture}.gguf`);
+    tinyModel({ architecture }).set(`${architecture}.pooling_type`, "uint32", 3).write(path);
+    await using model = await loadModel(path, { contextLength: 64 });
+    const text = "once upon a time";
+    expect(await model.embed(text)).toEqual(await model.embed(text, { pooling: "last" }));
+    expect(await model.embed(text)).not.toEqual(await model.embed(text, { pooling: "mean" }));
+  },
+);
 
 test("an encoder says that it generates nothing, and what to call", async () => {
   const problem = "encoder.gguf makes vectors of texts and no texts; call embed";

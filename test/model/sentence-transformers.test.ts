@@ -120,6 +120,17 @@ describe("a folder's settings", () => {
     expect(longest(changed(files, "tokenizer_config.json", () => ({ model_max_length: 1e30 })))).toBe(64);
   });
 
+  test("may name a prompt to go before every text, if there is none in effect", () => {
+    for (const settings of [
+      {},
+      { default_prompt_name: null, prompts: { query: "query: " } },
+      { default_prompt_name: "document", prompts: { query: "query: ", document: "" } },
+    ]) {
+      const prompts = new Map(files).set("config_sentence_transformers.json", JSON.stringify(settings));
+      expect(open(prompts).tensors.size).toBeGreaterThan(0);
+    }
+  });
+
   test("of the tokenizer go before what tokenizer.json says", () => {
     const cased = changed(files, "tokenizer_config.json", () => ({ do_lower_case: false }));
     expect(metadata(cased).boolean("tokenizer.ggml.normalizer.lowercase")).toBe(false);
@@ -215,6 +226,7 @@ describe("a bad folder is refused, naming the file and what is wrong:", () => {
   const pooling = (change: Json) => changed(files, "1_Pooling/config.json", (json) => ({ ...json, ...change }));
   const modules = (text: (json: string) => string) =>
     new Map(files).set("modules.json", text(String(files.get("modules.json"))));
+  const prompts = (settings: Json) => new Map(files).set("config_sentence_transformers.json", JSON.stringify(settings));
   const tokenizer = (change: (json: Json) => Json | undefined) => changed(files, "tokenizer.json", change);
   const weights = (change: (tensors: ReturnType<typeof tinyFolderTensors>) => void) => {
     const tensors = tinyFolderTensors();
@@ -307,6 +319,24 @@ describe("a bad folder is refused, naming the file and what is wrong:", () => {
       'the path "../1_Pooling"',
     ],
     ["no modules in the list", modules(() => "[]"), "modules", "are none"],
+    [
+      "a prompt before every text",
+      prompts({ default_prompt_name: "query", prompts: { query: "query: " } }),
+      "default_prompt_name",
+      'asks for "query: " before every text, which is not added; set it to null',
+    ],
+    [
+      "a prompt that is not there",
+      prompts({ default_prompt_name: "toString", prompts: { query: "" } }),
+      "default_prompt_name",
+      'is "toString", which is none of the prompts there',
+    ],
+    [
+      "a prompt's name that is a number",
+      prompts({ default_prompt_name: 1, prompts: { 1: "" } }),
+      "default_prompt_name",
+      "a string is expected",
+    ],
     [
       "SentencePiece",
       tokenizer((json) => ({ ...json, model: { type: "Unigram" } })),

@@ -2,7 +2,7 @@
 // each block, normalised queries and keys, GeGLU, embeddings scaled by √width and shared with the head.
 
 import type { Graph, Value } from "../../graph/graph.ts";
-import { rope, type Source } from "./hyperparameters.ts";
+import { checkCausal, readPooling, rope, type Source } from "./hyperparameters.ts";
 
 /** Every sixth layer is global, and local layers turn with this base, unless the metadata says otherwise. */
 const defaultPattern = 6;
@@ -13,6 +13,7 @@ const layersOf27B = 62;
 export function gemma3(source: Source): Graph {
   const { file, h, g, weights } = source;
   const { metadata } = file;
+  checkCausal(file, "gemma3");
   const window = metadata.integer("gemma3.attention.sliding_window", { minimum: 1, maximum: 1 << 24 });
   const pattern = metadata.integer(
     "gemma3.attention.sliding_window_pattern",
@@ -62,7 +63,7 @@ export function gemma3(source: Source): Graph {
   }
   g.layer(-1);
   const outputNorm = weights.vector("output_norm.weight", h.width);
-  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon));
+  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon), { pooling: readPooling(file, "gemma3") });
   const last = g.rmsNorm(g.select(x), outputNorm, h.normEpsilon);
   const head = weights.has("output.weight") ? weights.matrix("output.weight", h.vocabulary, h.width) : embedding;
   return g.finish(g.matmul(last, head, { softCap: h.logitSoftCap }), h.contextLength);

@@ -1,6 +1,6 @@
-// The metadata that decoder families share, read and checked once: sizes, norms, and the angles of rotary positions.
+// The metadata that families share, read and checked once: sizes, norms, pooling, and the angles of rotary positions.
 
-import { type Graph, GraphBuilder, type Rope } from "../../graph/graph.ts";
+import { type Graph, GraphBuilder, type PoolingName, type Rope } from "../../graph/graph.ts";
 import { arrayLength, type ModelFile, printable } from "../file.ts";
 import { Weights } from "../weights.ts";
 
@@ -178,4 +178,23 @@ function linearScaling(source: Source, architecture: string): number {
   if (!Number.isFinite(factor) || factor < 0)
     throw metadata.error(factorKey, `is ${factor}; a positive number is expected`);
   return factor === 0 ? 1 : factor;
+}
+
+/**
+ * What of a text's states is its vector; undefined if the file does not say. llama.cpp's numbers: 0 none, 1 mean, 2 the first token,
+ * 3 the last, 4 a score instead of a vector.
+ */
+export function readPooling({ metadata }: ModelFile, architecture: string): PoolingName | undefined {
+  const key = `${architecture}.pooling_type`;
+  const pooling = metadata.integer(key, { maximum: 4 }, 0);
+  if (pooling === 4)
+    throw metadata.error(key, "is 4: the model ranks texts, and gives no vectors; use an embedding model");
+  return ([undefined, "mean", "first", "last"] as const)[pooling];
+}
+
+/** @throws {ModelFileError} if tokens are to see those after them, as in decoders that were made encoders. */
+export function checkCausal({ metadata }: ModelFile, architecture: string): void {
+  const key = `${architecture}.attention.causal`;
+  if (!metadata.boolean(key, true))
+    throw metadata.error(key, "is false: decoders whose tokens see those after them are not supported");
 }

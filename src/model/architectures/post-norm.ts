@@ -1,8 +1,8 @@
 // The encoder that BERT made common: every token sees the whole text, and a LayerNorm follows the residual around each block.
 // Families of this shape state only what sets them apart.
 
-import type { Graph, PoolingName, Rope, Value, Vector, Weight } from "../../graph/graph.ts";
-import type { Source } from "./hyperparameters.ts";
+import type { Graph, Rope, Value, Vector, Weight } from "../../graph/graph.ts";
+import { readPooling, type Source } from "./hyperparameters.ts";
 
 /** What sets one family apart from another. */
 export interface PostNormFamily {
@@ -54,7 +54,7 @@ export function postNormEncoder(source: Source, family: PostNormFamily): Graph {
   }
   g.layer(-1);
   g.embedding(x, {
-    pooling: readPooling(source, key("pooling_type")),
+    pooling: readPooling(file, family.name),
     // A GGUF file does not say it, and who searches wants it.
     normalise: metadata.boolean("tinyai.embedding.normalise", true),
   });
@@ -114,12 +114,4 @@ function projected({ g, h, weights }: Source, layer: number, part: "q" | "k" | "
  */
 function narrowed(weight: Weight): Weight {
   return weight.dtype === "F32" ? { ...weight, dtype: "BF16", sourceDtype: "F32" } : weight;
-}
-
-/** llama.cpp's numbers: 0 none, 1 mean, 2 the first token, 3 the last, 4 a score instead of a vector. */
-function readPooling({ file: { metadata } }: Source, key: string): PoolingName | undefined {
-  const pooling = metadata.integer(key, { maximum: 4 }, 0);
-  if (pooling === 4)
-    throw metadata.error(key, "is 4: the model ranks texts, and gives no vectors; use an embedding model");
-  return ([undefined, "mean", "first", "last"] as const)[pooling];
 }

@@ -2,7 +2,7 @@
 // a residual around both. Families of this shape state only what sets them apart.
 
 import type { Graph, Rope, Value } from "../../graph/graph.ts";
-import { rope, type Source } from "./hyperparameters.ts";
+import { checkCausal, readPooling, rope, type Source } from "./hyperparameters.ts";
 
 /** What sets one family apart from another. */
 export interface PreNormFamily {
@@ -16,7 +16,8 @@ export interface PreNormFamily {
 }
 
 export function preNormDecoder(source: Source, family: PreNormFamily): Graph {
-  const { h, g, weights } = source;
+  const { file, h, g, weights } = source;
+  checkCausal(file, family.name);
   const turn = rope(source, family.name, { style: family.ropeStyle });
   const embedding = weights.matrix("token_embd.weight", h.vocabulary, h.width);
   const qWidth = h.heads * h.headWidth;
@@ -59,7 +60,7 @@ export function preNormDecoder(source: Source, family: PreNormFamily): Graph {
   }
   g.layer(-1);
   const outputNorm = weights.vector("output_norm.weight", h.width);
-  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon));
+  g.embedding(g.rmsNorm(x, outputNorm, h.normEpsilon), { pooling: readPooling(file, family.name) });
   const last = g.rmsNorm(g.select(x), outputNorm, h.normEpsilon);
   const head = weights.has("output.weight") ? weights.matrix("output.weight", h.vocabulary, h.width) : embedding;
   return g.finish(g.matmul(last, head, { softCap: h.logitSoftCap }), h.contextLength);
