@@ -94,6 +94,7 @@ export class SessionFileError extends TinyAIError {
 
 /** A file of an index of vectors that cannot be read or written, is damaged, or is none. */
 export class IndexFileError extends TinyAIError {
+  override readonly name: string = "IndexFileError";
   /** The file's path as the user gave it. */
   readonly path: string;
 

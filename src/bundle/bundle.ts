@@ -9,7 +9,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
-  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -18,6 +17,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { type InputFile, identity, modelFiles } from "../cli/output.ts";
 import { OptionError, TinyAIError } from "../errors.ts";
 import { isSystemError, syncFolder } from "../files.ts";
 import { prepareModel } from "../load.ts";
@@ -62,6 +62,13 @@ export interface Bundle {
   readonly models: readonly { readonly names: readonly string[]; readonly bytes: number }[];
 }
 
+/** A model that was asked for, its file or folder, and what the program may call it. */
+interface Source {
+  readonly model: string;
+  readonly source: string;
+  readonly names: readonly string[];
+}
+
 /** A model on its way into an executable: an asset, with another before it that is nothing but padding. */
 interface Part {
   readonly names: readonly string[];
@@ -83,7 +90,8 @@ interface Part {
 export async function bundleProgram(entry: string, options: BundleOptions): Promise<Bundle> {
   const { onPart, signal } = options;
   const target = findTarget(options.target);
-  const sources = [...new Set(options.models)].map((model) => ({ model, source: resolveModel(model, "--model") }));
+  const sources = [...new Set(options.models)].map((model) => sourceOf(model));
+  checkNames(sources);
   const output = checkFiles(entry, sources, target, options.output);
   let folder = "";
   const remove = () => rmSync(folder, { recursive: true, force: true });
@@ -92,11 +100,9 @@ export async function bundleProgram(entry: string, options: BundleOptions): Prom
     folder = mkdtempSync(join(dirname(output), ".tinyai-bundle-"));
     process.once("exit", remove);
     const parts: Part[] = [];
-    for (const [index, { model, source }] of sources.entries()) {
+    for (const [index, { model, source, names }] of sources.entries()) {
       onPart?.(`preparing ${model}`);
       const path = await prepare(source, join(folder, `model-${index}.tinyai`), signal);
-      const file = basename(source);
-      const names = [...new Set([model, file, file.replace(/\.(gguf|tinyai)$/i, "")])];
       const padding = { path: join(folder, `padding-${index}`), bytes: 1 };
       parts.push({ names, path, bytes: openModelFile(path).byteLength, padding, offset: 0 });
     }
@@ -120,22 +126,41 @@ export async function bundleProgram(entry: string, options: BundleOptions): Prom
   }
 }
 
-/** The output's path, which is not that of anything that goes into it. */
-function checkFiles(
-  entry: string,
-  sources: readonly { readonly source: string }[],
-  { system }: Target,
-  output: string,
-): string {
-  if (!existsSync(entry)) throw new OptionError("program", `there is no file ${JSON.stringify(entry)}`);
-  const path = resolve(system.startsWith("win32") && !/\.exe$/i.test(output) ? `${output}.exe` : output);
-  if (!existsSync(path)) return path;
-  if (!statSync(path).isFile()) throw new OptionError("--outfile", `${path} is there and is no file; name another`);
-  for (const source of [entry, ...sources.map((model) => model.source)]) {
-    if (existsSync(source) && realpathSync(source) === realpathSync(path)) {
-      throw new OptionError("--outfile", `${path} is the program or a model itself; name another file`);
+function sourceOf(model: string): Source {
+  const source = resolveModel(model, "--model");
+  const file = basename(source);
+  return { model, source, names: [...new Set([model, file, file.replace(/\.(gguf|tinyai)$/i, "")])] };
+}
+
+/** The program would find the first of two models of one name. */
+function checkNames(sources: readonly Source[]): void {
+  const known = new Map<string, Source>();
+  for (const source of sources) {
+    for (const name of source.names) {
+      const other = known.get(name);
+      if (other && identity(other.source) !== identity(source.source)) {
+        const problem = `has ${other.model} and ${source.model}, both of which would be called ${name} in the program`;
+        throw new OptionError("--model", `${problem}; rename one of them`);
+      }
+      known.set(name, source);
     }
   }
+}
+
+/** The output's path, which is not that of anything that goes into it. */
+function checkFiles(entry: string, sources: readonly Source[], { system }: Target, output: string): string {
+  if (!existsSync(entry)) throw new OptionError("program", `there is no file ${JSON.stringify(entry)}`);
+  const path = resolve(system.startsWith("win32") && !/\.exe$/i.test(output) ? `${output}.exe` : output);
+  if (existsSync(path) && !statSync(path).isFile()) {
+    throw new OptionError("--outfile", `${path} is there and is no file; name another`);
+  }
+  const inputs: readonly InputFile[] = [
+    [entry, "the program itself"],
+    ...sources.flatMap(({ model }) => modelFiles(model)),
+  ];
+  const own = identity(path);
+  const taken = inputs.find(([input]) => identity(input) === own);
+  if (taken) throw new OptionError("--outfile", `${path} is ${taken[1]}; name another file`);
   return path;
 }
 

@@ -1,5 +1,6 @@
 // `tinyai embed`: the vectors of texts, as lines of JSON or a file.
 
+import { once } from "node:events";
 import { extname } from "node:path";
 import type { Command } from "commander";
 import { type EmbedStreamOptions, poolings } from "../embed/options.ts";
@@ -74,7 +75,7 @@ async function run(texts: string[], flags: Flags): Promise<void> {
   try {
     if (output !== undefined) await writeVectors(output, model, inputs, options);
     else if (json) await printVectors(flags.model, model, inputs, options);
-    else for await (const vector of model.embedStream(inputs, options)) process.stdout.write(lineOf(vector));
+    else await printLines(model, inputs, options);
   } catch (error) {
     progress.failed();
     throw error;
@@ -108,6 +109,13 @@ function numbersOf(vector: Float32Array): number[] {
 
 function lineOf(vector: Float32Array): string {
   return `${JSON.stringify(numbersOf(vector))}\n`;
+}
+
+/** Takes no more vectors while whoever reads them is behind. */
+async function printLines(model: Model, texts: readonly string[], options: EmbedStreamOptions) {
+  for await (const vector of model.embedStream(texts, options)) {
+    if (!process.stdout.write(lineOf(vector))) await once(process.stdout, "drain", { signal: interruption() });
+  }
 }
 
 async function printVectors(name: string, model: Model, texts: readonly string[], options: EmbedStreamOptions) {

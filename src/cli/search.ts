@@ -4,10 +4,12 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { checkInteger } from "../check.ts";
+import { similarity } from "../embed/similarity.ts";
 import { createIndex, openIndex, type SearchHit, type VectorIndex } from "../embed/vector-index.ts";
 import { OptionError } from "../errors.ts";
 import type { Model } from "../loaded-model.ts";
 import { printable } from "../model/file.ts";
+import { checkFilePath } from "../profiling/file.ts";
 import { interruption } from "./interrupt.ts";
 import { addOptionalModelFlags, loadFromFlags, type ModelFlags, numberFlag, printJson } from "./model.ts";
 import { piecesOf } from "./pieces.ts";
@@ -31,6 +33,8 @@ interface Piece {
 
 /** Larger files are hardly texts to read. */
 const fileBytesMax = 4 << 20;
+/** The same text's vectors by the same model are at least so near, at whatever level of instructions and in whatever batch. */
+const leastSimilarity = 0.9999;
 /** Characters of a piece that are shown. */
 const shownCharacters = 160;
 const placeCharacters = 1000;
@@ -70,14 +74,18 @@ async function run(query: string, flags: Flags): Promise<void> {
   using _kept = kept;
   const name = modelName(flags.model, kept, path);
   await using model = await loadFromFlags({ ...flags, model: name });
-  const made = folder === undefined ? undefined : await indexFolder(folder, model, name, kept);
+  const made = folder === undefined ? undefined : await indexFolder(folder, model, name, kept, path);
   using _made = made;
-  if (made && path !== undefined && made.changed) await made.index.save(path);
   const index = made?.index ?? kept;
   if (!index) return;
-  const signal = interruption();
-  const hits = await index.search(await model.embed(query, { signal }), { count, signal });
-  show(query, hits, made?.pieces, flags.json === true);
+  try {
+    if (made?.changed && path !== undefined) await made.index.save(path);
+  } finally {
+    // Found all the same where they cannot be kept.
+    const signal = interruption();
+    const hits = await index.search(await model.embed(query, { signal }), { count, signal });
+    show(query, hits, made?.pieces, flags.json === true);
+  }
 }
 
 /** The model to load, as an index names it: that of the flags, else the one that made the index. */
@@ -100,20 +108,28 @@ interface FolderIndex extends Disposable {
   readonly changed: boolean;
 }
 
-/** Indexes a folder's pieces. Vectors of texts that the kept index has are taken from there. */
+/**
+ * Indexes a folder's pieces. Vectors of texts that the kept index has are taken from there.
+ * @param path of the file that is to keep it, if one is.
+ */
 async function indexFolder(
   folder: string,
   model: Model,
   name: string,
   kept: VectorIndex | undefined,
+  path: string | undefined,
 ): Promise<FolderIndex> {
-  const pieces = readFolder(folder);
+  const pieces = Array.from(readFolder(folder));
   if (pieces.length === 0) throw new OptionError("--folder", `${folder} holds no text file; name another folder`);
   const ids = pieces.map(({ path, line, hash }) => `${path}:${line}:${hash}`);
   const known = new Map<string, number>();
   for (let index = 0; kept && index < kept.count; index++) known.set(hashOf(kept.id(index)), index);
+  const isOurs = kept !== undefined && (await isOf(model, kept, known, pieces));
+  if (!isOurs) known.clear();
   const isSame = kept?.count === ids.length && ids.every((id, index) => kept.id(index) === id);
-  if (kept && isSame) return { index: kept, pieces, changed: false, [Symbol.dispose]() {} };
+  if (isOurs && isSame) return { index: kept, pieces, changed: false, [Symbol.dispose]() {} };
+  // Before all is computed, and not where nothing is to be written.
+  if (path !== undefined) checkFilePath("--index", path);
   const unknown = [
     ...new Map(pieces.filter(({ hash }) => !known.has(hash)).map((piece) => [piece.hash, piece])).values(),
   ];
@@ -133,9 +149,23 @@ async function indexFolder(
   return { index, pieces, changed: true, [Symbol.dispose]: () => index.close() };
 }
 
+/** Whether the kept vectors are what the model gives by now: under the same name there may be another. One that both have tells. */
+async function isOf(
+  model: Model,
+  kept: VectorIndex,
+  known: ReadonlyMap<string, number>,
+  pieces: readonly Piece[],
+): Promise<boolean> {
+  const piece = pieces.find(({ hash }) => known.has(hash));
+  if (!piece) return false;
+  const vector = await model.embed(piece.text, { signal: interruption() });
+  return (
+    vector.length === kept.dimensions && similarity(vector, kept.vector(known.get(piece.hash) ?? 0)) >= leastSimilarity
+  );
+}
+
 /** The pieces of all text files below a folder, in the order of their paths. */
-function readFolder(folder: string): Piece[] {
-  const pieces: Piece[] = [];
+function* readFolder(folder: string): Generator<Piece, void, undefined> {
   let entries: ReturnType<typeof entriesOf>;
   try {
     entries = entriesOf(folder);
@@ -146,10 +176,9 @@ function readFolder(folder: string): Piece[] {
     const path = join(folder, entry.name);
     // What is hidden, and what others wrote.
     if (entry.name.startsWith(".") || entry.name === "node_modules") continue;
-    if (entry.isDirectory()) pieces.push(...readFolder(path));
-    else if (entry.isFile()) pieces.push(...readPieces(path));
+    if (entry.isDirectory()) yield* readFolder(path);
+    else if (entry.isFile()) yield* readPieces(path);
   }
-  return pieces;
 }
 
 function entriesOf(folder: string) {
@@ -161,7 +190,9 @@ function entriesOf(folder: string) {
 function readPieces(path: string): Piece[] {
   let text: string;
   try {
-    if (statSync(path).size > fileBytesMax) return [];
+    const stats = statSync(path);
+    // Opening a FIFO waits, and reading a device may never end.
+    if (!stats.isFile() || stats.size > fileBytesMax) return [];
     text = new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
   } catch {
     return [];
@@ -179,7 +210,7 @@ function show(query: string, hits: readonly SearchHit[], pieces: readonly Piece[
   if (asJson) {
     const told = found.map(({ score, index, id, piece }) =>
       piece
-        ? { score, path: piece.path, line: piece.line, text: piece.text ?? null }
+        ? { score, path: piece.path, line: piece.line, text: piece.text ?? null, id: id ?? null }
         : { score, index, id: id ?? null },
     );
     printJson({ query, hits: told });
@@ -192,9 +223,12 @@ function show(query: string, hits: readonly SearchHit[], pieces: readonly Piece[
   }
 }
 
-/** The piece that an id of this verb's names; without a text where the file has changed or is not there. */
+/**
+ * The piece that an id of this verb's names; without a text where the file has changed or is not there. Hashes of 64 bits have so many
+ * digits but for one of 200,000; what ends in fewer is called something else, such as a time of day.
+ */
 function pieceOf(id: string | undefined): (Omit<Piece, "text"> & { readonly text?: string | undefined }) | undefined {
-  const [, path, line, hash] = /^(.+):(\d+):([0-9a-z]+)$/s.exec(id ?? "") ?? [];
+  const [, path, line, hash] = /^(.+):(\d+):([0-9a-z]{10,13})$/s.exec(id ?? "") ?? [];
   if (path === undefined || line === undefined || hash === undefined) return undefined;
   const text = readPieces(path).find((piece) => piece.hash === hash)?.text;
   return { path, line: Number(line), hash, text };

@@ -124,8 +124,24 @@ test("what cannot be bundled is refused with a reason, and nothing is written", 
     expect({ flags, status: refused.status, stdout: refused.stdout }).toEqual({ flags, status, stdout: "" });
     expect(refused.stderr).toContain(reason);
   }
-  const itself = await bundle(source, "--model", model, "--outfile", source);
-  expect(itself.stderr).toContain("is the program or a model itself");
+  mkdirSync(folder.file("encoder"));
+  mkdirSync(folder.file("other"));
+  const part = folder.write("encoder/config.json", "{}");
+  const namesake = folder.write("other/qwen.tinyai.gone", "another model");
+  const taken: [flags: string[], reason: string][] = [
+    [["--model", model, "--outfile", source], `${source} is the program itself`],
+    [["--model", model, "--outfile", model], `${model} is the model itself`],
+    [["--model", model, folder.file("encoder"), "--outfile", part], `${part} is a file of the model`],
+    [
+      ["--model", model, namesake, "--outfile", output],
+      "both of which would be called qwen.tinyai.gone in the program",
+    ],
+  ];
+  for (const [flags, reason] of taken) {
+    const refused = await bundle(source, ...flags);
+    expect({ flags, status: refused.status }).toEqual({ flags, status: 2 });
+    expect(refused.stderr).toContain(reason);
+  }
   expect(readdirSync(out)).toEqual([]);
 });
 

@@ -1,12 +1,15 @@
 // `tinyai embed` and `tinyai search`: what they print and write, and what they refuse.
 
-import { describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { loadModel, openIndex } from "../../src/index.ts";
+import { createIndex, loadModel, openIndex, similarity } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoder } from "../support/tiny-encoder.ts";
 
+setDefaultTimeout(60_000);
+
+const main = join(import.meta.dir, "../../src/cli/main.ts");
 const folder = temporaryFolder();
 const model = folder.file("encoder.gguf");
 writeTinyEncoder(model, { context: 512 });
@@ -18,10 +21,12 @@ const expected = (async () => {
 })();
 
 async function run(rest: readonly string[], input?: string) {
-  const child = Bun.spawn(
-    [process.execPath, join(import.meta.dir, "../../src/cli/main.ts"), ...rest, "--no-prepared"],
-    { cwd: folder.path, stdin: input === undefined ? "ignore" : Buffer.from(input), stdout: "pipe", stderr: "pipe" },
-  );
+  const child = Bun.spawn([process.execPath, main, ...rest, "--no-prepared"], {
+    cwd: folder.path,
+    stdin: input === undefined ? "ignore" : Buffer.from(input),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   const [output, errors, status] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
@@ -93,6 +98,40 @@ describe("tinyai embed", () => {
     expect(rounded(read.map((line) => JSON.parse(line)))).toEqual(vectors);
   });
 
+  test.skipIf(process.platform === "win32")("computes no more while nobody reads, and can be ended then", async () => {
+    const count = 2000;
+    for (const ends of [false, true]) {
+      const fifo = folder.file(`fifo-${ends}`);
+      Bun.spawnSync(["mkfifo", fifo]);
+      // Keeps the FIFO open, and reads nothing.
+      const held = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+      const written = openSync(fifo, constants.O_WRONLY);
+      const child = Bun.spawn([process.execPath, main, "embed", "--model", model, "--no-prepared"], {
+        stdin: Buffer.from("a cat\n".repeat(count)),
+        stdout: written,
+        stderr: "pipe",
+      });
+      closeSync(written);
+      let errors = "";
+      const told = (async () => {
+        for await (const bytes of child.stderr) errors += Buffer.from(bytes).toString();
+      })();
+      while (errors === "") await Bun.sleep(10);
+      await Bun.sleep(1000);
+      expect(errors).toBe(`embedding ${count} texts ...\n`);
+      if (ends) {
+        child.kill("SIGINT");
+        await child.exited;
+      }
+      const read = openSync(fifo, constants.O_RDONLY);
+      closeSync(held);
+      const output = ends ? "" : await Bun.file(read).text();
+      closeSync(read);
+      expect([await child.exited, output.split("\n").length - 1]).toEqual(ends ? [130, 0] : [0, count]);
+      await told;
+    }
+  });
+
   test("refuses what is wrong with status 2", async () => {
     for (const [rest, problem] of [
       [["embed", "a", "--model", model, "--output", "vectors.txt"], "--output: is"],
@@ -129,7 +168,13 @@ describe("tinyai search", () => {
       "notes/a.md:4",
       "notes/deeper/b.txt:1",
     ]);
-    expect(hits[0]).toEqual({ score: expect.closeTo(1, 5), path: "notes/a.md", line: 1, text: cats.trim() });
+    expect(hits[0]).toEqual({
+      score: expect.closeTo(1, 5),
+      path: "notes/a.md",
+      line: 1,
+      text: cats.trim(),
+      id: expect.stringMatching(/^notes\/a\.md:1:[0-9a-z]{10,13}$/),
+    });
   });
 
   test("keeps an index, computes what is new, and finds in it without the folder and without a model's name", async () => {
@@ -153,6 +198,60 @@ describe("tinyai search", () => {
     expect([opened.count, opened.model]).toEqual([3, model]);
     const other = await search("--folder", "notes", "--model", "all-minilm-l6-v2");
     expect([other.status, other.errors.includes("was made with")]).toEqual([2, true]);
+  });
+
+  test("makes the whole index anew where the model of its name is another by now", async () => {
+    const [path, index] = [folder.file("tuned.gguf"), folder.file("tuned.index")];
+    mkdirSync(folder.file("few"));
+    folder.write("few/a.txt", "the cat\n");
+    const search = () => run(["search", "cat", "--folder", "few", "--model", path, "--index", index]);
+    for (const options of [{}, { seed: 2 }, { seed: 2, pooling: "first" }] as const) {
+      writeTinyEncoder(path, options);
+      const first = await search();
+      expect(first.errors).toContain("embedding 1 pieces");
+      await using opened = await loadModel(path, { prepared: false });
+      using kept = await openIndex(index);
+      expect(similarity(kept.vector(0), await opened.embed("the cat"))).toBeCloseTo(1, 5);
+      expect((await search()).errors).toBe("");
+    }
+    // One text more: the one that is there is not taken over either.
+    writeTinyEncoder(path, { seed: 3 });
+    folder.write("few/b.txt", "a dog\n");
+    expect((await search()).errors).toContain("embedding 2 pieces");
+  });
+
+  test("tells an index's own ids as they are, and reads no file for them that is none", async () => {
+    const index = folder.file("own.index");
+    Bun.spawnSync(["mkfifo", folder.file("waits")]);
+    const ids = ["2024-01-01 10:30:00", "notes:1:word", "waits:1:0123456789ab", "/dev/zero:1:0123456789ab"];
+    {
+      await using opened = await loadModel(model, { prepared: false });
+      using made = await createIndex(await opened.embed(["a", "b", "c", "d"]), { ids, model });
+      await made.save(index);
+    }
+    const plain = await run(["search", "a", "--index", index]);
+    expect(
+      plain.output
+        .trim()
+        .split("\n")
+        .map((line) => line.slice(8))
+        .sort(),
+    ).toEqual(["2024-01-01 10:30:00", "notes:1:word", "waits:1", "/dev/zero:1"].sort());
+    const { hits } = JSON.parse((await run(["search", "a", "--index", index, "--json"])).output);
+    expect(hits.map(({ id }: { id: string }) => id).sort()).toEqual([...ids].sort());
+  });
+
+  test("says before it computes where an index cannot be kept, and shows hits where that comes out later", async () => {
+    const search = (index: string) =>
+      run(["search", "hello world", "--folder", "notes", "--model", model, "--index", index]);
+    const early = await search("nowhere/x.index");
+    expect(early).toMatchObject({ status: 2, output: "" });
+    expect(early.errors).toStartWith("tinyai: --index: there is no folder nowhere for nowhere/x.index");
+    symlinkSync("nowhere/x.index", folder.file("x.index"));
+    const late = await search("x.index");
+    expect(late.status).toBe(1);
+    expect(late.output).toContain("notes/a.md:4");
+    expect(late.errors).toContain("x.index: cannot be written");
   });
 
   test("refuses what is wrong with status 2", async () => {
