@@ -237,7 +237,9 @@ export class Histogram {
    */
   record(amount: number, times = 1): void {
     const counted = Math.min(amount, HIGHEST_AMOUNT);
-    if (counted > this.#highest || this.#count + times > NARROW_COUNT_MAX) this.#fit(counted, this.#count + times);
+    if (this.#buckets === undefined || counted > this.#highest || this.#count + times > NARROW_COUNT_MAX) {
+      this.#fit(counted, this.#count + times);
+    }
     const buckets = this.#buckets as Buckets;
     if (times === 1 && amount < NARROW_AMOUNT) {
       const shift = amount < SINGLE ? 0 : 21 - Math.clz32(amount);

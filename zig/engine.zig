@@ -1029,6 +1029,8 @@ pub const Engine = struct {
                 if (reason == .restored) group.keepAll(slot.sequence) else group.releaseAll(slot.sequence);
                 group.reserved -= slot.reserved_pages[index];
             }
+            // A limit that fell meanwhile had to leave it what it was promised.
+            engine.kv_budget.settle();
             engine.sequence_used[slot.sequence] = false;
         }
         const request = slot.request.id;

@@ -158,10 +158,14 @@ async function openConsistently(library: Library, path: string, signal: AbortSig
   }
 }
 
-/** Another for every file that takes a place; none where there is no file. */
+/** Another for every file that takes a place; none where there is none that could be opened, which opening it tells. */
 function identityOf(path: string): string | undefined {
-  const file = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return file && [file.dev, file.ino, file.size, file.mtimeNs].join(" ");
+  try {
+    const { dev, ino, size, mtimeNs } = statSync(path, { bigint: true });
+    return [dev, ino, size, mtimeNs].join(" ");
+  } catch {
+    return undefined;
+  }
 }
 
 /** Vectors to search. Close it when done, best with `using`. */

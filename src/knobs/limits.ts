@@ -23,7 +23,7 @@ export interface LimitOptions {
   /**
    * Percent of the memory that the process may use, 0.01 to 100: the machine's, or less in a control group. What would make the process
    * take more is refused before it does, with a MemoryLimitError: a model, more threads, a request's keys and values, a simulation of
-   * caches. Keys and values that are only kept make room. Default 100: no limit but what is free.
+   * caches. Keys and values that are only kept make room for a request's. Default 100: no limit but what is free.
    */
   readonly memoryPercent?: number | undefined;
 }

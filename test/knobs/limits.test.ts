@@ -210,6 +210,8 @@ describe("a limit of memory", () => {
     const waiting = run(engine, request(10, 10));
     expect(await waiting).toBeInstanceOf(MemoryLimitError);
     expect(await running).toBeArrayOfSize(400);
+    // What it had to be left is given back with its end.
+    expect(engine.pages.map(({ touched }) => touched)).toEqual(engine.pages.map(() => 0));
     await engine.close();
   });
 
