@@ -17,13 +17,13 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { type InputFile, identity, modelFiles } from "../cli/output.ts";
 import { OptionError, TinyAIError } from "../errors.ts";
 import { isSystemError, syncFolder } from "../files.ts";
 import { prepareModel } from "../load.ts";
 import type { BundledModel } from "../model/bundled.ts";
 import { isPrepared, readHead } from "../model/prepared.ts";
 import { resolveModel } from "../model/resolve.ts";
+import { type InputFile, identity, modelFiles } from "../output.ts";
 import { openModelFile, stampOf, worthPreparingBytes } from "../prepared.ts";
 import { runProgram } from "../setup/python.ts";
 import { findTarget, hostSystem, systems, type Target } from "./target.ts";

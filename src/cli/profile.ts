@@ -8,6 +8,7 @@ import { checkInteger } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
 import { resolveModel } from "../model/resolve.ts";
+import { identity, modelFiles } from "../output.ts";
 import { sequencesMax } from "../plan/layout.ts";
 import { checkFilePath, type ReportEnding, reportEnding, reportEndings } from "../profiling/file.ts";
 import type { ProfiledRun } from "../profiling/index.ts";
@@ -22,7 +23,6 @@ import {
   numberFlag,
   printJson,
 } from "./model.ts";
-import { identity, modelFiles } from "./output.ts";
 import { startProgress } from "./progress.ts";
 
 interface Flags extends ModelFlags, GenerationFlags {

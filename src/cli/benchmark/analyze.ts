@@ -5,10 +5,10 @@ import { type Analysis, analyzeResults } from "../../benchmark/analysis.ts";
 import type { BenchmarkResults } from "../../benchmark/results.ts";
 import { readResults } from "../../benchmark/results-file.ts";
 import { OptionError } from "../../errors.ts";
+import { checkOutput as checkFile } from "../../output.ts";
 import { writeFile } from "../../profiling/file.ts";
 import { endingAtOnce } from "../interrupt.ts";
 import { printJson } from "../model.ts";
-import { checkOutput as checkFile } from "../output.ts";
 
 interface Flags {
   readonly results: string[];

@@ -18,11 +18,11 @@ import type { BenchmarkType } from "../../benchmark/results.ts";
 import { readResults, writeResults } from "../../benchmark/results-file.ts";
 import { compareModels } from "../../benchmark/turns.ts";
 import { BenchmarkFileError, OptionError } from "../../errors.ts";
+import { checkOutput, type InputFile, modelFiles } from "../../output.ts";
 import { writeFile } from "../../profiling/file.ts";
 import { formatTable } from "../../text-table.ts";
 import { endingAtOnce, interruption } from "../interrupt.ts";
 import { modelHelp, printJson } from "../model.ts";
-import { checkOutput, type InputFile, modelFiles } from "../output.ts";
 import { awaitProgress } from "../progress.ts";
 import { addBenchmarkFlags, type BenchmarkFlags, checkGenerated, flaggedSettings } from "./flags.ts";
 

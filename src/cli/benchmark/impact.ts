@@ -9,11 +9,11 @@ import { checkNumber } from "../../check.ts";
 import { OptionError } from "../../errors.ts";
 import { analyzeOptimizationImpact } from "../../impact.ts";
 import { loadModel } from "../../load.ts";
+import { checkOutput, modelFiles } from "../../output.ts";
 import { reportEnding } from "../../profiling/file.ts";
 import { addImpact } from "../../profiling/index.ts";
 import { interruption } from "../interrupt.ts";
 import { modelHelp, numberFlag, printJson } from "../model.ts";
-import { checkOutput, modelFiles } from "../output.ts";
 import { startProgress } from "../progress.ts";
 
 interface Flags {

@@ -8,9 +8,9 @@ import { findBenchmark } from "../../benchmark/registry.ts";
 import type { BenchmarkResults, BenchmarkType } from "../../benchmark/results.ts";
 import { writeResults } from "../../benchmark/results-file.ts";
 import { checkRun, runBenchmark } from "../../benchmark/run.ts";
+import { checkOutput, modelFiles } from "../../output.ts";
 import { endingAtOnce, interruption } from "../interrupt.ts";
 import { modelHelp, printJson } from "../model.ts";
-import { checkOutput, modelFiles } from "../output.ts";
 import { awaitProgress } from "../progress.ts";
 import { addBenchmarkFlags, type BenchmarkFlags, checkGenerated, flaggedSettings } from "./flags.ts";
 

@@ -7,9 +7,9 @@ import { trendsText } from "../../benchmark/trend-words.ts";
 import { readTrendFiles, type TrendFile, trendsOf } from "../../benchmark/trends.ts";
 import { checkInteger } from "../../check.ts";
 import { OptionError } from "../../errors.ts";
+import { checkOutput } from "../../output.ts";
 import { endingAtOnce } from "../interrupt.ts";
 import { numberFlag, printJson } from "../model.ts";
-import { checkOutput } from "../output.ts";
 import { type Progress, startProgress } from "../progress.ts";
 
 interface Flags {

@@ -1,11 +1,11 @@
-// What verbs that write files check of their paths before they do anything else.
+// What those who write files check of their paths before they do anything else.
 
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { OptionError } from "../errors.ts";
-import { resolveModel } from "../model/resolve.ts";
-import { preparedPath } from "../prepared.ts";
-import { checkFilePath } from "../profiling/file.ts";
+import { OptionError } from "./errors.ts";
+import { resolveModel } from "./model/resolve.ts";
+import { preparedPath } from "./prepared.ts";
+import { checkFilePath } from "./profiling/file.ts";
 
 /** A file that no output may take the place of: its path, and what it is, as in "model.gguf is the model itself". */
 export type InputFile = readonly [path: string, what: string];

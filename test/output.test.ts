@@ -3,17 +3,17 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, linkSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { checkOutput, modelFiles } from "../../src/cli/output.ts";
-import { OptionError } from "../../src/errors.ts";
-import { runProgram } from "../../src/setup/python.ts";
-import { inferenceResults } from "../support/benchmark-results.ts";
-import { temporaryFolder } from "../support/folder.ts";
-import { writeTinyModel } from "../support/tiny-model.ts";
+import { OptionError } from "../src/errors.ts";
+import { checkOutput, modelFiles } from "../src/output.ts";
+import { runProgram } from "../src/setup/python.ts";
+import { inferenceResults } from "./support/benchmark-results.ts";
+import { temporaryFolder } from "./support/folder.ts";
+import { writeTinyModel } from "./support/tiny-model.ts";
 
 setDefaultTimeout(60_000);
 
 const folder = temporaryFolder();
-const main = join(import.meta.dir, "../../src/cli/main.ts");
+const main = join(import.meta.dir, "../src/cli/main.ts");
 writeTinyModel(folder.file("tiny.gguf"));
 
 test("an output in the place of a model, a configuration or results is refused with 2, and all stays as it was", async () => {
