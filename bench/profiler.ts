@@ -77,7 +77,7 @@ async function tokensOf({ model }: Side): Promise<number[]> {
 
 /** The same while it records, with its samples. */
 async function recordedTokensOf(side: Side): Promise<number[]> {
-  sample = flags.off ? undefined : () => side.watched.sample();
+  sample = flags.off ? undefined : () => side.watched.sample(false);
   try {
     return await tokensOf(side);
   } finally {

@@ -5,8 +5,22 @@
 import { Histogram } from "./histogram.ts";
 import type { JavaScriptRow, JavaScriptShare, JavaScriptSpan } from "./report.ts";
 
-/** Work that says when it begins and ends. */
-export type JavaScriptWork = Exclude<JavaScriptRow["name"], "consumer" | "garbageCollection">;
+const names = [
+  "tokenizing",
+  "submitting",
+  "records",
+  "detokenizing",
+  "consumer",
+  "profiling",
+  "garbageCollection",
+] as const satisfies readonly JavaScriptRow["name"][];
+
+/** Work that says when it begins and ends, by its place in `names`: what is compared and kept at every token is a number. */
+export const JavaScriptWork = { tokenizing: 0, submitting: 1, records: 2, detokenizing: 3, profiling: 5 } as const;
+export type JavaScriptWork = (typeof JavaScriptWork)[keyof typeof JavaScriptWork];
+
+const CONSUMER = names.indexOf("consumer");
+const COLLECTION = names.indexOf("garbageCollection");
 
 /** Collections of JavaScript's heap on this thread. */
 export interface Collections {
@@ -24,7 +38,7 @@ export type Turn = number | readonly Turn[];
 /** Who is told what JavaScript does. */
 export interface JavaScriptListener {
   /** Work of a kind begins, perhaps inside other work. */
-  enter(name: JavaScriptWork): void;
+  enter(work: JavaScriptWork): void;
   /** What was entered last ends. */
   leave(): void;
   /** A caller has a piece of its stream. Its return value is for `takeBack`. */
@@ -47,8 +61,8 @@ class Listeners implements JavaScriptListener {
     return this.#all;
   }
 
-  enter(name: JavaScriptWork): void {
-    for (const listener of this.#all) listener.enter(name);
+  enter(work: JavaScriptWork): void {
+    for (const listener of this.#all) listener.enter(work);
   }
 
   leave(): void {
@@ -100,20 +114,10 @@ export interface JavaScriptRecorderOptions {
   readonly afterTurn?: ((callback: () => void) => void) | undefined;
 }
 
-const names = [
-  "tokenizing",
-  "submitting",
-  "records",
-  "detokenizing",
-  "consumer",
-  "profiling",
-  "garbageCollection",
-] as const satisfies readonly JavaScriptRow["name"][];
-
 /** A pause is what work took beyond its kind's median, which this many pieces of work make known. */
 const usualMin = 16;
 
-/** What else there is to note down of a moment than the beginning of a kind of work, which its place in `names` stands for. */
+/** What else there is to note down of a moment than that a kind of work begins, which its number stands for. */
 const Mark = {
   leave: names.length,
   consumerBegins: names.length + 1,
@@ -124,11 +128,9 @@ const Mark = {
   collected: names.length + 4,
 } as const;
 
-const codeOf = Object.fromEntries(names.map((name, code) => [name, code])) as Record<JavaScriptRow["name"], number>;
-
 /**
  * Moments wait until there are so many, and become rows and spans then. While a model works, its weights sweep all else from the
- * caches, and whatever more is touched at a moment than this list has to come from memory again: it was 20 µs a token.
+ * caches, and whatever more is touched at a moment than this list, code too, has to come from memory again: it was 20 µs a token.
  */
 const marksMax = 4096;
 
@@ -139,6 +141,7 @@ const marksMax = 4096;
 const promptMin = 16;
 
 interface Piece {
+  /** Its kind's place in `names`. */
   readonly code: number;
   readonly startNs: number;
   /** Without what ran inside it. */
@@ -213,21 +216,22 @@ export class JavaScriptRecorder implements JavaScriptListener {
     this.#startNs = this.#doneNs = options.nowNs();
   }
 
-  enter(name: JavaScriptWork): void {
+  enter(work: JavaScriptWork): void {
     this.#depth++;
-    this.#mark(codeOf[name]);
+    this.#note(work, this.#nowNs());
   }
 
   leave(): void {
     if (this.#depth === 0) throw new RangeError("nothing was entered that could be left");
     this.#depth--;
-    this.#mark(Mark.leave);
+    this.#note(Mark.leave, this.#nowNs());
+    if (this.#depth === 0) this.#notice();
   }
 
   handOver(): number {
     if (!this.#consuming) {
       this.#consuming = true;
-      this.#mark(Mark.consumerBegins);
+      this.#note(Mark.consumerBegins, this.#nowNs());
     }
     this.#holders++;
     if (!this.#turnEndAsked && this.#promptTurns < promptMin) {
@@ -253,9 +257,9 @@ export class JavaScriptRecorder implements JavaScriptListener {
       this.#promptTurns = 0;
       // Where it was not asked for, the turn ended nobody knows when, and what the caller did in it is not counted.
       this.#endConsumer(this.#turnEndAsked ? Mark.consumerEnds : Mark.consumerLost);
+      this.#holders = 0;
     }
     this.#turnEndAsked = false;
-    this.#holders = 0;
   }
 
   /** Spans so far, in the order in which they ended. */
@@ -295,21 +299,24 @@ export class JavaScriptRecorder implements JavaScriptListener {
 
   #endConsumer(how: typeof Mark.consumerEnds | typeof Mark.consumerLost): void {
     this.#consuming = false;
-    this.#mark(how);
+    this.#note(how, this.#nowNs());
   }
 
-  #mark(what: number): void {
-    this.#notice();
-    this.#note(what, this.#nowNs());
-  }
-
-  /** Notes down collections that have ended since the last call. */
+  /** Notes down collections that have ended since the last call, before the moments that came after the last of them. */
   #notice(): void {
     const collections = this.#collections;
     if (collections === undefined || collections.count === this.#seenCollections) return;
     const fresh = collections.count - this.#seenCollections;
     this.#seenCollections = collections.count;
-    for (let each = 0; each < fresh; each++) this.#note(Mark.collected, collections.endedNs);
+    const { endedNs } = collections;
+    const marks = this.#marks;
+    for (let each = 0; each < fresh; each++) {
+      this.#note(Mark.collected, endedNs);
+      let at = this.#marked - 2;
+      for (; at > 0 && (marks[at - 1] ?? 0) > endedNs; at -= 2) marks.copyWithin(at, at - 2, at);
+      marks[at] = Mark.collected;
+      marks[at + 1] = endedNs;
+    }
     collections.lend();
   }
 
@@ -340,7 +347,7 @@ export class JavaScriptRecorder implements JavaScriptListener {
     if (owner) owner.ownNs += whenNs - this.#doneNs;
     this.#doneNs = whenNs;
     if (what === Mark.leave) this.#finish(this.#stack.pop(), whenNs);
-    else if (what === Mark.consumerBegins) this.#consumer = pieceOf(codeOf.consumer, whenNs);
+    else if (what === Mark.consumerBegins) this.#consumer = pieceOf(CONSUMER, whenNs);
     else if (what === Mark.consumerEnds || what === Mark.consumerLost) {
       if (what === Mark.consumerEnds) this.#finish(this.#consumer, whenNs);
       this.#consumer = undefined;
@@ -363,7 +370,7 @@ export class JavaScriptRecorder implements JavaScriptListener {
     const pauseNs = Math.max(0, ownNs - histogram.percentile(50));
     this.#timed += collections;
     this.#histograms.garbageCollection.record(pauseNs);
-    this.#keep(codeOf.garbageCollection, Math.max(startNs, endedNs - pauseNs), endedNs);
+    this.#keep(COLLECTION, Math.max(startNs, endedNs - pauseNs), endedNs);
     return pauseNs;
   }
 

@@ -3,7 +3,7 @@
 // memory as minutes. What it samples of the native library it is told.
 
 import { heapSize } from "bun:jsc";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import type { Allocations, SystemSample, SystemUse } from "./report.ts";
 
 /** Sums since the process began, and sizes now. */
@@ -20,7 +20,7 @@ export interface SystemReading {
 }
 
 export interface SystemWatchOptions {
-  /** Default 250: a sample takes 150 to 250 µs where a model's weights have swept the caches. 10 to 60,000. */
+  /** Default 250: a sample takes SAMPLE µs where a model's weights have swept the caches. 10 to 60,000. */
   readonly sampleIntervalMs?: number | undefined;
   /** Samples kept at most, an even number. Default 4,096: 17 minutes at 250 ms, then twice as far apart. */
   readonly samplesMax?: number | undefined;
@@ -42,7 +42,8 @@ const samplesMaxDefault = 4096;
 /** Watches from its making to `stop`. */
 export class SystemWatch {
   readonly #nativeBytes: () => number;
-  readonly #read: () => SystemReading;
+  readonly #process: ProcessReader | undefined;
+  readonly #read: (anew: boolean) => SystemReading;
   readonly #readPeak: () => number | undefined;
   readonly #every: (intervalMs: number, sample: () => void) => () => void;
   readonly #samplesMax: number;
@@ -61,16 +62,21 @@ export class SystemWatch {
       throw new RangeError(`sampleIntervalMs is ${sampleIntervalMs}; ${min} to ${max} is expected`);
     }
     this.#nativeBytes = options.nativeBytes;
-    this.#read = options.read ?? readProcess;
+    if (options.read) this.#read = options.read;
+    else {
+      const reader = new ProcessReader();
+      this.#process = reader;
+      this.#read = (anew) => reader.read(anew);
+    }
     this.#readPeak = options.readPeak ?? readPeakResident;
     this.#every = options.every ?? everyUnattended;
     this.#samplesMax = samplesMax;
     this.#peakBefore = this.#readPeak();
-    this.#first = this.#take();
+    this.#first = this.#take(true);
     this.#kept = [this.#first];
     this.#peakResidentBytes = this.#first.residentBytes;
     this.#intervalMs = sampleIntervalMs;
-    this.#cancel = this.#every(sampleIntervalMs, () => this.sample());
+    this.#cancel = this.#every(sampleIntervalMs, () => this.sample(false));
   }
 
   /** Ms between samples, as it is by now. */
@@ -78,9 +84,12 @@ export class SystemWatch {
     return this.#intervalMs;
   }
 
-  /** Takes a sample now, beside those of the timer. */
-  sample(): SystemSample {
-    const taken = this.#take();
+  /**
+   * Takes a sample now.
+   * @param anew whether JavaScript's heap is added up for it; the timer's samples do with what was known at most a second before.
+   */
+  sample(anew = true): SystemSample {
+    const taken = this.#take(anew);
     const before = this.#kept.at(-1) ?? this.#first;
     this.#kept.push(taken);
     this.#peakResidentBytes = Math.max(this.#peakResidentBytes, taken.residentBytes);
@@ -97,6 +106,7 @@ export class SystemWatch {
   stop(allocations: Allocations): SystemUse {
     this.#cancel();
     this.sample();
+    this.#process?.close();
     const first = this.#first;
     const last = this.#kept.at(-1) ?? first;
     // The system's own peak is of the whole life of the process: it is ours only if it grew while we watched.
@@ -114,8 +124,8 @@ export class SystemWatch {
     };
   }
 
-  #take(): Kept {
-    return { ...this.#read(), nativeBytes: this.#nativeBytes() };
+  #take(anew: boolean): Kept {
+    return { ...this.#read(anew), nativeBytes: this.#nativeBytes() };
   }
 
   /** Drops every second sample, never the first, and not the last. */
@@ -124,7 +134,7 @@ export class SystemWatch {
     this.#kept = this.#kept.filter((_, index) => index % 2 === 0 || index === last);
     this.#cancel();
     this.#intervalMs *= 2;
-    this.#cancel = this.#every(this.#intervalMs, () => this.sample());
+    this.#cancel = this.#every(this.#intervalMs, () => this.sample(false));
   }
 
   #sampleOf(kept: Kept, before: Kept): SystemSample {
@@ -143,17 +153,74 @@ export class SystemWatch {
 
 /** Where a system does not count something (switches, faults on some), that is 0. */
 export function readProcess(): SystemReading {
+  return readingOf(process.memoryUsage.rss(), heapSize());
+}
+
+function readingOf(residentBytes: number, heapBytes: number): SystemReading {
   const usage = process.resourceUsage();
   return {
     atMs: performance.now(),
-    residentBytes: process.memoryUsage.rss(),
-    heapBytes: heapSize(),
+    residentBytes,
+    heapBytes,
     cpuNs: (usage.userCPUTime + usage.systemCPUTime) * 1000,
     minorFaults: usage.minorPageFault,
     majorFaults: usage.majorPageFault,
     voluntarySwitches: usage.voluntaryContextSwitches,
     involuntarySwitches: usage.involuntaryContextSwitches,
   };
+}
+
+/** Of x86-64 under Linux; other architectures have several. */
+const pageBytes = 4096;
+/** JavaScript's heap is only known anew after a collection, which Bun has about once a second. */
+const heapKnownMs = 1000;
+
+/**
+ * Reads the process again and again, in a third of the time: what takes most of it is to open the file that tells of memory, and to add
+ * up JavaScript's heap, which is known for a second.
+ */
+export class ProcessReader {
+  readonly #text = new Uint8Array(128);
+  #file = openStatm();
+  #heapBytes = 0;
+  #heapMs = Number.NEGATIVE_INFINITY;
+
+  /** @param anew whether the heap is added up now. */
+  read(anew = false): SystemReading {
+    const nowMs = performance.now();
+    if (anew || nowMs - this.#heapMs >= heapKnownMs) {
+      this.#heapBytes = heapSize();
+      this.#heapMs = nowMs;
+    }
+    return readingOf(this.#residentBytes(), this.#heapBytes);
+  }
+
+  close(): void {
+    if (this.#file !== undefined) closeSync(this.#file);
+    this.#file = undefined;
+  }
+
+  #residentBytes(): number {
+    if (this.#file === undefined) return process.memoryUsage.rss();
+    const text = this.#text;
+    const length = readSync(this.#file, text, 0, text.length, 0);
+    // The second number.
+    let pages = 0;
+    for (let at = text.indexOf(space) + 1; at < length && text[at] !== space; at++)
+      pages = 10 * pages + (text[at] as number) - zero;
+    return pages * pageBytes;
+  }
+}
+
+const [space, zero] = [0x20, 0x30];
+
+function openStatm(): number | undefined {
+  if (process.platform !== "linux" || process.arch !== "x64") return undefined;
+  try {
+    return openSync("/proc/self/statm", "r");
+  } catch {
+    return undefined;
+  }
 }
 
 /** Linux says it. The figure that getrusage has is no use: a process may inherit it from the one that started it. */

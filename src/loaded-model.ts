@@ -136,7 +136,7 @@ export class Model implements AsyncDisposable {
     start: (options) => {
       this.#analysed = this.#record(options);
     },
-    sample: () => running(this.#analysed).sample(),
+    sample: (anew) => running(this.#analysed).sample(anew),
     finish: () => this.#report(this.#stopAnalysed()),
     cancel: () => this.#stopAnalysed(),
   };

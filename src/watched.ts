@@ -9,8 +9,8 @@ export interface WatchedModel {
   /** What `loadModel` finds it by. */
   readonly source: () => string;
   readonly start: (options: ProfileOptions) => void;
-  /** Takes a sample of the system now, which what is recorded has too. */
-  readonly sample: () => SystemSample;
+  /** Takes a sample of the system now, which what is recorded has too: with JavaScript's heap added up anew, unless that is false. */
+  readonly sample: (anew?: boolean) => SystemSample;
   /** Ends recording now, and gives what was recorded. */
   readonly finish: () => Promise<ProfiledRun>;
   /** Ends recording without a report. */

@@ -292,7 +292,7 @@ pub const Engine = struct {
             errdefer allocations.unmap(scratch);
             const candidates = try allocations.reserveItems(table.Candidate, candidateCount(header));
             errdefer allocations.unreserveItems(candidates);
-            executor.rings[engine.provided] = events.Ring.init(try allocations.reserveItems(p.Event, engine.config.event_capacity));
+            executor.rings[engine.provided] = events.Ring.init(try allocations.reserveItems(events.Slot, engine.config.event_capacity), @intCast(engine.provided));
             executor.scratch[engine.provided] = scratch;
             executor.candidates[engine.provided] = candidates;
         }
@@ -329,7 +329,7 @@ pub const Engine = struct {
         }
         taken.set(.scratch, thread_count * std.mem.alignForward(u64, scratchBytes(header), 4096));
         taken.set(.candidates, @as(u64, thread_count) * candidateCount(header) * @sizeOf(table.Candidate));
-        taken.set(.events, @as(u64, thread_count) * event_capacity * @sizeOf(p.Event));
+        taken.set(.events, @as(u64, thread_count) * event_capacity * @sizeOf(events.Slot));
         taken.set(.records, record_capacity * @sizeOf(p.Record));
         taken.set(.engine, @sizeOf(Engine) + view.tensors.len * @sizeOf(executor_.Resolved) +
             (view.ops.len + 1) * @sizeOf(pool_.Work) + @as(u64, header.logits_rows_max) * @sizeOf(executor_.Draw));
@@ -356,7 +356,7 @@ pub const Engine = struct {
         for (0..engine.provided) |thread| {
             sum.add(.scratch, executor.scratch[thread]);
             sum.add(.candidates, std.mem.sliceAsBytes(executor.candidates[thread]));
-            sum.add(.events, std.mem.sliceAsBytes(executor.rings[thread].events));
+            sum.add(.events, std.mem.sliceAsBytes(executor.rings[thread].slots));
         }
         sum.add(.records, std.mem.sliceAsBytes(engine.records));
         sum.add(.engine, std.mem.asBytes(engine));
@@ -370,7 +370,7 @@ pub const Engine = struct {
         const allocator = engine.allocator;
         const executor = &engine.executor;
         for (0..engine.provided) |thread| {
-            allocations.unreserveItems(executor.rings[thread].events);
+            allocations.unreserveItems(executor.rings[thread].slots);
             allocations.unreserveItems(executor.candidates[thread]);
             allocations.unmap(executor.scratch[thread]);
         }
@@ -457,7 +457,7 @@ pub const Engine = struct {
         for (executor.rings[0..engine.provided], 0..) |event_ring, thread| {
             resident_bytes += system.residentBytes(executor.scratch[thread]);
             resident_bytes += system.residentBytes(std.mem.sliceAsBytes(executor.candidates[thread]));
-            event_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.events));
+            event_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.slots));
         }
         return .{
             .cpu_ns = cpu_ns,
@@ -600,7 +600,7 @@ pub const Engine = struct {
         for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.forget();
     }
 
-    /// Events in the ring that is fullest. There is memory for those that come next then.
+    /// Slots that wait in the ring that is fullest; an event takes one or three. There is memory for those that come next then.
     pub fn eventsWaiting(engine: *Engine) u64 {
         var most: u64 = 0;
         for (engine.executor.rings[0..engine.provided]) |*event_ring| {

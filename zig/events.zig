@@ -7,74 +7,147 @@ const clock = @import("clock.zig");
 const program = @import("program.zig");
 const system = @import("system.zig");
 
-/// Events whose memory is taken and given back at once, and for how many there is memory beyond those that are written. A page that an
+/// Slots whose memory is taken and given back at once, and for how many there is memory beyond those that are written. A page that an
 /// event had to wait for would hold its thread up for as long as a hundred events take.
-const piece = 1 << 13;
+const piece = 1 << 14;
 
-/// Events from one that is written to one that is not in the same or the next cache line.
-const ahead = 4;
+/// Slots from one that is written to one that is not in the same or the next cache line.
+const ahead = 8;
+
+/// An event as it waits. Most begin where the thread's last one ended, in the same step, and fit into one slot: memory that is new, and
+/// lines that have to come to the cache, are half of what an event costs. Any other is `whole` in the two slots after its first.
+pub const Slot = extern struct {
+    /// From the end of the event before to this one's.
+    ticks: u32,
+    op: u16,
+    kind: u8,
+    form: Form,
+    rows: u32,
+    /// Of a whole event, what its slots are recognised by.
+    aux: u32,
+
+    const Form = enum(u8) {
+        /// Not written: memory that was given back reads so.
+        nothing = 0,
+        short,
+        whole,
+        _,
+    };
+};
+
+const whole_slots = 3;
+
+comptime {
+    assert(@sizeOf(Slot) == 16);
+    assert(@sizeOf(program.Event) == (whole_slots - 1) * @sizeOf(Slot));
+}
+
+fn sumOf(words: [4]u64) u32 {
+    const sum = words[0] ^ std.math.rotl(u64, words[1], 17) ^ std.math.rotl(u64, words[2], 31) ^ std.math.rotl(u64, words[3], 47);
+    return @truncate(sum ^ sum >> 32);
+}
 
 pub const Ring = struct {
-    events: []program.Event,
-    /// Events ever written, and those in whose place others may be written; they live on lines of their own because two threads
+    slots: []Slot,
+    thread: u8,
+    /// Slots ever written, and those in whose place others may be written; they live on lines of their own because two threads
     /// write them.
-    written: std.atomic.Value(u64) align(64) = .init(0),
+    writer: Writer align(64) = .{},
     free: std.atomic.Value(u64) align(64) = .init(0),
     lost: std.atomic.Value(u64) align(64) = .init(0),
-    /// Events ever drained. Their places become free a piece at a time, once its memory was given back.
+    /// Slots ever drained. Their places become free a piece at a time, once its memory was given back.
     drained: u64 = 0,
-    /// There is memory for the events from the one to the other, as far as the draining side has seen to it.
+    /// There is memory for the slots from the one to the other, as far as the draining side has seen to it.
     released: u64 = 0,
     provided: u64 = 0,
+    /// For who drains; null: of what comes next up to a whole event, it is not known when it was.
+    drained_last: ?Before = null,
 
-    pub fn init(events: []program.Event) Ring {
-        assert(std.math.isPowerOfTwo(events.len));
-        return .{ .events = events };
+    const Writer = struct {
+        written: std.atomic.Value(u64) = .init(0),
+        last: Before = .{},
+    };
+
+    /// Where a thread's last event ended, and its step.
+    const Before = struct { end: u64 = 0, step: u32 = 0 };
+
+    pub fn init(slots: []Slot, thread: u8) Ring {
+        assert(std.math.isPowerOfTwo(slots.len));
+        return .{ .slots = slots, .thread = thread };
     }
 
     pub fn write(ring: *Ring, event: program.Event) void {
-        const at = ring.written.raw;
-        if (at - ring.free.load(.acquire) == ring.events.len) {
-            _ = ring.lost.fetchAdd(1, .monotonic);
-            return;
+        assert(event.thread == ring.thread);
+        const last = &ring.writer.last;
+        const at = ring.writer.written.raw;
+        const room = ring.slots.len - (at - ring.free.load(.acquire));
+        // What is before the first event is no event: it is whole.
+        const follows = event.start == last.end and event.step == last.step and at > 0;
+        if (event.kind != .share and follows and event.end - event.start <= std.math.maxInt(u32)) {
+            if (room == 0) return ring.lose();
+            last.end = event.end;
+            ring.slotAt(at).* = .{
+                .ticks = @intCast(event.end - event.start),
+                .op = event.op,
+                .kind = @intFromEnum(event.kind),
+                .form = .short,
+                .rows = event.rows,
+                .aux = event.aux,
+            };
+            ring.writer.written.store(at + 1, .release);
+        } else {
+            if (room < whole_slots) return ring.lose();
+            if (event.kind != .share) last.* = .{ .end = event.end, .step = event.step };
+            const words: [4]u64 = @bitCast(event);
+            ring.slotAt(at).* = .{ .ticks = 0, .op = 0, .kind = 0, .form = .whole, .rows = 0, .aux = sumOf(words) };
+            ring.slotAt(at + 1).* = @bitCast(words[0..2].*);
+            ring.slotAt(at + 2).* = @bitCast(words[2..4].*);
+            ring.writer.written.store(at + whole_slots, .release);
         }
-        ring.events[@intCast(at & (ring.events.len - 1))] = event;
-        ring.written.store(at + 1, .release);
         // The next claim of work waits until all that was written before is in the cache, and an event's line has left it since the ring
         // came round. It comes while the thread computes.
-        @prefetch(&ring.events[@intCast((at + ahead) & (ring.events.len - 1))], .{ .rw = .write, .locality = 3, .cache = .data });
+        @prefetch(ring.slotAt(at + ahead), .{ .rw = .write, .locality = 3, .cache = .data });
     }
 
-    /// Events that wait to be drained, as whoever drains them sees it.
+    fn lose(ring: *Ring) void {
+        _ = ring.lost.fetchAdd(1, .monotonic);
+    }
+
+    inline fn slotAt(ring: *const Ring, slot: u64) *Slot {
+        return &ring.slots[@intCast(slot & (ring.slots.len - 1))];
+    }
+
+    /// Slots of events that wait to be drained, as whoever drains them sees it.
     pub fn waiting(ring: *const Ring) u64 {
-        return ring.written.load(.acquire) - ring.drained;
+        return ring.writer.written.load(.acquire) - ring.drained;
     }
 
     /// Takes memory for the events that come next, if there is little left, so that who writes them need not wait for it.
     pub fn provide(ring: *Ring) void {
-        if (ring.events.len < piece) return;
-        const wanted = ring.written.load(.monotonic) + piece;
-        while (ring.provided < wanted and ring.provided - ring.released < ring.events.len) : (ring.provided += piece) {
+        if (ring.slots.len < piece) return;
+        const wanted = ring.writer.written.load(.monotonic) + piece;
+        while (ring.provided < wanted and ring.provided - ring.released < ring.slots.len) : (ring.provided += piece) {
             system.provide(ring.pieceAt(ring.provided));
         }
     }
 
     /// Has others written in the place of what was drained. Of large rings the memory is given back before.
     fn release(ring: *Ring) void {
-        if (ring.events.len < piece) return ring.free.store(ring.drained, .release);
+        if (ring.slots.len < piece) return ring.free.store(ring.drained, .release);
         while (ring.released + piece <= ring.drained) : (ring.released += piece) system.discard(ring.pieceAt(ring.released));
         ring.provided = @max(ring.provided, ring.released);
         ring.free.store(ring.released, .release);
     }
 
-    fn pieceAt(ring: *Ring, event: u64) []align(4096) u8 {
-        return @alignCast(std.mem.sliceAsBytes(ring.events[@intCast(event & (ring.events.len - 1))..][0..piece]));
+    fn pieceAt(ring: *Ring, slot: u64) []align(4096) u8 {
+        return @alignCast(std.mem.sliceAsBytes(ring.slots[@intCast(slot & (ring.slots.len - 1))..][0..piece]));
     }
 
-    /// Gives the memory back, and with it what still waits. What the thread writes meanwhile may be zeros.
+    /// Gives the memory back, and with it what still waits. Of what the thread writes meanwhile, some may be given back, too.
     pub fn forget(ring: *Ring) void {
-        ring.drained = ring.written.load(.acquire);
-        system.discard(@alignCast(std.mem.sliceAsBytes(ring.events)));
+        ring.drained = ring.writer.written.load(.acquire);
+        ring.drained_last = null;
+        system.discard(@alignCast(std.mem.sliceAsBytes(ring.slots)));
         ring.released = std.mem.alignBackward(u64, ring.drained, piece);
         ring.provided = ring.released;
         ring.release();
@@ -82,25 +155,63 @@ pub const Ring = struct {
 
     /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
     pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock) usize {
-        const from = ring.drained;
-        const available = ring.written.load(.acquire) - from;
-        const count: usize = @intCast(@min(available, out.len));
-        for (out[0..count], 0..) |*slot, index| {
-            slot.* = ring.events[@intCast((from + index) & (ring.events.len - 1))];
-            if (slot.kind == .share) continue;
-            slot.start = time.toNs(slot.start);
-            slot.end = time.toNs(slot.end);
+        const written = ring.writer.written.load(.acquire);
+        var at = ring.drained;
+        var count: usize = 0;
+        while (at < written and count < out.len) {
+            const slot = ring.slotAt(at).*;
+            switch (slot.form) {
+                .short => {
+                    at += 1;
+                    const last = if (ring.drained_last) |*known| known else continue;
+                    const start = last.end;
+                    last.end += slot.ticks;
+                    out[count] = .{
+                        .start = time.toNs(start),
+                        .end = time.toNs(last.end),
+                        .step = last.step,
+                        .rows = slot.rows,
+                        .op = slot.op,
+                        .kind = @enumFromInt(slot.kind),
+                        .thread = ring.thread,
+                        .aux = slot.aux,
+                    };
+                    count += 1;
+                },
+                .whole => {
+                    const words: [4]u64 = @bitCast([2]Slot{ ring.slotAt(at + 1).*, ring.slotAt(at + 2).* });
+                    if (at + whole_slots > written or sumOf(words) != slot.aux) {
+                        ring.drained_last = null;
+                        at += 1;
+                        continue;
+                    }
+                    at += whole_slots;
+                    var event: program.Event = @bitCast(words);
+                    if (event.kind != .share) {
+                        ring.drained_last = .{ .end = event.end, .step = event.step };
+                        event.start = time.toNs(event.start);
+                        event.end = time.toNs(event.end);
+                    }
+                    out[count] = event;
+                    count += 1;
+                },
+                // It was given back with what was forgotten.
+                else => {
+                    ring.drained_last = null;
+                    at += 1;
+                },
+            }
         }
-        ring.drained = from + count;
+        ring.drained = at;
         ring.release();
         return count;
     }
 };
 
 test "what is drained gives its memory back, and nothing of what waits is lost" {
-    const events = try std.testing.allocator.alignedAlloc(program.Event, .fromByteUnits(4096), 4 * piece);
-    defer std.testing.allocator.free(events);
-    var ring = Ring.init(events);
+    const slots = try std.testing.allocator.alignedAlloc(Slot, .fromByteUnits(4096), 4 * piece);
+    defer std.testing.allocator.free(slots);
+    var ring = Ring.init(slots, 0);
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
     var out: [1000]program.Event = undefined;
     var written: u64 = 0;
@@ -116,7 +227,7 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
         }
         ring.provide();
         // The places of a piece are free once all of it was drained.
-        while (written - std.mem.alignBackward(u64, read, piece) < 4 * piece) : (written += 1) {
+        while (ring.writer.written.raw - ring.free.raw + whole_slots <= 4 * piece) : (written += 1) {
             ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
         }
         const count = ring.drain(&out, &time);
@@ -124,30 +235,35 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
             try std.testing.expectEqual(read, event.aux);
             read += 1;
         }
-        try std.testing.expect(ring.released <= read and read < ring.released + piece);
+        try std.testing.expect(ring.released <= ring.drained and ring.drained < ring.released + piece);
     }
     try std.testing.expectEqual(0, ring.lost.load(.monotonic));
 }
 
 test "a full ring counts what it loses and keeps what it has" {
-    var storage: [4]program.Event = undefined;
-    var ring = Ring.init(&storage);
+    var storage: [8]Slot = undefined;
+    var ring = Ring.init(&storage, 0);
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 2.0);
-    for (0..6) |index| {
+    // The first is whole.
+    for (0..8) |index| {
         ring.write(.{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
     }
     var out: [8]program.Event = undefined;
-    try std.testing.expectEqual(4, ring.waiting());
-    try std.testing.expectEqual(4, ring.drain(&out, &time));
+    try std.testing.expectEqual(8, ring.waiting());
+    try std.testing.expectEqual(6, ring.drain(&out, &time));
     try std.testing.expectEqual(0, ring.waiting());
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
-    for (out[0..4], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
+    for (out[0..6], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
     try std.testing.expectEqual(0, ring.drain(&out, &time));
+    // The next does not begin where the last one that was kept ended.
+    ring.write(.{ .start = 8, .end = 9, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
+    try std.testing.expectEqual(1, ring.drain(&out, &time));
+    try std.testing.expectEqual(16, out[0].start);
 }
 
 test "a share comes out as it was written" {
-    var storage: [2]program.Event = undefined;
-    var ring = Ring.init(&storage);
+    var storage: [4]Slot = undefined;
+    var ring = Ring.init(&storage, 0);
     const share: program.Share = .{ .request = 11, .sequence = 5, .rows = 9, .position = 3, .logits_rows = 7, .accepted = 2 };
     ring.write(share.event(1));
     var out: [2]program.Event = undefined;
@@ -156,4 +272,61 @@ test "a share comes out as it was written" {
     try std.testing.expectEqual(share.event(1), out[0]);
     try std.testing.expectEqual(5 << 32 | 3, out[0].start);
     try std.testing.expectEqual(2 << 32 | 7, out[0].end);
+}
+
+test "all events come out as they were written, whether they follow each other or not" {
+    var storage: [64]Slot = undefined;
+    var ring = Ring.init(&storage, 3);
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
+    var random: std.Random.DefaultPrng = .init(7);
+    const from = random.random();
+    var sent: [8]program.Event = undefined;
+    var out: [8]program.Event = undefined;
+    var end: u64 = 1000;
+    var step: u32 = 1;
+    for (0..20_000) |_| {
+        const count = 1 + from.uintLessThan(usize, sent.len);
+        for (sent[0..count]) |*event| {
+            if (from.uintLessThan(u32, 8) == 0) step += 1;
+            // A gap, and more ticks than a slot holds.
+            const start = if (from.uintLessThan(u32, 8) == 0) end + 1 else end;
+            const took: u64 = if (from.uintLessThan(u32, 8) == 0) 1 << 33 else from.uintLessThan(u32, 1 << 20);
+            const kind = from.enumValue(program.EventKind);
+            event.* = .{ .start = start, .end = start + took, .step = step, .rows = from.int(u32), .op = from.int(u16), .kind = kind, .thread = 3, .aux = from.int(u32) };
+            if (kind != .share) end = event.end;
+            ring.write(event.*);
+        }
+        try std.testing.expectEqual(count, ring.drain(&out, &time));
+        try std.testing.expectEqualSlices(program.Event, sent[0..count], out[0..count]);
+    }
+    try std.testing.expectEqual(0, ring.lost.load(.monotonic));
+}
+
+test "what was given back while it was written is left out, up to the next whole event" {
+    // Any slots are zeros again, as if their page had been given back right after they were written.
+    var random: std.Random.DefaultPrng = .init(5);
+    const from = random.random();
+    var out: [64]program.Event = undefined;
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
+    for (0..2000) |_| {
+        var storage: [64]Slot = undefined;
+        var ring = Ring.init(&storage, 0);
+        var end: u64 = 77;
+        for (0..4) |step| {
+            for (0..8) |index| {
+                ring.write(.{ .start = end, .end = end + index, .step = @intCast(step), .rows = 1 << 24, .op = 5, .kind = .work, .thread = 0, .aux = @intCast(8 * step + index) });
+                end += index;
+            }
+        }
+        const first = from.uintLessThan(usize, 20);
+        @memset(storage[first..][0..from.uintLessThan(usize, 20)], std.mem.zeroes(Slot));
+        const count = ring.drain(&out, &time);
+        try std.testing.expect(count >= 8);
+        try std.testing.expectEqual(0, ring.waiting());
+        for (out[0..count]) |event| {
+            const place = event.aux % 8;
+            try std.testing.expectEqual(77 + 28 * (event.aux / 8) + place * (place -| 1) / 2, event.start);
+            try std.testing.expectEqual(event.aux / 8, event.step);
+        }
+    }
 }

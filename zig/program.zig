@@ -191,7 +191,7 @@ pub const KvGroup = extern struct {
 pub const Config = extern struct {
     /// Spinning before sleeping, in µs.
     spin_us: u32,
-    /// Events each thread's ring holds; a power of two.
+    /// Slots of each thread's ring, which an event takes one or three of (events.zig); a power of two.
     event_capacity: u32,
     /// 1: events are written.
     events_enabled: u32,

@@ -1,6 +1,7 @@
 // From texts to vectors: turns texts into tokens, keeps the engine supplied with them, and hands on their vectors in the texts'
 // order. The engine packs whole texts into steps without padding, so they need no sorting by length.
 
+import { JavaScriptWork } from "../../profiler/javascript.ts";
 import { describe } from "../check.ts";
 import { drawsNothing, type Engine, type EngineRequest } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
@@ -235,7 +236,7 @@ function tokensOf(
   option: string,
 ): Uint32Array {
   const { javascript } = engine;
-  javascript?.enter("tokenizing");
+  javascript?.enter(JavaScriptWork.tokenizing);
   try {
     const tokens = typeof input === "string" ? tokenizer.encode(input) : new Uint32Array(input);
     if (tokens.length === 0) throw new OptionError(option, "has no tokens; give at least one");

@@ -1,7 +1,7 @@
 // The engine as TypeScript sees it: a program goes in, requests go in, records come out. Whenever an engine thread rings the
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
-import type { JavaScriptListener } from "../../profiler/javascript.ts";
+import { type JavaScriptListener, JavaScriptWork } from "../../profiler/javascript.ts";
 import { EngineError, MemoryLimitError } from "../errors.ts";
 import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
@@ -183,11 +183,13 @@ interface Live {
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /**
- * A thread's ring holds ten seconds of a model of 300 MB, and 0.4 s of the smallest models' events. Its memory is taken as it fills, a
- * little ahead, and given back as it is drained; where the system does not do so, rings are half as large.
+ * A thread's ring holds ten seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
+ * takes one, or three where it does not follow the one before. Its memory is taken as it fills, a little ahead, and given back as it is
+ * drained; where the system does not do so, rings are half as large.
  */
-export const eventCapacity = process.platform === "linux" ? 1 << 18 : 1 << 17;
-/** Events are handed over once a ring holds so many: to look at them more often costs more than the events themselves. */
+export const eventCapacity = process.platform === "linux" ? 1 << 19 : 1 << 18;
+export const eventSlotBytes = 16;
+/** Events are handed over once a ring has so many slots of them: to look at them more often costs more than the events themselves. */
 const eventsWaitingMax = 1 << 13;
 /**
  * The same for those who can wait, as most recordings then do to their end: an event comes from memory that is in no cache, which
@@ -196,6 +198,9 @@ const eventsWaitingMax = 1 << 13;
 const eventsWaitingPatiently = eventCapacity / 2;
 /** Of each thread at a time, so that the event loop is not held up where many wait. */
 const eventsPerTurn = 1 << 12;
+/** Rings are looked at before they have so many slots more, of 16,384 whose memory is there beforehand; and after so many turns. */
+const eventsUnseenMax = 1 << 12;
+const turnsUnseenMax = 64;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
 
@@ -237,6 +242,10 @@ export class Engine {
   #kvBytesMax = Number.POSITIVE_INFINITY;
   readonly #tracers = new Set<Tracer>();
   readonly #watching = new Watching();
+  /** Turns until the rings are looked at, turns between that look and the one before, and how many events waited at that one. */
+  #turnsUnseen = 0;
+  #turnsBetweenLooks = 1;
+  #eventsSeen = 0;
 
   private constructor(
     library: Library,
@@ -525,7 +534,7 @@ export class Engine {
   /** Hands a request to the engine. More than 64 wait here for a free slot, in order. */
   submit(request: EngineRequest, listener: RequestListener): RequestHandle {
     const { javascript } = this;
-    javascript?.enter("submitting");
+    javascript?.enter(JavaScriptWork.submitting);
     try {
       return this.#submit(request, listener);
     } finally {
@@ -576,7 +585,7 @@ export class Engine {
     this.#library.symbols.tinyai_engine_set_events(this.#handle, wanted ? 1 : 0);
   }
 
-  /** Events that a thread has written and that were not handed over yet, of the thread that has most. Takes memory for the next ones. */
+  /** Slots of events that were not handed over yet, of the thread that has most. Takes memory for the next ones. */
   get eventsWaiting(): number {
     if (this.#closed) return 0;
     return this.#library.symbols.tinyai_engine_events_waiting(this.#handle);
@@ -599,7 +608,7 @@ export class Engine {
   /** @param most of each thread. */
   #handOver(most: number): void {
     const javascript = this.#watching.count > 0 ? this.javascript : undefined;
-    javascript?.enter("profiling");
+    javascript?.enter(JavaScriptWork.profiling);
     try {
       this.#drainEvents(most);
     } finally {
@@ -748,7 +757,7 @@ export class Engine {
     if (this.#closed) return;
     const { javascript } = this;
     javascript?.endTurn();
-    javascript?.enter("records");
+    javascript?.enter(JavaScriptWork.records);
     try {
       this.#drainRecords();
     } finally {
@@ -766,8 +775,20 @@ export class Engine {
       if (this.#closed || count < recordsPerDrain) break;
     }
     if (this.#closed) return;
-    if (this.#watching.wantsEvents && this.eventsWaiting >= this.#eventsWaitingMax) this.#handOver(eventsPerTurn);
+    if (this.#watching.wantsEvents && --this.#turnsUnseen <= 0) this.#lookAtEvents();
     this.#fillSlots();
+  }
+
+  /** Hands events over if many wait, and says after how many turns to look again: a look is as dear to a small step as its events. */
+  #lookAtEvents(): void {
+    const waiting = this.eventsWaiting;
+    const room = Math.min(this.#eventsWaitingMax - waiting, eventsUnseenMax);
+    const perTurn = (waiting - this.#eventsSeen) / this.#turnsBetweenLooks;
+    // After a drain it is not known how fast they come, and at first some turns may have written none.
+    const turns = perTurn > 0 ? Math.min(Math.floor(room / perTurn), 2 * this.#turnsBetweenLooks, turnsUnseenMax) : 1;
+    this.#turnsUnseen = this.#turnsBetweenLooks = Math.max(1, turns);
+    this.#eventsSeen = waiting;
+    if (room <= 0) this.#handOver(eventsPerTurn);
   }
 
   #dispatch(base: number): void {

@@ -27,6 +27,8 @@ export class Watching {
   readonly #watchers = new Map<EngineWatcher, Joining | undefined>();
   /** The last step that a thread has written of. */
   #lastStep: number | undefined;
+  #wantsEvents = false;
+  #patient = true;
 
   /** Tells all of them. */
   readonly requests: RequestObserver = {
@@ -44,14 +46,12 @@ export class Watching {
 
   /** Whether somebody wants events. */
   get wantsEvents(): boolean {
-    for (const { events } of this.#watchers.keys()) if (events) return true;
-    return false;
+    return this.#wantsEvents;
   }
 
   /** Whether all who want events can wait for them. */
   get patient(): boolean {
-    for (const { events, patient } of this.#watchers.keys()) if (events && !patient) return false;
-    return true;
+    return this.#patient;
   }
 
   /** It is told of the steps that begin from now on: all events so far have been drained. */
@@ -59,10 +59,19 @@ export class Watching {
     // For who alone wants them, events are switched on between steps.
     if (!this.wantsEvents) this.#lastStep = undefined;
     this.#watchers.set(watcher, this.#lastStep === undefined ? undefined : new Joining(this.#lastStep));
+    this.#summarise();
   }
 
   remove(watcher: EngineWatcher): void {
     this.#watchers.delete(watcher);
+    this.#summarise();
+  }
+
+  /** What the engine asks at every token is known beforehand: a model's weights sweep all else from the caches. */
+  #summarise(): void {
+    const wanting = [...this.#watchers.keys()].filter(({ events }) => events !== undefined);
+    this.#wantsEvents = wanting.length > 0;
+    this.#patient = wanting.every(({ patient }) => patient === true);
   }
 
   events(events: Uint8Array, thread: number): void {

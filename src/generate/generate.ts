@@ -1,6 +1,7 @@
 // From prompts to texts: turns a prompt into tokens, submits it, and turns the tokens that come back into text, with stop
 // texts, aborts and timings. Many sequences run at once; each is a generator of its own.
 
+import { JavaScriptWork } from "../../profiler/javascript.ts";
 import type { Candidate, Engine, EngineRequest, EngineToken, Finish } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { stopTokensMax } from "../plan/layout.ts";
@@ -155,7 +156,7 @@ export function encodeText(
   options: Parameters<Tokenizer["encode"]>[1],
 ): Uint32Array {
   const { javascript } = engine;
-  javascript?.enter("tokenizing");
+  javascript?.enter(JavaScriptWork.tokenizing);
   try {
     return tokenizer.encode(text, options);
   } finally {
@@ -218,7 +219,7 @@ export async function* streamTokens(
   /** The text that a token, or the end, completes, as far as no stop text may begin in it. */
   const detokenize = (token: number | undefined) => {
     const { javascript } = engine;
-    javascript?.enter("detokenizing");
+    javascript?.enter(JavaScriptWork.detokenizing);
     try {
       return stops.push(token === undefined ? decoder.finish() : decoder.push(token));
     } finally {

@@ -4,7 +4,7 @@
 import { basename } from "node:path";
 import type { OptimizationImpact } from "../../profiler/impact.ts";
 import type { SystemSample } from "../../profiler/report.ts";
-import { SystemWatch } from "../../profiler/system.ts";
+import { readProcess, SystemWatch } from "../../profiler/system.ts";
 import type { PerformanceAnalysis } from "../analysis.ts";
 import { EngineError } from "../errors.ts";
 import { analyzeOptimizationImpact, type ImpactOptions } from "../impact.ts";
@@ -33,7 +33,7 @@ export class Analysis implements PerformanceAnalysis {
   readonly #impacts = new Map<string, OptimizationImpact>();
   /** Settles when what reports read of open models has been read. */
   #making: Promise<unknown> = Promise.resolve();
-  readonly #system = new SystemWatch({ nativeBytes: () => 0, every: () => () => {} });
+  readonly #system = new SystemWatch({ nativeBytes: () => 0, every: () => () => {}, read: readProcess });
   readonly #unwatch: () => void;
   #open = true;
 

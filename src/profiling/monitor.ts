@@ -263,6 +263,7 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
     if (wanted === (this.#sampler !== undefined)) return;
     this.#endSampling();
     this.#endSampling = () => {};
+    this.#sampler?.close();
     this.#sampler = undefined;
     if (!wanted) return;
     const { engine, batchSize, nativeBytes, caches } = this.#watched;

@@ -162,9 +162,9 @@ export class Recording {
     });
   }
 
-  /** Takes a sample of the system now. */
-  sample(): SystemSample {
-    return this.#system.sample();
+  /** Takes a sample of the system now; with JavaScript's heap added up anew, unless that is false. */
+  sample(anew?: boolean): SystemSample {
+    return this.#system.sample(anew);
   }
 
   /** Ends watching. What was recorded waits to become a report. */

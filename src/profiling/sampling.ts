@@ -1,7 +1,7 @@
 // What a monitor tells at intervals: how much was done since the sample before, and what the process holds now. It is made of sums that
 // are there anyway, so that a sample takes a fraction of a millisecond, whatever the model does meanwhile.
 
-import { readProcess, type SystemReading } from "../../profiler/system.ts";
+import { ProcessReader, type SystemReading } from "../../profiler/system.ts";
 import type { StepTally, StepTimes } from "../../profiler/tally.ts";
 import type { Work, WorkMeter } from "../engine/work.ts";
 import { loadOf } from "../knobs/performance-metrics.ts";
@@ -65,6 +65,7 @@ interface Sums {
 /** Takes samples, each over the time since the one before; the first since its making. */
 export class Sampler {
   readonly #sampled: Sampled;
+  readonly #process = new ProcessReader();
   #before: Sums;
 
   constructor(sampled: Sampled) {
@@ -76,7 +77,11 @@ export class Sampler {
 
   #read(): Sums {
     const { work, eventsLost } = this.#sampled;
-    return { work: work.total(), system: readProcess(), eventsLost: eventsLost() };
+    return { work: work.total(), system: this.#process.read(), eventsLost: eventsLost() };
+  }
+
+  close(): void {
+    this.#process.close();
   }
 
   take(): MonitorSample {

@@ -106,7 +106,7 @@ test("as many collections are noticed as JavaScriptCore logs, and pauses come ne
     folder,
     path,
     `
-    import { JavaScriptRecorder } from ${JSON.stringify(join(root, "profiler/javascript.ts"))};
+    import { JavaScriptRecorder, JavaScriptWork } from ${JSON.stringify(join(root, "profiler/javascript.ts"))};
     import { watchCollections } from ${JSON.stringify(join(root, "src/engine/collections.ts"))};
     import { openLibrary } from ${JSON.stringify(join(root, "src/engine/library.ts"))};
     const library = await openLibrary();
@@ -116,7 +116,7 @@ test("as many collections are noticed as JavaScriptCore logs, and pauses come ne
     console.error("BEGIN");
     let kept = [];
     for (let piece = 0; piece < 600; piece++) {
-      recorder.enter("records");
+      recorder.enter(JavaScriptWork.records);
       for (let object = 0; object < 5000; object++) {
         kept.push({ object });
         if (kept.length > 50000) kept = [];

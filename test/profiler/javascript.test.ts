@@ -3,7 +3,7 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Collections, JavaScriptRecorder, type JavaScriptWork } from "../../profiler/javascript.ts";
+import { type Collections, JavaScriptRecorder, JavaScriptWork } from "../../profiler/javascript.ts";
 import type { JavaScriptRow, JavaScriptShare } from "../../profiler/report.ts";
 
 interface Stage {
@@ -40,15 +40,15 @@ function row(share: JavaScriptShare, name: JavaScriptRow["name"]): JavaScriptRow
   return found;
 }
 
-function work(at: Stage, name: JavaScriptWork, ns: number): void {
-  at.recorder.enter(name);
+function work(at: Stage, name: keyof typeof JavaScriptWork, ns: number): void {
+  at.recorder.enter(JavaScriptWork[name]);
   at.nowNs += ns;
   at.recorder.leave();
 }
 
 test("what runs inside other work is not in that work's time", () => {
   const at = stage();
-  at.recorder.enter("records");
+  at.recorder.enter(JavaScriptWork.records);
   at.nowNs += 10;
   work(at, "profiling", 100);
   at.nowNs += 5;
@@ -149,7 +149,7 @@ test("any nesting and interleaving adds up to the time in which something was un
       let asked = false;
       for (const { what, ns } of list) {
         if (what === "enter") {
-          at.recorder.enter(depth % 2 === 0 ? "records" : "submitting");
+          at.recorder.enter(depth % 2 === 0 ? JavaScriptWork.records : JavaScriptWork.submitting);
           depth++;
         } else if (what === "leave" && depth > 0) {
           at.recorder.leave();
@@ -192,7 +192,7 @@ test("any nesting and interleaving adds up to the time in which something was un
 test("a pause is what a piece of work took beyond its kind's median, and not in that kind's time", () => {
   const at = stage(100);
   for (let index = 0; index < 20; index++) work(at, "detokenizing", 100);
-  at.recorder.enter("detokenizing");
+  at.recorder.enter(JavaScriptWork.detokenizing);
   at.nowNs += 2100;
   Object.assign(at.collections, { count: 1, endedNs: at.nowNs - 50 });
   at.recorder.leave();
@@ -210,17 +210,34 @@ test("a pause is what a piece of work took beyond its kind's median, and not in 
 test("a collection in idle time, or in work that is not known well, is noticed and not timed", () => {
   const at = stage();
   for (let index = 0; index < 3; index++) work(at, "tokenizing", 100);
-  at.recorder.enter("tokenizing");
+  at.recorder.enter(JavaScriptWork.tokenizing);
   at.nowNs += 9000;
-  at.collections.count = 1;
+  Object.assign(at.collections, { count: 1, endedNs: at.nowNs - 10 });
   at.recorder.leave();
   at.nowNs += 1e6;
-  at.collections.count = 2;
+  Object.assign(at.collections, { count: 2, endedNs: at.nowNs - 10 });
   const share = at.recorder.result();
   expect(row(share, "garbageCollection").count).toBe(0);
   expect(row(share, "tokenizing").totalNs).toBe(9300);
   expect(share.garbageCollection).toContain("2 collections were noticed");
   expect(share.garbageCollection).toContain("2 fell elsewhere");
+});
+
+test("a collection belongs to the work that it fell into, also where it is noticed after that", () => {
+  const at = stage();
+  for (let index = 0; index < 20; index++) work(at, "tokenizing", 100);
+  at.recorder.enter(JavaScriptWork.records);
+  at.nowNs += 40;
+  at.recorder.enter(JavaScriptWork.tokenizing);
+  at.nowNs += 600;
+  Object.assign(at.collections, { count: 1, endedNs: at.nowNs - 10 });
+  at.recorder.leave();
+  at.nowNs += 60;
+  at.recorder.leave();
+  const share = at.recorder.result();
+  expect(row(share, "garbageCollection")).toMatchObject({ count: 1, totalNs: 500 });
+  expect(row(share, "tokenizing")).toMatchObject({ count: 21, totalNs: 2100 });
+  expect(row(share, "records")).toMatchObject({ count: 1, totalNs: 100 });
 });
 
 test("spans are kept up to a bound, and those beyond it are counted", () => {

@@ -2,8 +2,7 @@
 // is lost on the way, and their memory is given back.
 
 import { expect, test } from "bun:test";
-import { EVENT_BYTES } from "../../profiler/events.ts";
-import { eventCapacity } from "../../src/engine/engine.ts";
+import { eventCapacity, eventSlotBytes } from "../../src/engine/engine.ts";
 import { loadModel } from "../../src/index.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -12,7 +11,7 @@ const folder = temporaryFolder();
 const path = folder.file("tiny.gguf");
 writeTinyModel(path, { layers: 4, context: 2048 });
 
-const ringBytes = eventCapacity * EVENT_BYTES;
+const ringBytes = eventCapacity * eventSlotBytes;
 const generate = { temperature: 0, ignoreEos: true, cachePrompt: false } as const;
 
 test("the memory for the events of a recording is there before they are written, and given back at its end", async () => {
@@ -29,7 +28,7 @@ test("the memory for the events of a recording is there before they are written,
     expect(before).toBe(0);
     expect(begun).toBeGreaterThan(0);
     // More than all that was written, and not all that there is room for.
-    const written = byOp.reduce((sum, { count }) => sum + count, 0) * EVENT_BYTES;
+    const written = byOp.reduce((sum, { count }) => sum + count, 0) * eventSlotBytes;
     expect(ended).toBeWithin(Math.max(begun + 1, written), 2 * ringBytes);
   }
   if (process.platform === "linux") expect(taken()).toBe(0);
@@ -37,7 +36,7 @@ test("the memory for the events of a recording is there before they are written,
 
 test("a recording of more events than the rings hold loses none", async () => {
   await using model = await loadModel(path, { threads: { count: 1 }, prepared: false });
-  const [tokens, requests] = [1900, 8];
+  const [tokens, requests] = [1900, 16];
   model.startProfiling({ cache: false, roofline: false });
   for (let request = 0; request < requests; request++) await model.generate("once", { ...generate, maxLength: tokens });
   const report = model.stopProfiling();
