@@ -1,4 +1,4 @@
-// The layout of what the profiler reads: the 32-byte events that the engine's threads write, and the program's op list.
+// The layout of what the profiler reads: the 32-byte events that the engine hands over, and the program's op list.
 // It fixes offsets and hands out words; it aggregates nothing and knows no model. `zig/program.zig` writes the same layout.
 
 /**

@@ -3,21 +3,8 @@
 // works says so with `enter` and `leave`. Pauses of the collector are taken out of the work that they fell into.
 
 import { Histogram } from "./histogram.ts";
+import { type JavaScriptWork, javaScriptRows as names } from "./javascript-work.ts";
 import type { JavaScriptRow, JavaScriptShare, JavaScriptSpan } from "./report.ts";
-
-const names = [
-  "tokenizing",
-  "submitting",
-  "records",
-  "detokenizing",
-  "consumer",
-  "profiling",
-  "garbageCollection",
-] as const satisfies readonly JavaScriptRow["name"][];
-
-/** Work that says when it begins and ends, by its place in `names`: what is compared and kept at every token is a number. */
-export const JavaScriptWork = { tokenizing: 0, submitting: 1, records: 2, detokenizing: 3, profiling: 5 } as const;
-export type JavaScriptWork = (typeof JavaScriptWork)[keyof typeof JavaScriptWork];
 
 const CONSUMER = names.indexOf("consumer");
 const COLLECTION = names.indexOf("garbageCollection");
@@ -338,7 +325,8 @@ export class JavaScriptRecorder implements JavaScriptListener {
     const owner = this.#stack.at(-1) ?? this.#consumer;
     if (what === Mark.collected) {
       this.#noticed++;
-      if (!owner) return;
+      // Of one that came before what is under way, others have been looked at already.
+      if (!owner || whenNs < owner.startNs) return;
       owner.collections++;
       owner.collectedNs = whenNs;
       return;

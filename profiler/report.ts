@@ -264,7 +264,7 @@ export interface SystemSample {
   /** Since profiling began. */
   readonly atMs: number;
   readonly residentBytes: number;
-  /** JavaScript's heap. */
+  /** JavaScript's heap as it was at most a second before: it is known anew after each collection, and added up seldom. */
   readonly heapBytes: number;
   /** Memory that the native library holds, without address space that is only reserved. */
   readonly nativeBytes: number;

@@ -104,8 +104,8 @@ export class SystemWatch {
 
   /** Ends watching with a last sample. */
   stop(allocations: Allocations): SystemUse {
-    this.#cancel();
     this.sample();
+    this.#cancel();
     this.#process?.close();
     const first = this.#first;
     const last = this.#kept.at(-1) ?? first;

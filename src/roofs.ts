@@ -1,9 +1,10 @@
 // A machine's roofs: measured once for an instruction-set level and a number of threads, and kept. Nothing is measured unless a
 // report asks for it.
 
-import { freemem, totalmem } from "node:os";
+import { freemem } from "node:os";
 import type { MachineRoofs } from "../profiler/report.ts";
 import { isRecord } from "./check.ts";
+import { groupMemoryLeft } from "./engine/cgroup.ts";
 import type { Library } from "./engine/library.ts";
 import { measureRoofs, peakNames } from "./engine/roofs.ts";
 import { EngineError } from "./errors.ts";
@@ -57,9 +58,7 @@ export async function machineRoofs(
 }
 
 function freeBytes(): number {
-  const limit = process.constrainedMemory();
-  const available = Math.min(process.availableMemory(), freemem());
-  return limit > 0 && limit < totalmem() ? Math.min(available, limit - process.memoryUsage.rss()) : available;
+  return Math.max(0, Math.min(process.availableMemory(), freemem(), groupMemoryLeft("/", "idle")));
 }
 
 const sweepLengthMax = 256;

@@ -600,6 +600,10 @@ pub const Engine = struct {
         for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.forget();
     }
 
+    pub fn writesEvents(engine: *const Engine) bool {
+        return engine.executor.events_enabled.load(.monotonic) != 0;
+    }
+
     /// Slots that wait in the ring that is fullest; an event takes one or three. There is memory for those that come next then.
     pub fn eventsWaiting(engine: *Engine) u64 {
         var most: u64 = 0;

@@ -56,7 +56,7 @@ pub const Ring = struct {
     free: std.atomic.Value(u64) align(64) = .init(0),
     lost: std.atomic.Value(u64) align(64) = .init(0),
     /// Slots ever drained. Their places become free a piece at a time, once its memory was given back.
-    drained: u64 = 0,
+    drained: u64 align(64) = 0,
     /// There is memory for the slots from the one to the other, as far as the draining side has seen to it.
     released: u64 = 0,
     provided: u64 = 0,
@@ -157,13 +157,14 @@ pub const Ring = struct {
     pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock) usize {
         const written = ring.writer.written.load(.acquire);
         var at = ring.drained;
+        var before = ring.drained_last;
         var count: usize = 0;
         while (at < written and count < out.len) {
             const slot = ring.slotAt(at).*;
             switch (slot.form) {
                 .short => {
                     at += 1;
-                    const last = if (ring.drained_last) |*known| known else continue;
+                    const last = if (before) |*known| known else continue;
                     const start = last.end;
                     last.end += slot.ticks;
                     out[count] = .{
@@ -181,14 +182,14 @@ pub const Ring = struct {
                 .whole => {
                     const words: [4]u64 = @bitCast([2]Slot{ ring.slotAt(at + 1).*, ring.slotAt(at + 2).* });
                     if (at + whole_slots > written or sumOf(words) != slot.aux) {
-                        ring.drained_last = null;
+                        before = null;
                         at += 1;
                         continue;
                     }
                     at += whole_slots;
                     var event: program.Event = @bitCast(words);
                     if (event.kind != .share) {
-                        ring.drained_last = .{ .end = event.end, .step = event.step };
+                        before = .{ .end = event.end, .step = event.step };
                         event.start = time.toNs(event.start);
                         event.end = time.toNs(event.end);
                     }
@@ -197,12 +198,13 @@ pub const Ring = struct {
                 },
                 // It was given back with what was forgotten.
                 else => {
-                    ring.drained_last = null;
+                    before = null;
                     at += 1;
                 },
             }
         }
         ring.drained = at;
+        ring.drained_last = before;
         ring.release();
         return count;
     }

@@ -396,7 +396,7 @@ pub const Share = struct {
 };
 
 pub const Event = extern struct {
-    /// Ticks of clock.zig in the ring; nanoseconds of the monotonic clock once drained.
+    /// Ticks of clock.zig as it is written; nanoseconds of the monotonic clock once drained.
     start: u64,
     end: u64,
     step: u32,

@@ -246,8 +246,12 @@ export fn tinyai_engine_commit(engine: *Engine, slot: u32, request: u32) u32 {
     return @intFromBool(engine.commit(slot, request));
 }
 
+/// How many there were, at most 65,535, and in the upper half how many slots of events wait, in units of 256: while events are written,
+/// whoever has records also looks at the rings, and gets memory for the next events. Of what is in no cache, as little as can be is asked.
 export fn tinyai_engine_drain_records(engine: *Engine, out: [*]p.Record, capacity: u32) u32 {
-    return @intCast(engine.drainRecords(out[0..capacity]));
+    const count: u32 = @intCast(engine.drainRecords(out[0..@min(capacity, std.math.maxInt(u16))]));
+    const waiting = if (engine.writesEvents()) engine.eventsWaiting() else 0;
+    return count | @as(u32, @intCast(@min(waiting >> 8, std.math.maxInt(u16)))) << 16;
 }
 
 export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Event, capacity: u32) u32 {

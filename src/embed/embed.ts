@@ -1,7 +1,7 @@
 // From texts to vectors: turns texts into tokens, keeps the engine supplied with them, and hands on their vectors in the texts'
 // order. The engine packs whole texts into steps without padding, so they need no sorting by length.
 
-import { JavaScriptWork } from "../../profiler/javascript.ts";
+import { JavaScriptWork } from "../../profiler/javascript-work.ts";
 import { describe } from "../check.ts";
 import { drawsNothing, type Engine, type EngineRequest } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";

@@ -45,8 +45,9 @@ export function readGroupLimits(root = "/"): GroupLimits {
  * Bytes that the groups leave of their memory, the least of all; Infinity: no limit, and below 0 where one is exceeded. Cached files count
  * as used there, but make room when memory is asked for.
  * @param root as of `readGroupLimits`.
+ * @param files those that are to make room: all, or only those that nobody looked at lately, which go first.
  */
-export function groupMemoryLeft(root = "/"): number {
+export function groupMemoryLeft(root = "/", files: "all" | "idle" = "all"): number {
   let left = Number.POSITIVE_INFINITY;
   for (const { controller, folder } of groupsOf(root)) {
     if (controller !== "" && controller !== "memory") continue;
@@ -54,20 +55,20 @@ export function groupMemoryLeft(root = "/"): number {
       controller === "" ? ["memory.max", "memory.current"] : ["memory.limit_in_bytes", "memory.usage_in_bytes"];
     const limit = positive(words(join(folder, limitFile))[0]);
     const used = Number(words(join(folder, usedFile))[0]);
-    if (Number.isFinite(limit)) left = Math.min(left, limit - used + cachedBytes(folder));
+    if (Number.isFinite(limit)) left = Math.min(left, limit - used + cachedBytes(folder, files));
   }
   return left;
 }
 
 /** Of files, in a group and those inside it; version 1 has sums over these under names of their own. */
-function cachedBytes(folder: string): number {
+function cachedBytes(folder: string, files: "all" | "idle"): number {
   const statistics = read(join(folder, "memory.stat"));
   const bytes = (name: string): number | undefined => {
     const found = new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1];
     return found === undefined ? undefined : Number(found);
   };
-  const cached = ["active_file", "inactive_file"].map((name) => bytes(`total_${name}`) ?? bytes(name) ?? 0);
-  return cached.reduce((sum, each) => sum + each, 0);
+  const lists = files === "all" ? ["inactive_file", "active_file"] : ["inactive_file"];
+  return lists.reduce((sum, name) => sum + (bytes(`total_${name}`) ?? bytes(name) ?? 0), 0);
 }
 
 /** A group that this process is in, or one around it. */

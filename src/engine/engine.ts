@@ -1,7 +1,8 @@
 // The engine as TypeScript sees it: a program goes in, requests go in, records come out. Whenever an engine thread rings the
 // bell (bell.ts), all records that are there are drained and handed to their requests. It knows tokens, not text.
 
-import { type JavaScriptListener, JavaScriptWork } from "../../profiler/javascript.ts";
+import type { JavaScriptListener } from "../../profiler/javascript.ts";
+import { JavaScriptWork } from "../../profiler/javascript-work.ts";
 import { EngineError, MemoryLimitError } from "../errors.ts";
 import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
@@ -183,7 +184,7 @@ interface Live {
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /**
- * A thread's ring holds ten seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
+ * A thread's ring holds twenty seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
  * takes one, or three where it does not follow the one before. Its memory is taken as it fills, a little ahead, and given back as it is
  * drained; where the system does not do so, rings are half as large.
  */
@@ -198,9 +199,6 @@ const eventsWaitingMax = 1 << 13;
 const eventsWaitingPatiently = eventCapacity / 2;
 /** Of each thread at a time, so that the event loop is not held up where many wait. */
 const eventsPerTurn = 1 << 12;
-/** Rings are looked at before they have so many slots more, of 16,384 whose memory is there beforehand; and after so many turns. */
-const eventsUnseenMax = 1 << 12;
-const turnsUnseenMax = 64;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
 
@@ -242,10 +240,6 @@ export class Engine {
   #kvBytesMax = Number.POSITIVE_INFINITY;
   readonly #tracers = new Set<Tracer>();
   readonly #watching = new Watching();
-  /** Turns until the rings are looked at, turns between that look and the one before, and how many events waited at that one. */
-  #turnsUnseen = 0;
-  #turnsBetweenLooks = 1;
-  #eventsSeen = 0;
 
   private constructor(
     library: Library,
@@ -769,26 +763,17 @@ export class Engine {
 
   #drainRecords(): void {
     const { symbols } = this.#library;
+    let eventsWaiting = 0;
     for (;;) {
-      const count = symbols.tinyai_engine_drain_records(this.#handle, this.#records, recordsPerDrain);
+      const drained = symbols.tinyai_engine_drain_records(this.#handle, this.#records, recordsPerDrain);
+      const count = drained & 0xffff;
+      eventsWaiting = (drained >>> 16) << 8;
       for (let index = 0; index < count; index++) this.#dispatch(index * layout.Record.size);
       if (this.#closed || count < recordsPerDrain) break;
     }
     if (this.#closed) return;
-    if (this.#watching.wantsEvents && --this.#turnsUnseen <= 0) this.#lookAtEvents();
+    if (this.#watching.wantsEvents && eventsWaiting >= this.#eventsWaitingMax) this.#handOver(eventsPerTurn);
     this.#fillSlots();
-  }
-
-  /** Hands events over if many wait, and says after how many turns to look again: a look is as dear to a small step as its events. */
-  #lookAtEvents(): void {
-    const waiting = this.eventsWaiting;
-    const room = Math.min(this.#eventsWaitingMax - waiting, eventsUnseenMax);
-    const perTurn = (waiting - this.#eventsSeen) / this.#turnsBetweenLooks;
-    // After a drain it is not known how fast they come, and at first some turns may have written none.
-    const turns = perTurn > 0 ? Math.min(Math.floor(room / perTurn), 2 * this.#turnsBetweenLooks, turnsUnseenMax) : 1;
-    this.#turnsUnseen = this.#turnsBetweenLooks = Math.max(1, turns);
-    this.#eventsSeen = waiting;
-    if (room <= 0) this.#handOver(eventsPerTurn);
   }
 
   #dispatch(base: number): void {

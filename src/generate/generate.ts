@@ -1,7 +1,7 @@
 // From prompts to texts: turns a prompt into tokens, submits it, and turns the tokens that come back into text, with stop
 // texts, aborts and timings. Many sequences run at once; each is a generator of its own.
 
-import { JavaScriptWork } from "../../profiler/javascript.ts";
+import { JavaScriptWork } from "../../profiler/javascript-work.ts";
 import type { Candidate, Engine, EngineRequest, EngineToken, Finish } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { stopTokensMax } from "../plan/layout.ts";

@@ -31,7 +31,7 @@ import type { Engine, EngineRequest } from "../engine/engine.ts";
 import type { Library } from "../engine/library.ts";
 import type { EngineSettings } from "../engine/settings.ts";
 import { fixedTuning } from "../engine/tuning.ts";
-import { MemoryLimitError } from "../errors.ts";
+import { EngineError, MemoryLimitError } from "../errors.ts";
 import { machineInfo } from "./machine.ts";
 
 /** Options of `model.profile` and `model.startProfiling`: what is recorded beside the system, which always is. */
@@ -116,6 +116,7 @@ export class Recording {
     this.#model = model;
     this.#options = options;
     const { engine, library, ops } = model;
+    if (engine.closed) throw new EngineError("the model is closed; load it again");
     this.#memory = new MemoryCounter(ops, (request) => this.#draws.get(request));
     this.#profiler = new Profiler(ops, {
       onStep: (step) => {

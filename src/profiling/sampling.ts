@@ -31,7 +31,7 @@ export interface MonitorSample {
   readonly cpuPercent: number;
   /** Memory of the process that is resident, bytes. */
   readonly residentBytes: number;
-  /** JavaScript's heap, bytes. */
+  /** JavaScript's heap, bytes, as it was at most a second before. */
   readonly heapBytes: number;
   /** Memory that the native library holds, of all models, bytes: without address space that is only reserved. */
   readonly nativeBytes: number;

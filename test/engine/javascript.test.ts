@@ -106,7 +106,8 @@ test("as many collections are noticed as JavaScriptCore logs, and pauses come ne
     folder,
     path,
     `
-    import { JavaScriptRecorder, JavaScriptWork } from ${JSON.stringify(join(root, "profiler/javascript.ts"))};
+    import { JavaScriptRecorder } from ${JSON.stringify(join(root, "profiler/javascript.ts"))};
+    import { JavaScriptWork } from ${JSON.stringify(join(root, "profiler/javascript-work.ts"))};
     import { watchCollections } from ${JSON.stringify(join(root, "src/engine/collections.ts"))};
     import { openLibrary } from ${JSON.stringify(join(root, "src/engine/library.ts"))};
     const library = await openLibrary();

@@ -3,7 +3,8 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Collections, JavaScriptRecorder, JavaScriptWork } from "../../profiler/javascript.ts";
+import { type Collections, JavaScriptRecorder } from "../../profiler/javascript.ts";
+import { JavaScriptWork } from "../../profiler/javascript-work.ts";
 import type { JavaScriptRow, JavaScriptShare } from "../../profiler/report.ts";
 
 interface Stage {
