@@ -4,7 +4,7 @@
 
 import { Histogram } from "./histogram.ts";
 import type { CountedOp, CountedStep } from "./memory.ts";
-import type { AmountRow, CacheCounts, CacheGeometry, CacheStatistics } from "./report.ts";
+import type { CacheCounts, CacheGeometry, CacheStatistics } from "./report.ts";
 import type { StepTracer, TracedOp } from "./tracing.ts";
 
 export interface SimulationOptions {
@@ -142,16 +142,24 @@ function scaleUp(
 ): CacheStatistics {
   const { geometry, prefetcher } = options;
   const weights = new Map<Sample, number>(samples.map((sample) => [sample, 0]));
+  const places = new Map(samples.map((sample) => [sample, steps.indexOf(sample.step)]));
+  const misses = new Map(samples.map((sample) => [sample, geometry.map((_, level) => missesOf(sample, level))]));
+  const missesPerStep = geometry.map(() => new Histogram("misses"));
   let stepCount = 0;
   for (const [place, step] of steps.entries()) {
     stepCount += step.count;
     const prompt = isPrompt(step);
     const rows = rowsOf(step.shares);
     const distance = (sample: Sample): number =>
-      prompt ? Math.abs(sample.rows - rows) : Math.abs(steps.indexOf(sample.step) - place);
+      prompt ? Math.abs(sample.rows - rows) : Math.abs((places.get(sample) ?? 0) - place);
     const alike = samples.filter((sample) => isPrompt(sample.step) === prompt);
     const [nearest] = (alike.length > 0 ? alike : [...samples]).sort((a, b) => distance(a) - distance(b));
-    if (nearest) weights.set(nearest, (weights.get(nearest) ?? 0) + (step.count * rows) / nearest.rows);
+    if (!nearest) continue;
+    const scale = rows / nearest.rows;
+    weights.set(nearest, (weights.get(nearest) ?? 0) + step.count * scale);
+    for (const [level, histogram] of missesPerStep.entries()) {
+      histogram.record(Math.round((misses.get(nearest)?.[level] ?? 0) * scale), step.count);
+    }
   }
   const empty = (): OpSums => ({ accesses: new Float64Array(3), misses: new Float64Array(3), memoryLines: 0 });
   const sums = Array.from({ length: opCount + 1 }, empty);
@@ -165,7 +173,7 @@ function scaleUp(
   const levels = levelsOf(total, geometry);
   return {
     source: "simulator",
-    description: `${samples.length === 1 ? "1 step" : `${samples.length} steps`} of ${stepCount} simulated, the others counted as the one most like them. ${options.description}`,
+    description: `${samples.length === 1 ? "1 step" : `${samples.length} steps`} of ${stepCount} simulated, the others counted as the one most like them. ${options.description}${prefetcher ? "" : " No prefetcher was modelled."}`,
     hitRate: levels[0]?.hitRate ?? 1,
     geometry,
     levels,
@@ -177,7 +185,10 @@ function scaleUp(
     prefetcher,
     simulatedSteps: samples.length,
     steps: stepCount,
-    missesPerStep: geometry.map(({ name }, level) => ({ name, misses: missesOf(samples, level) })),
+    missesPerStep: geometry.map(({ name }, level) => ({
+      name,
+      misses: (missesPerStep[level] as Histogram).row({ histogram: true }),
+    })),
     cycles: null,
     instructions: null,
     tlbMisses: null,
@@ -207,8 +218,6 @@ function levelsOf(sums: OpSums, geometry: readonly CacheGeometry[]): CacheCounts
   });
 }
 
-function missesOf(samples: readonly Sample[], level: number): AmountRow {
-  const histogram = new Histogram("misses");
-  for (const { ops } of samples) histogram.record(ops.reduce((sum, op) => sum + (op.misses[level] as number), 0));
-  return histogram.row();
+function missesOf({ ops }: Sample, level: number): number {
+  return ops.reduce((sum, op) => sum + (op.misses[level] as number), 0);
 }

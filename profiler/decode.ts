@@ -37,6 +37,7 @@ export interface DecodedTrace {
   readonly spans: readonly JavaScriptSpan[];
   readonly samples: readonly (SystemSample & { readonly atNs: number })[];
   readonly dropped: number;
+  readonly spansDropped: number;
 }
 
 const kindNames = new Map<number, Slice["kind"]>([
@@ -109,6 +110,7 @@ export function decodeTrace(trace: TraceData): DecodedTrace {
       .map((sample) => ({ ...sample, atNs: Math.max(0, trace.startNs - baseNs - origin + sample.atMs * 1e6) }))
       .sort((a, b) => a.atNs - b.atNs),
     dropped: trace.dropped,
+    spansDropped: trace.spansDropped,
   };
 }
 

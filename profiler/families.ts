@@ -108,7 +108,7 @@ export function familiesOf(models: readonly Metrics[]): Family[] {
   );
   counter(
     "tokens",
-    "Rows that went through steps, one a token: of prompts, of tokens fed back to continue, and of guesses, true or not.",
+    "Rows that went through steps, one a token: of prompts, of tokens fed back to continue, and of guesses that came true.",
     samples(phases, ({ tokens }) => tokens, ofPhase),
   );
   counter(

@@ -1,5 +1,6 @@
-// What stands out in a report, in words: each finding with the figures that led to it and a knob that exists. A rule looks at
-// the report alone and says nothing without evidence. It turns no knob and measures nothing.
+// What stands out in a report, in words: each finding with the figures that led to it and a knob that exists, or where none does,
+// what to do in the program around the model. A rule looks at the report alone and says nothing without evidence. It turns no knob
+// and measures nothing.
 
 import type { CostRow } from "./profile.ts";
 import type { Finding, Report, RooflineRow } from "./report.ts";
@@ -229,13 +230,14 @@ const prefix: Rule = (report) => {
 const UNATTRIBUTED_MIN = 0.02;
 
 const unattributed: Rule = (report) => {
-  const { unattributed: row, steps } = report;
+  const { unattributed: row, steps, run } = report;
   if (steps.count < STEPS_MIN || row.share < UNATTRIBUTED_MIN) return;
+  const fewer = run.threads > 1;
   return {
     severity: "warning",
-    text: `${percent(row.share)} of the steps' time is covered by no event: threads were taken off their CPUs, or events are missing.`,
+    text: `${percent(row.share)} of the steps' time is covered by no event: threads were taken off their CPUs, or events are missing. Measure on a quiet machine${fewer ? ", or try fewer threads" : ""}.`,
     evidence: [{ label: "unattributed", value: row.share, unit: "share" }],
-    knob: null,
+    knob: fewer ? { option: "threads.count", flag: "--threads" } : null,
     worth: row.share,
   };
 };
@@ -245,7 +247,7 @@ const lost: Rule = (report) => {
   if (lostEvents === 0) return;
   return {
     severity: "warning",
-    text: "Events were lost because JavaScript did not drain them in time: what ran meanwhile is missing from every row. Keep the event loop free while a model is profiled.",
+    text: "Events were lost because JavaScript did not drain them in time: what ran meanwhile is missing from every row. Keep the event loop free while a model is profiled: what computes for long belongs in a Worker, or behind the profile.",
     evidence: [
       { label: "events lost", value: lostEvents, unit: "" },
       { label: "steps left out", value: incompleteSteps, unit: "" },
@@ -290,7 +292,7 @@ const consumer: Rule = (report) => {
   if (row.p50Ns <= meanNs) return;
   return {
     severity: "warning",
-    text: `The code that takes the tokens needs ${duration(row.p50Ns)} for one, the model ${duration(Math.round(meanNs))}: the text comes at the consumer's pace.`,
+    text: `The code that takes the tokens needs ${duration(row.p50Ns)} for one, the model ${duration(Math.round(meanNs))}: the text comes at the consumer's pace. Let the loop over the stream only take the tokens in, and show, send or store several at once.`,
     evidence: [
       { label: "the consumer, p50", value: row.p50Ns, unit: "ns" },
       { label: "between tokens, mean", value: meanNs, unit: "ns" },
@@ -377,7 +379,7 @@ const allocation: Rule = (report) => {
     return;
   return {
     severity: "note",
-    text: "Native memory was allocated while the model ran, where steps should need none.",
+    text: "Native memory was allocated while the model ran, where steps should need none: load other models, and change threads and other settings, before the work and not during it.",
     evidence: [
       { label: "allocations", value: count, unit: "" },
       { label: "a step", value: perStep, unit: "" },
@@ -398,7 +400,7 @@ const garbageCollection: Rule = (report) => {
   if (share < COLLECTION_MIN) return;
   return {
     severity: "note",
-    text: `JavaScript's garbage collector took ${percent(share)} of the time, ${duration(row.maxNs)} at most at once.`,
+    text: `JavaScript's garbage collector took ${percent(share)} of the time, ${duration(row.maxNs)} at most at once. Make fewer objects for each token, and ask for log-probabilities (topLogprobs) only where they are read.`,
     evidence: [{ label: "garbage collection", value: share, unit: "share" }],
     knob: null,
     worth: share,

@@ -266,7 +266,7 @@ export class JavaScriptRecorder implements JavaScriptListener {
   }
 
   /** What was recorded so far; work that is under way is not in it. */
-  result(): JavaScriptShare {
+  result(): Omit<JavaScriptShare, "nativeCalls"> {
     const nowNs = this.#nowNs();
     const cpuNs = this.#cpuNs?.() ?? 0;
     this.#notice();

@@ -166,7 +166,7 @@ class Sums {
     const sampling = countsAt(this.#drawn, 0);
     const total = { loads: 0, stores: 0, bytesRead: 0, bytesWritten: 0 };
     for (const row of byRegion) for (const field of FIELDS) total[field] += row[field];
-    const [loads, stores, bytesRead, bytesWritten] = this.#perStep.map((histogram) => histogram.row()) as [
+    const [loads, stores, bytesRead, bytesWritten] = this.#perStep.map((each) => each.row({ histogram: true })) as [
       AmountRow,
       AmountRow,
       AmountRow,

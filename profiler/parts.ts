@@ -21,7 +21,7 @@ export interface PhaseParts {
   readonly ops: readonly OpPart[];
   /** What belongs to no op. */
   readonly rest: readonly { readonly name: string; readonly ns: number }[];
-  /** Whether ops were divided between phases, which the profile does not do. */
+  /** Whether ops were divided between phases by guess: the profile does not do it, and no whole trace told them apart. */
   readonly estimated: boolean;
 }
 
@@ -52,7 +52,8 @@ export function phaseParts(report: Report, trace?: TraceData): PhaseParts[] {
     return { phase, steps: steps.count, rows, totalNs: steps.totalNs, ops, rest, estimated: false };
   };
   if (phases.length === 1 && first) return [together(first.phase, first.rows)];
-  const weight = traceWeight(trace, report) ?? rooflineWeight(report);
+  const traced = traceWeight(trace, report);
+  const weight = traced ?? rooflineWeight(report);
   const sumOf = (op: OpRow): number => phases.reduce((sum, { phase }) => sum + (weight(op, phase) ?? 0), 0);
   if (byOp.some((op) => op.totalNs > 0 && sumOf(op) === 0)) return [together("all steps", report.rows)];
   return phases.map(({ phase, count, rows, totalNs }) => {
@@ -65,7 +66,7 @@ export function phaseParts(report: Report, trace?: TraceData): PhaseParts[] {
     const ops = scale === 1 ? found : found.map(({ op, ns }) => ({ op, ns: ns * scale }));
     // What belongs to no op is known for all phases together only.
     const left = [{ name: "outside of ops", ns: Math.max(0, totalNs - sum * scale) }].filter(({ ns }) => ns > 0);
-    return { phase, steps: count, rows, totalNs, ops, rest: left, estimated: true };
+    return { phase, steps: count, rows, totalNs, ops, rest: left, estimated: traced === undefined };
   });
 }
 

@@ -92,7 +92,7 @@ export interface LayerRow extends CostRow {
 export interface PhaseRow extends TimeRow {
   /** `prompt`: steps where at least one sequence fed several rows of its prompt; `generation`: all others. */
   readonly phase: "prompt" | "generation";
-  /** Rows that went through these steps, one a token: of prompts, of tokens fed back to continue, and of guesses, true or not. */
+  /** Rows that went through these steps, one a token: of prompts, of tokens fed back to continue, and of guesses that came true. */
   readonly rows: number;
   /** Sequences summed over the steps; divided by `count`, the mean batch size. */
   readonly sequences: number;

@@ -153,7 +153,7 @@ export interface CacheStatistics {
   readonly prefetcher: boolean;
   readonly simulatedSteps: number;
   readonly steps: number;
-  /** Of simulated (or counted) steps. */
+  /** Of all steps, each with what the simulated one that is most like it missed; empty: counters do not tell steps apart. */
   readonly missesPerStep: readonly { readonly name: CacheName; readonly misses: AmountRow }[];
   /** Hardware counters only. */
   readonly cycles: number | null;
@@ -235,11 +235,36 @@ export interface JavaScriptRow {
   readonly maxNs: number;
 }
 
+/**
+ * Calls from JavaScript into the native library that requests needed. Looking whether something has come, reading clocks, and all that
+ * watching needs is not in it, so that the same work has the same number: requests one after the other that end by themselves.
+ */
+export interface NativeCalls {
+  /** Of all that follow. */
+  readonly total: number;
+  /** Requests handed over. */
+  readonly requests: number;
+  /**
+   * Results taken over: one call for each step that told of some, and one more for each whose logits are read. A call may take those of
+   * several steps where JavaScript comes late; it counts once for each.
+   */
+  readonly steps: number;
+  /** Logits copied. */
+  readonly logits: number;
+  /** Vectors of texts copied. */
+  readonly vectors: number;
+  /** Pages of keys and values copied out of a session or into one, and sessions restored. */
+  readonly sessions: number;
+  /** Requests that were ended from outside, and sessions let go. */
+  readonly cancelled: number;
+}
+
 /** What JavaScript's thread did meanwhile. */
 export interface JavaScriptShare {
   /** From start to stop. */
   readonly wallNs: number;
   readonly rows: readonly JavaScriptRow[];
+  readonly nativeCalls: NativeCalls;
   /** The thread's own CPU time, from the system; null where it is not known. */
   readonly cpuNs: number | null;
   /** How pauses of the garbage collector were found, or why they were not. */
@@ -292,12 +317,12 @@ export interface Allocations {
   readonly lifetimes: AmountRow;
 }
 
-/** Something worth knowing, in words, with its evidence and a knob that exists. */
+/** Something worth knowing, in words, with its evidence and a knob that exists, or what else to do. */
 export interface Finding {
   readonly severity: "note" | "advice" | "warning";
   readonly text: string;
   readonly evidence: readonly { readonly label: string; readonly value: number; readonly unit: string }[];
-  /** What to turn: an option of the API and its flag on the command line; null: there is nothing to turn. */
+  /** What to turn: an option of the API and its flag on the command line; null: none helps, and the text says what does. */
   readonly knob: { readonly option: string; readonly flag: string | null } | null;
 }
 
@@ -372,6 +397,8 @@ export interface TraceData {
   readonly samples: readonly SystemSample[];
   /** When the samples' clock began, ns of the monotonic clock. */
   readonly startNs: number;
-  /** Events and spans beyond the bound. */
+  /** Events beyond the bound, which came after all that were kept. */
   readonly dropped: number;
+  /** The same of spans. */
+  readonly spansDropped: number;
 }

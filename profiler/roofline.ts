@@ -2,8 +2,8 @@
 // how long it would take there. An op makes demands: bytes that come out of a level, operations of a kind. The demand that takes
 // longest at its roof is what holds the op; the others fit beside it.
 //
-// Bytes are from the cache statistics where there are any: what a level did not have came out of the one behind it. Without
-// them it is taken that a step goes through all weights, and that they come from memory if the last level does not hold them
+// Bytes are from the cache statistics where they tell ops apart: what a level did not have came out of the one behind it. Without
+// such it is taken that a step goes through all weights, and that they come from memory if the last level does not hold them
 // all; what else an op touches comes from the first level behind L1D that holds it.
 
 import type { OpInfo } from "./events.ts";
@@ -83,7 +83,7 @@ const overheadShare = 0.25;
 /**
  * Ops and kinds of a profile on the roofline of the machine that it was made on.
  * @param ops the program's op list, as the profile was made with.
- * @param cache of the same steps; null: there are none.
+ * @param cache of the same steps; null: there are none. Those of the CPU's counters do not tell ops apart, and are not used.
  * @param phase of the steps that the profile is of. Where prompt and generation are in one profile, an op's bound is that of both
  * together.
  */
@@ -94,7 +94,7 @@ export function placeOnRoofline(
   cache: CacheStatistics | null,
   phase: RooflineRow["phase"] = "all",
 ): Roofline {
-  const sources = cache ? countedSources(cache) : assumedSources(ops, machine);
+  const sources = countsByOp(cache) ? countedSources(cache) : assumedSources(ops, machine);
   const placed = profile.byOp.filter(({ wallNs }) => wallNs > 0).map((op) => place(op, ops, machine, sources, phase));
   const byKind = profile.byKind.flatMap((kind): RooflineRow[] => {
     const rows = placed.filter(({ row }) => row.kind === kind.kind);
@@ -124,6 +124,11 @@ export function placeOnRoofline(
     ];
   });
   return { machine, byOp: placed.map(({ row }) => row), byKind };
+}
+
+/** Whether the statistics say of each op where its bytes came from. */
+export function countsByOp(cache: CacheStatistics | null): cache is CacheStatistics {
+  return cache !== null && cache.byOp.length > 0;
 }
 
 interface Placed {

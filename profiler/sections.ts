@@ -3,7 +3,17 @@
 
 import { impactSection } from "./impact.ts";
 import type { CostRow, TimeRow } from "./profile.ts";
-import type { AmountRow, CacheCounts, CacheStatistics, Finding, MemoryCounts, Report, RooflineRow } from "./report.ts";
+import type {
+  AmountRow,
+  CacheCounts,
+  CacheStatistics,
+  Finding,
+  MemoryCounts,
+  NativeCalls,
+  Report,
+  RooflineRow,
+} from "./report.ts";
+import { countsByOp } from "./roofline.ts";
 import { remarks } from "./table.ts";
 import { amount, bytes, count, duration, grouped, percent, plain } from "./words.ts";
 
@@ -145,7 +155,7 @@ function timeSection(report: Report, limit: number): Section {
   const words = [
     `${count(steps.count, "step")} took ${duration(steps.totalNs)}, ${percent(report.attributedShare)} of it accounted for; ${duration(report.spanNs)} lay between the first step's start and the last one's end.`,
     "Total, share and wait are time of the engine thread, which adds up; p50 to max, GB/s and GFLOP/s of ops are from the first thread's start to the last one's end. GB/s are of the bytes that an op has to move by its shape, once each; the roofline has those that came out of the level that holds it.",
-    `A row is a token that goes through a step: of a prompt, fed back to continue, or guessed. ${count(generatedTokens(report), "token")} came of all of them; the first one of each request comes of its prompt.`,
+    `A row is a token that goes through a step: of a prompt, fed back to continue, or guessed with success. ${count(generatedTokens(report), "token")} came of all of them; the first one of each request comes of its prompt.`,
     "Threads work by the clock: where another program has its CPU, a thread's work takes longer. The process's CPU time is in the section on the system.",
     ...remarks(report),
   ];
@@ -487,7 +497,7 @@ function rooflineSection(report: Report, limit: number): Section {
   return section("roofline", "Roofline", {
     words: [
       `Measured ${plain(machine.measuredAt)} on ${count(machine.threads, "thread")} at ${plain(machine.level)}; the last cache holds ${kibibytes(machine.lastLevelBytes)} in effect.`,
-      `What was reached of a bandwidth is of the bytes that came out of that level, ${report.cache === null ? "by the sizes of what the ops read" : "as the caches were counted"}: these GB/s may differ from those of the time's tables, which are of the bytes that an op has to move.`,
+      `What was reached of a bandwidth is of the bytes that came out of that level, ${countsByOp(report.cache) ? "as the caches were counted" : "by the sizes of what the ops read"}: these GB/s may differ from those of the time's tables, which are of the bytes that an op has to move.`,
     ],
     tables: [
       { title: "Kinds of op", columns, rows: roofline.byKind.map(cells) },
@@ -553,6 +563,7 @@ function javascriptSection(report: Report): Section {
   return section("javascript", title, {
     words: [
       `JavaScript worked for the model for ${duration(sum)} of ${duration(wallNs)}, ${shareOf(sum)}. ${cpu}`,
+      callsLine(javascript.nativeCalls),
       plain(javascript.garbageCollection),
     ],
     tables: [
@@ -571,6 +582,22 @@ function javascriptSection(report: Report): Section {
       },
     ],
   });
+}
+
+/** What calls are for, in running text. */
+export const nativeCallNames = {
+  requests: "requests handed over",
+  steps: "results of steps",
+  logits: "logits",
+  vectors: "vectors",
+  sessions: "sessions",
+  cancelled: "requests cancelled",
+} as const satisfies Record<Exclude<keyof NativeCalls, "total">, string>;
+
+function callsLine({ total, ...calls }: NativeCalls): string {
+  const made = (Object.keys(nativeCallNames) as (keyof typeof nativeCallNames)[]).filter((name) => calls[name] > 0);
+  const parts = made.map((name) => `${nativeCallNames[name]} ${grouped(calls[name], 0)}`);
+  return `Requests needed ${count(total, "call")} into the native library${parts.length > 0 ? `: ${parts.join(", ")}` : ""}.`;
 }
 
 function systemSection(report: Report): Section {

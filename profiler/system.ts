@@ -20,7 +20,7 @@ export interface SystemReading {
 }
 
 export interface SystemWatchOptions {
-  /** Default 250: a sample takes SAMPLE µs where a model's weights have swept the caches. 10 to 60,000. */
+  /** Default 250: a sample takes 60 to 130 µs where a model's weights have swept the caches. 10 to 60,000. */
   readonly sampleIntervalMs?: number | undefined;
   /** Samples kept at most, an even number. Default 4,096: 17 minutes at 250 ms, then twice as far apart. */
   readonly samplesMax?: number | undefined;

@@ -6,6 +6,7 @@ import { phaseParts } from "./parts.ts";
 import type { OpRow } from "./profile.ts";
 import type { Report, TraceData } from "./report.ts";
 import { javascriptName } from "./sections.ts";
+import { count } from "./words.ts";
 
 /** Pieces are gathered to about this many characters. */
 const PIECE_LENGTH = 2 ** 16;
@@ -38,7 +39,8 @@ function threadName(thread: number): string {
 
 /**
  * Chrome's trace format as JSON: each thread is a track with its ops as slices, steps and JavaScript have tracks of their own,
- * memory and tokens a second are counters. Times are microseconds with three decimals. The pieces joined are one document.
+ * memory and tokens a second are counters, and an instant event stands where the trace is cut off. Times are microseconds with three
+ * decimals. The pieces joined are one document.
  */
 export function* chromeTrace(report: Report, trace: TraceData): Generator<string> {
   const decoded = decodeTrace(trace);
@@ -49,6 +51,7 @@ export function* chromeTrace(report: Report, trace: TraceData): Generator<string
     threads: run.threads,
     cpu: machine.cpu,
     dropped: decoded.dropped,
+    spansDropped: decoded.spansDropped,
   };
   const head = `{"displayTimeUnit":"ns","otherData":${JSON.stringify(other)},"traceEvents":[\n`;
   yield* gathered(head, chromeEvents(report, decoded), ",\n", "\n]}\n");
@@ -102,6 +105,9 @@ function* chromeEvents(report: Report, decoded: DecodedTrace): Generator<object>
   for (const { rows, startNs, endNs } of decoded.steps) {
     if (endNs > startNs) yield counter("rows/s", startNs, { "rows/s": (rows * 1e9) / (endNs - startNs) });
   }
+  for (const { text, atNs } of cutsOf(decoded)) {
+    yield { ph: "i", name: text, cat: "cut", pid: PROCESS, tid: STEPS_TRACK, ts: atNs / 1e3, s: "g", args: {} };
+  }
   const last = decoded.steps.at(-1);
   if (last) yield counter("rows/s", last.endNs, { "rows/s": 0 });
   for (const sample of decoded.samples) {
@@ -113,9 +119,21 @@ function* chromeEvents(report: Report, decoded: DecodedTrace): Generator<object>
   }
 }
 
+/** Where the trace ends before the run does, and in words what of it is missing from there on. */
+function cutsOf({ threads, spans, dropped, spansDropped }: DecodedTrace): { text: string; atNs: number }[] {
+  const cut = (missing: number, what: string, kept: Iterable<{ readonly endNs: number }>) => {
+    let atNs = 0;
+    for (const { endNs } of kept) atNs = Math.max(atNs, endNs);
+    return missing === 0 ? [] : [{ text: `the trace is cut off: ${count(missing, what)} more`, atNs }];
+  };
+  const slices = threads.flatMap((thread) => thread.slices.slice(-1));
+  return [...cut(dropped, "event", slices), ...cut(spansDropped, "span of JavaScript", spans)];
+}
+
 /**
  * Folded stacks, a line each: phase, layer, op, joined by semicolons, then the engine thread's nanoseconds. What belongs to no
- * op stands right under its phase.
+ * op stands right under its phase. A phase whose ops were divided by guess, since a trace that is cut off does not tell, is called
+ * so; where there is nothing to guess by, there is one frame for all steps.
  */
 export function foldedStacks(report: Report, trace?: TraceData): string {
   const clean = (frame: string): string => frame.replace(/[;\s]+/g, " ").trim();
@@ -124,11 +142,12 @@ export function foldedStacks(report: Report, trace?: TraceData): string {
     const whole = Math.round(ns);
     if (whole > 0) stacks.push(`${frames.map(clean).join(";")} ${whole}\n`);
   };
-  for (const { phase, ops, rest } of phaseParts(report, trace)) {
+  for (const { phase: name, ops, rest, estimated } of phaseParts(report, trace)) {
+    const phase = estimated ? `${name} (estimated)` : name;
     for (const { op, ns } of ops) {
       push([phase, op.layer < 0 ? "outside the layers" : `layer ${op.layer}`, op.name], ns);
     }
-    for (const { name, ns } of rest) push([phase, name], ns);
+    for (const part of rest) push([phase, part.name], part.ns);
   }
   return stacks.join("");
 }
@@ -153,7 +172,7 @@ export function* speedscope(report: Report, trace: TraceData): Generator<string>
   const head = {
     $schema: "https://www.speedscope.app/file-format-schema.json",
     exporter: `TinyAI ${report.run.version}`,
-    name: report.run.model,
+    name: [report.run.model, ...cutsOf(decoded).map(({ text }) => text)].join("; "),
     activeProfileIndex: 0,
     shared: { frames },
   };

@@ -24,7 +24,8 @@ export interface ImpactOptions {
  * Measures what each optimisation contributes to a model's speed, loading time and memory: switches it off alone, where all others
  * are on, and on alone, where all others are off. Configurations take turns in random order; figures are compared round by round.
  * The model is loaded anew for it, and should have the machine to itself.
- * @param model a loaded model, or what `loadModel` takes; as it is by default, whatever options it was loaded with.
+ * @param model a loaded model, or what `loadModel` takes; as it is by default, whatever options it was loaded with, but within the
+ * limits that a loaded one has now.
  * @throws {OptionError} if an option is out of its bounds, or there is no such model.
  * @throws the signal's reason if that came before anything could be compared.
  * @throws as `loadModel`.
@@ -56,6 +57,7 @@ export async function analyzeOptimizationImpact(
   const { measureImpact } = await import("./benchmark/impact.ts");
   return measureImpact(typeof model === "string" ? model : partsOf(model).source, {
     budgetMs,
+    limits: typeof model === "string" ? undefined : model.limits,
     only,
     onProgress,
     signal,

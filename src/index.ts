@@ -39,6 +39,7 @@ export type {
   MachineRoofs,
   MemoryCounts,
   MemoryOperations,
+  NativeCalls,
   OpMemoryRow,
   Region,
   Report,
@@ -51,6 +52,7 @@ export type {
 } from "../profiler/report.ts";
 export { formatProfile } from "../profiler/table.ts";
 export { formatReport } from "../profiler/terminal.ts";
+export { mergeProfiles, ProfileMergeError } from "../profiler/totals.ts";
 export { type AnalysisOptions, createPerformanceAnalysis, type PerformanceAnalysis } from "./analysis.ts";
 export { type BatchSizeRecommendation, recommendedBatchSize } from "./batch-size.ts";
 export type { EmbedInput } from "./embed/embed.ts";

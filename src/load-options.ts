@@ -69,7 +69,8 @@ export interface LoadOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const loadKeys = [
+/** Names of all options of `loadModel`. */
+export const loadKeys = [
   "threads",
   "simd",
   "limits",

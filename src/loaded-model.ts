@@ -47,7 +47,7 @@ import type * as metricsModule from "./knobs/performance-metrics.ts";
 import type { PerformanceMetrics, PerformanceMetricsOptions } from "./knobs/performance-metrics.ts";
 import type * as poolModule from "./knobs/pool.ts";
 import type { ResourcePool } from "./knobs/pool.ts";
-import type { SchedulerOptions } from "./knobs/scheduler.ts";
+import type { SchedulerConfig, SchedulerOptions } from "./knobs/scheduler.ts";
 import {
   describeSimd,
   enableSimd,
@@ -133,6 +133,7 @@ export class Model implements AsyncDisposable {
   #analysed: Recording | undefined;
   readonly #watched: WatchedModel = {
     source: () => this.#parts.source,
+    model: () => this,
     start: (options) => {
       this.#analysed = this.#record(options);
     },
@@ -144,7 +145,7 @@ export class Model implements AsyncDisposable {
   #monitoringIntervalMs: number | undefined;
   #sourceHash: Promise<string> | undefined;
   readonly #meter: ResourceMeter;
-  /** Of the last report that has any since the caches or levels were changed. */
+  /** Of the last report that has any since the caches, the levels or the number of threads were changed. */
   #cacheRecorded: CacheStatistics | undefined;
 
   /** @internal `loadModel` makes models. */
@@ -554,6 +555,7 @@ export class Model implements AsyncDisposable {
   async setThreadCount(count: number): Promise<void> {
     this.#checkNotRecorded();
     await setThreadCount(this.#parts, count);
+    this.#cacheRecorded = undefined;
   }
 
   /**
@@ -598,6 +600,11 @@ export class Model implements AsyncDisposable {
     return this.#meter.read();
   }
 
+  /** What the layer scheduler was told when the model was loaded, and what it is by default of the rest. It holds for as long as the model. */
+  get scheduler(): SchedulerConfig {
+    return { ...this.#parts.loadOptions.scheduler };
+  }
+
   /** How kernels use the caches, and where each value comes from. */
   get cacheOptimization(): CacheOptimization {
     return cacheOptimizationOf(this.#parts);
@@ -632,8 +639,8 @@ export class Model implements AsyncDisposable {
   /**
    * How often what the kernels read and wrote was in a cache, over all steps of the last profile or analysis of this model
    * that has cache statistics: from hardware counters where the system shows them, else simulated. If nothing was recorded since
-   * the caches were configured, one step is simulated, as the caches are configured now: a token behind 255 others, or, of a model that only makes vectors, a text
-   * of 64 tokens. That takes a second for each GB of weights, in turns with the event loop.
+   * the caches, the levels or the number of threads were changed, one step is simulated as they are now: a token behind 255 others, or,
+   * of a model that only makes vectors, a text of 64 tokens. That takes a second for each GB of weights, in turns with the event loop.
    * @throws {EngineError} if the model is closed, or memory for a second set of activations is refused.
    * @throws {MemoryLimitError} if memory's limit leaves none for them.
    * @example
@@ -771,8 +778,8 @@ export function describeOps({ plan, library, engine }: Pick<ModelParts, "plan" |
 }
 
 function checkProfileOptions(options: ProfileOptions): void {
-  checkKeys("options", options, ["time", "cache", "roofline", "deterministic", "sampleIntervalMs"]);
-  for (const name of ["time", "cache", "roofline", "deterministic"] as const) {
+  checkKeys("options", options, ["time", "cache", "prefetcher", "roofline", "deterministic", "sampleIntervalMs"]);
+  for (const name of ["time", "cache", "prefetcher", "roofline", "deterministic"] as const) {
     if (options[name] !== undefined) checkBoolean(name, options[name]);
   }
   const { sampleIntervalMs } = options;

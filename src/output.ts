@@ -27,11 +27,21 @@ export function modelFiles(model: string): InputFile[] {
   }
 }
 
+/** Of a folder and those in it: modules of sentence-transformers have one each. */
 function partsOf(source: string): string[] {
   if (!statSync(source).isDirectory()) return [];
-  return readdirSync(source)
-    .filter((name) => partNames.test(name))
-    .map((name) => join(source, name));
+  const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const folders = [
+    source,
+    ...readdirSync(source)
+      .map((name) => join(source, name))
+      .filter(isFolder),
+  ];
+  return folders.flatMap((folder) =>
+    readdirSync(folder)
+      .filter((name) => partNames.test(name))
+      .map((name) => join(folder, name)),
+  );
 }
 
 /**

@@ -2,12 +2,14 @@
 // only when it is used, and models know no more of it than that it records them.
 
 import type { SystemSample } from "../profiler/report.ts";
+import type { Model } from "./loaded-model.ts";
 import type { ProfiledRun, ProfileOptions } from "./profiling/index.ts";
 
 /** A model to who watches all of them. It is recorded here beside what its own methods record. */
 export interface WatchedModel {
   /** What `loadModel` finds it by. */
   readonly source: () => string;
+  readonly model: () => Model;
   readonly start: (options: ProfileOptions) => void;
   /** Takes a sample of the system now, which what is recorded has too: with JavaScript's heap added up anew, unless that is false. */
   readonly sample: (anew?: boolean) => SystemSample;

@@ -8,6 +8,8 @@ import { judge, tunableKnobs, tuneModel } from "../src/benchmark/tune.ts";
 import { cpu } from "../src/engine/cpu.ts";
 import { fixedTuning } from "../src/engine/tuning.ts";
 import { loadModel, type Model, OptionError, prepareModel, recommendedBatchSize } from "../src/index.ts";
+import { defaultThreads } from "../src/knobs/threads.ts";
+import { loadKeys } from "../src/load-options.ts";
 import { partsOf } from "../src/loaded-model.ts";
 import { type ModelTuning, modelTuningKey, modelTuningPath, storeModelTuning } from "../src/model-tuning.ts";
 import { runProgram } from "../src/setup/python.ts";
@@ -51,7 +53,7 @@ function settingsOf(model: Model) {
   return { threadCount, fewTokens: tuning.fewTokens, lines: tuning.byte.lines };
 }
 
-const usual = { threadCount: Math.min(cpu.cores, 64), fewTokens: 8, lines: "first" } as const;
+const usual = { threadCount: defaultThreads(), fewTokens: 8, lines: "first" } as const;
 
 describe("a model's tuning", () => {
   test("is how it is loaded from then on, and the model says so", async () => {
@@ -168,6 +170,16 @@ describe("trying settings", () => {
     expect(existsSync(folder.file("home/model-tuning"))).toBe(false);
   });
 
+  test("says of every other option of a model why it is left as it is", async () => {
+    const { knobs, left } = await tuneModel(tiny, { budgetMs: 0 });
+    expect(knobs.map(({ name }) => name)).toEqual(expect.arrayContaining(["prefetch.byte", "blockSize"]));
+    const options = new Set(left.map(({ knob }) => knob.split(".")[0] ?? ""));
+    // Those that are tried, and those that decide nothing about speed.
+    const others = new Set(["threads", "cache", "batchSize", "tuning", "onProgress", "signal"]);
+    expect(new Set(loadKeys).difference(others.union(options))).toEqual(new Set());
+    for (const { reason } of left) expect(reason).not.toBe("");
+  });
+
   test("begins from what the machine prefers, not from what was kept of the model", async () => {
     await keep();
     const { knobs } = await tuneModel(tiny, { budgetMs: 0 });
@@ -224,6 +236,9 @@ describe("tinyai tune --model", () => {
     expect(text.status).toBe(0);
     expect(text.stdout).toContain("prefetching of 8-bit codes, 6 rounds");
     expect(text.stdout).toContain("of the best");
+    expect(text.stdout).toMatch(/loadModel\(…, \{ batchSize: \d+ \}\)/);
+    expect(text.stdout).toMatch(/^left as they are$/m);
+    expect(text.stdout).toMatch(/^ +kvCache: q8_0 changes results/m);
     expect(text.stderr).toContain(printed.path);
   });
 

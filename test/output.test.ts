@@ -62,12 +62,12 @@ test("an output in the place of a model, a configuration or results is refused w
 });
 
 test("of a model's folder its parts are refused, and results that lie beside them are not", () => {
-  mkdirSync(folder.file("network"));
-  for (const name of ["config.json", "tokenizer.json", "model.safetensors", "results.json"]) {
-    folder.write(`network/${name}`, "");
-  }
+  mkdirSync(folder.file("network/1_Pooling"), { recursive: true });
+  const parts = ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"];
+  for (const name of [...parts, "results.json"]) folder.write(`network/${name}`, "");
+  symlinkSync("nowhere", folder.file("network/lost"));
   const inputs = modelFiles(folder.file("network"));
-  for (const name of ["config.json", "tokenizer.json", "model.safetensors"]) {
+  for (const name of parts) {
     expect(() => checkOutput("--output", folder.file(`network/${name}`), inputs)).toThrow(OptionError);
   }
   checkOutput("--output", folder.file("network/results.json"), inputs);

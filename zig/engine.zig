@@ -582,12 +582,12 @@ pub const Engine = struct {
         return count;
     }
 
-    pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event) usize {
+    pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event, detail: u32) usize {
         if (thread >= engine.provided or engine.executor.rings[thread].waiting() == 0) return 0;
         if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
         const time = &engine.time.?;
         time.follow();
-        return engine.executor.rings[thread].drain(out, time);
+        return engine.executor.rings[thread].drain(out, time, detail);
     }
 
     /// Whether steps that begin from now on write events. Those that still wait afterwards are nobody's: their memory is given back.

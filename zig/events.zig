@@ -153,27 +153,35 @@ pub const Ring = struct {
         ring.release();
     }
 
-    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none.
-    pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock) usize {
+    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none. Of steps whose number `detail` does
+    /// not divide, only they themselves and their shares are moved, and the others are over: it is never 0.
+    pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock, detail: u32) usize {
         const written = ring.writer.written.load(.acquire);
         var at = ring.drained;
         var before = ring.drained_last;
+        // What the last tick was turned into: most events begin where one ended.
+        var known: ?struct { ticks: u64, ns: u64 } = null;
         var count: usize = 0;
         while (at < written and count < out.len) {
             const slot = ring.slotAt(at).*;
             switch (slot.form) {
                 .short => {
                     at += 1;
-                    const last = if (before) |*known| known else continue;
+                    const last = if (before) |*there| there else continue;
                     const start = last.end;
                     last.end += slot.ticks;
+                    const kind: program.EventKind = @enumFromInt(slot.kind);
+                    if (kind != .step and last.step % detail != 0) continue;
+                    const start_ns = if (known != null and known.?.ticks == start) known.?.ns else time.toNs(start);
+                    const end_ns = time.toNs(last.end);
+                    known = .{ .ticks = last.end, .ns = end_ns };
                     out[count] = .{
-                        .start = time.toNs(start),
-                        .end = time.toNs(last.end),
+                        .start = start_ns,
+                        .end = end_ns,
                         .step = last.step,
                         .rows = slot.rows,
                         .op = slot.op,
-                        .kind = @enumFromInt(slot.kind),
+                        .kind = kind,
                         .thread = ring.thread,
                         .aux = slot.aux,
                     };
@@ -190,6 +198,7 @@ pub const Ring = struct {
                     var event: program.Event = @bitCast(words);
                     if (event.kind != .share) {
                         before = .{ .end = event.end, .step = event.step };
+                        if (event.kind != .step and event.step % detail != 0) continue;
                         event.start = time.toNs(event.start);
                         event.end = time.toNs(event.end);
                     }
@@ -232,7 +241,7 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
         while (ring.writer.written.raw - ring.free.raw + whole_slots <= 4 * piece) : (written += 1) {
             ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
         }
-        const count = ring.drain(&out, &time);
+        const count = ring.drain(&out, &time, 1);
         for (out[0..count]) |event| {
             try std.testing.expectEqual(read, event.aux);
             read += 1;
@@ -252,14 +261,14 @@ test "a full ring counts what it loses and keeps what it has" {
     }
     var out: [8]program.Event = undefined;
     try std.testing.expectEqual(8, ring.waiting());
-    try std.testing.expectEqual(6, ring.drain(&out, &time));
+    try std.testing.expectEqual(6, ring.drain(&out, &time, 1));
     try std.testing.expectEqual(0, ring.waiting());
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
     for (out[0..6], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
-    try std.testing.expectEqual(0, ring.drain(&out, &time));
+    try std.testing.expectEqual(0, ring.drain(&out, &time, 1));
     // The next does not begin where the last one that was kept ended.
     ring.write(.{ .start = 8, .end = 9, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
-    try std.testing.expectEqual(1, ring.drain(&out, &time));
+    try std.testing.expectEqual(1, ring.drain(&out, &time, 1));
     try std.testing.expectEqual(16, out[0].start);
 }
 
@@ -270,7 +279,7 @@ test "a share comes out as it was written" {
     ring.write(share.event(1));
     var out: [2]program.Event = undefined;
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 100, .ns = 5 }, 2.0);
-    try std.testing.expectEqual(1, ring.drain(&out, &time));
+    try std.testing.expectEqual(1, ring.drain(&out, &time, 1));
     try std.testing.expectEqual(share.event(1), out[0]);
     try std.testing.expectEqual(5 << 32 | 3, out[0].start);
     try std.testing.expectEqual(2 << 32 | 7, out[0].end);
@@ -298,10 +307,39 @@ test "all events come out as they were written, whether they follow each other o
             if (kind != .share) end = event.end;
             ring.write(event.*);
         }
-        try std.testing.expectEqual(count, ring.drain(&out, &time));
+        try std.testing.expectEqual(count, ring.drain(&out, &time, 1));
         try std.testing.expectEqualSlices(program.Event, sent[0..count], out[0..count]);
     }
     try std.testing.expectEqual(0, ring.lost.load(.monotonic));
+}
+
+test "of steps that are not looked at closely, they themselves and their shares are handed over, with their times" {
+    var storage: [256]Slot = undefined;
+    var ring = Ring.init(&storage, 0);
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
+    var at: u64 = 100;
+    for (0..9) |step| {
+        const begin = at;
+        for (0..5) |op| {
+            ring.write(.{ .start = at, .end = at + op, .step = @intCast(step), .rows = 1, .op = @intCast(op), .kind = .work, .thread = 0, .aux = 0 });
+            at += op;
+        }
+        const share: program.Share = .{ .request = 1, .sequence = 2, .rows = 3, .position = 4, .logits_rows = 1, .accepted = 0 };
+        ring.write(share.event(@intCast(step)));
+        ring.write(.{ .start = begin, .end = at, .step = @intCast(step), .rows = 1, .op = 0, .kind = .step, .thread = 0, .aux = 1 });
+    }
+    var out: [128]program.Event = undefined;
+    const count = ring.drain(&out, &time, 4);
+    // Three steps of 7 events and six of 2.
+    try std.testing.expectEqual(3 * 7 + 6 * 2, count);
+    for (out[0..count]) |event| switch (event.kind) {
+        .step => try std.testing.expectEqual([2]u64{ 100 + 10 * event.step, 110 + 10 * event.step }, [2]u64{ event.start, event.end }),
+        .share => try std.testing.expectEqual(1, event.aux),
+        else => {
+            try std.testing.expectEqual(0, event.step % 4);
+            try std.testing.expectEqual(event.start + event.op, event.end);
+        },
+    };
 }
 
 test "what was given back while it was written is left out, up to the next whole event" {
@@ -322,7 +360,7 @@ test "what was given back while it was written is left out, up to the next whole
         }
         const first = from.uintLessThan(usize, 20);
         @memset(storage[first..][0..from.uintLessThan(usize, 20)], std.mem.zeroes(Slot));
-        const count = ring.drain(&out, &time);
+        const count = ring.drain(&out, &time, 1);
         try std.testing.expect(count >= 8);
         try std.testing.expectEqual(0, ring.waiting());
         for (out[0..count]) |event| {

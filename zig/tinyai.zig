@@ -254,8 +254,9 @@ export fn tinyai_engine_drain_records(engine: *Engine, out: [*]p.Record, capacit
     return count | @as(u32, @intCast(@min(waiting >> 8, std.math.maxInt(u16)))) << 16;
 }
 
-export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Event, capacity: u32) u32 {
-    return @intCast(engine.drainEvents(thread, out[0..capacity]));
+/// Of steps whose number `detail` (1 or more) does not divide only they themselves and their shares are handed over.
+export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Event, capacity: u32, detail: u32) u32 {
+    return @intCast(engine.drainEvents(thread, out[0..capacity], detail));
 }
 
 /// How the pages of group `group` stood when the records drained last were told: in all, empty, kept, and ever taken. 0: no such group.

@@ -5,6 +5,7 @@ import type { OptimizationImpact } from "../../profiler/impact.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import type { GenerateOptions } from "../generate/options.ts";
+import type { Limits } from "../knobs/limits.ts";
 import { loadUnwatched } from "../load.ts";
 import type { LoadOptions } from "../load-options.ts";
 import { type ModelParts, partsOf } from "../loaded-model.ts";
@@ -18,15 +19,19 @@ const generatedTokensMax = 64;
 export interface MeasureOptions extends ExperimentOptions {
   /** Names of those to switch; undefined: all. */
   readonly only?: readonly string[] | undefined;
+  /** That hold for every model that is loaded for it; undefined: none. */
+  readonly limits?: Limits | undefined;
 }
 
 /** @throws {OptionError} if `only` names something else, or there is no such model. */
 export async function measureImpact(model: string, options: MeasureOptions): Promise<OptimizationImpact> {
   const startedMs = performance.now();
   const chosen = choose(options.only);
+  const { limits, signal } = options;
+  const common: LoadOptions = { limits, signal };
   // As it is by default: that makes the prepared copy and tunes the machine, before anything is measured.
-  const { parts, problems, measured, descriptions } = await choosable(model, chosen, options.signal);
-  const subject = subjectOf(model, parts, measured, options.signal);
+  const { parts, problems, measured, descriptions } = await choosable(model, chosen, common);
+  const subject = subjectOf(model, parts, measured, common);
   const { rounds, interrupted, works, effects } = await experiment(subject, options);
   return {
     measuredAt: new Date().toISOString(),
@@ -46,8 +51,8 @@ export async function measureImpact(model: string, options: MeasureOptions): Pro
 }
 
 /** Which of those can make a difference, as the model says once it is wholly there. */
-async function choosable(model: string, chosen: readonly Optimization[], signal: AbortSignal | undefined) {
-  await using whole = await loadUnwatched(model, { signal });
+async function choosable(model: string, chosen: readonly Optimization[], common: LoadOptions) {
+  await using whole = await loadUnwatched(model, common);
   const parts = partsOf(whole);
   // Whether there is a prepared copy is known once it has been made, or was not.
   await parts.settle();
@@ -71,7 +76,7 @@ function subjectOf(
   model: string,
   { plan, contextLength }: ModelParts,
   switched: readonly Optimization[],
-  signal: AbortSignal | undefined,
+  common: LoadOptions,
 ): Subject {
   return {
     names: switched.map(({ name }) => name),
@@ -81,19 +86,23 @@ function subjectOf(
       promptTokens: Math.min(promptTokensMax, contextLength - 1),
       generatedTokens: plan.wholePrompts ? 0 : Math.min(generatedTokensMax, contextLength - firstPromptTokens - 1),
     },
-    load: (on) => loadSwitched(model, switched, on, signal),
+    load: (on) => loadSwitched(model, switched, on, common),
   };
 }
 
-/** @param on those that are switched by options of loading; the others are as they are by default. */
-export async function loadSwitched(
+/**
+ * @param on those that are switched by options of loading; the others are as they are by default.
+ * @param common options of loading that none of them switches.
+ */
+async function loadSwitched(
   source: string,
   switched: readonly Optimization[],
   on: Switches,
-  signal?: AbortSignal,
+  common: LoadOptions,
 ): Promise<Loaded> {
   const options = switched.map(({ name, load }): LoadOptions => load?.(on.has(name)) ?? {});
-  const model = await loadUnwatched(source, Object.assign({ signal, prefixCache: false }, ...options));
+  const { signal } = common;
+  const model = await loadUnwatched(source, Object.assign({ ...common, prefixCache: false }, ...options));
   const parts = partsOf(model);
   const loaded = parts.engine.settings;
   const embeds = parts.plan.wholePrompts;

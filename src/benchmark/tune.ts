@@ -60,7 +60,9 @@ export interface TunedModel {
   readonly promptTokens: number;
   readonly generatedTokens: number;
   readonly knobs: readonly TriedKnob[];
+  /** The model is loaded as before, with `batchSize` of `loadModel`: a larger one takes more memory. What is found is recommended. */
   readonly batches: readonly TriedBatch[];
+  readonly left: readonly LeftKnob[];
 }
 
 export interface TuneModelOptions {
@@ -130,6 +132,35 @@ const blockSize: TunableKnob = {
 
 /** In the order in which they are tried: each begins from what the ones before have chosen. */
 export const tunableKnobs: readonly TunableKnob[] = [threads, ...prefetches, blockSize];
+
+/** A knob that is not tried, by its name as an option of `loadModel` or `generate` or as `tinyai tune` calls it, and why. */
+export interface LeftKnob {
+  readonly knob: string;
+  readonly reason: string;
+}
+
+const leftKnobs: readonly LeftKnob[] = [
+  { knob: "simd", reason: "levels differ in the last bits of results; the widest is in use unless another is forced" },
+  { knob: "threads.affinity", reason: "what else runs on a CPU differs from time to time" },
+  { knob: "cache.cacheLineSize", reason: "it is the machine's own" },
+  { knob: "cache.enablePrefetch", reason: "each kind of weights is tried without prefetching" },
+  { knob: "tokens that decode packed codes four at a time", reason: "`tinyai tune` finds how many, for all models" },
+  { knob: "kvCache", reason: "q8_0 changes results a little, for less memory" },
+  { knob: "prefixCache", reason: "what it brings depends on what prompts have in common" },
+  {
+    knob: "screening",
+    reason: "log-probabilities are not known with it; `tinyai benchmark impact` shows what it brings",
+  },
+  { knob: "speculation", reason: "what it brings depends on the text; `tinyai benchmark impact` shows it for one" },
+  {
+    knob: "fusion",
+    reason: "without it some results differ in the last bits; `tinyai benchmark impact` shows what it brings",
+  },
+  { knob: "prepared", reason: "it is for loading, and for sharing weights between processes" },
+  { knob: "scheduler", reason: "how much memory there is for speed is not known here" },
+  { knob: "contextLength", reason: "how long texts get is not known here" },
+  { knob: "limits", reason: "what is left to others is not known here" },
+];
 
 function describePrefetch({ lines, distance }: Prefetch): string {
   if (lines === "none") return "none";
@@ -221,6 +252,7 @@ export async function tuneModel(source: string, options: TuneModelOptions): Prom
     generatedTokens: work.generatedTokens,
     knobs,
     batches,
+    left: leftKnobs,
   };
 }
 

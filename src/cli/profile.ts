@@ -4,6 +4,7 @@
 
 import type { Command } from "commander";
 import { formatReport } from "../../profiler/terminal.ts";
+import { count } from "../../profiler/words.ts";
 import { checkInteger } from "../check.ts";
 import { OptionError } from "../errors.ts";
 import { checkGenerateOptions } from "../generate/options.ts";
@@ -29,8 +30,9 @@ interface Flags extends ModelFlags, GenerationFlags {
   readonly prompt: string;
   readonly runs?: string;
   readonly deterministic?: boolean;
-  /** False where `--no-cache` was given. */
+  /** False where `--no-cache` was given; so the next two. */
   readonly cache: boolean;
+  readonly prefetcher: boolean;
   readonly roofline: boolean;
   readonly report?: string;
   readonly trace?: string;
@@ -43,6 +45,9 @@ interface Flags extends ModelFlags, GenerationFlags {
 /** Flags that stand for a format, whatever the file is called; its ending may only not name another one. */
 const formatFlags = { trace: ".trace.json", text: ".txt", folded: ".folded", speedscope: ".speedscope.json" } as const;
 
+/** Formats that show each moment of a run. */
+const traceEndings: ReadonlySet<ReportEnding> = new Set([".trace.json", ".speedscope.json"]);
+
 const runsMax = 10_000;
 
 /** Adds `tinyai profile`. */
@@ -52,6 +57,7 @@ export function registerProfile(program: Command): void {
     .option("--runs <count>", "generate so often, each time from the prompt's first token (default: 1)")
     .option("--deterministic", "count on a fixed machine's caches, so that counts are the same on every machine")
     .option("--no-cache", "do without cache statistics, for which some steps are simulated afterwards")
+    .option("--no-prefetcher", "simulate the caches without a hardware prefetcher")
     .option("--no-roofline", "do without the roofline, for which this machine is measured once for a few seconds")
     .option("--report <file>", `the report; its ending says how: ${reportEndings.join(", ")}`)
     .option("--trace <file>", "each step and op in time, for Perfetto")
@@ -98,8 +104,8 @@ async function run(flags: Flags): Promise<void> {
         process.stderr.write("interrupted; the report is of what ran until now (once more ends it at once)\n");
       }
     };
-    const { cache, roofline, deterministic } = flags;
-    profiled = await model.profile(work, { cache, roofline, deterministic });
+    const { cache, prefetcher, roofline, deterministic } = flags;
+    profiled = await model.profile(work, { cache, prefetcher, roofline, deterministic });
     // Of nothing there is no report.
     if (profiled.steps.count === 0) signal.throwIfAborted();
   } catch (error) {
@@ -113,6 +119,7 @@ async function run(flags: Flags): Promise<void> {
   for (const { path, ending } of outputs) {
     await profiled.write(path, ending);
     process.stderr.write(`wrote ${path}\n`);
+    process.stderr.write(cutRemark({ path, ending }, profiled.untraced));
   }
 }
 
@@ -120,6 +127,13 @@ async function run(flags: Flags): Promise<void> {
 interface Output {
   readonly path: string;
   readonly ending: ReportEnding;
+}
+
+/** What is said of a trace that lacks events; nothing of other files. */
+export function cutRemark({ path, ending }: Output, untraced: number): string {
+  if (untraced === 0 || !traceEndings.has(ending)) return "";
+  const missing = `${count(untraced, "event")} came later and ${untraced === 1 ? "is" : "are"} not in it`;
+  return `${path} is cut off: ${missing}; profile fewer tokens for a whole trace\n`;
 }
 
 /**

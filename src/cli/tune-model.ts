@@ -3,7 +3,7 @@
 
 import { grouped } from "../../profiler/words.ts";
 import type { Ratio } from "../benchmark/ratio.ts";
-import type { TriedBatch, TriedKnob, TriedValue, TunedModel } from "../benchmark/tune.ts";
+import type { LeftKnob, TriedBatch, TriedKnob, TriedValue, TunedModel } from "../benchmark/tune.ts";
 import { checkNumber } from "../check.ts";
 import { modelTuningPath, storeModelTuning } from "../model-tuning.ts";
 import { interruption } from "./interrupt.ts";
@@ -34,13 +34,15 @@ export async function tuneModelVerb(flags: { model: string; budget?: string; jso
   if (path !== null) process.stderr.write(`\n${path}\n`);
 }
 
-function formatTuned({ model, level, promptTokens, generatedTokens, knobs, batches, tuning }: TunedModel): string {
+function formatTuned(tuned: TunedModel): string {
+  const { model, level, promptTokens, generatedTokens, knobs, batches, left, tuning } = tuned;
   const text = generatedTokens > 0 ? ` and ${generatedTokens} tokens of text` : "";
   const head = `${model}, ${level}: requests of a prompt of ${promptTokens} tokens${text}\n\n`;
-  const left = `Left as they are: screening, since log-probabilities are not known with it, and guessing (speculation), since what it
-brings depends on the text; \`tinyai benchmark impact\` shows both.
-`;
-  return head + knobs.map(formatKnob).join("") + formatBatches(batches, tuning?.batchSize) + left;
+  return head + knobs.map(formatKnob).join("") + formatBatches(batches, tuning?.batchSize) + formatLeft(left);
+}
+
+function formatLeft(left: readonly LeftKnob[]): string {
+  return `left as they are\n${left.map(({ knob, reason }) => `    ${knob}: ${reason}\n`).join("")}`;
 }
 
 function formatKnob({ title, rounds, values }: TriedKnob): string {
@@ -71,5 +73,9 @@ function formatBatches(batches: readonly TriedBatch[], chosen: number | undefine
     const share = `${ratio.ratio.toFixed(2)}${range} of the best`;
     return `  ${size === chosen ? "*" : " "} ${`${size}`.padEnd(46)} ${grouped(tokensPerSecond, 1).padStart(10)}  ${share}\n`;
   });
-  return `batch size, tokens/s together; the smallest within 5 % of the best is recommended\n${lines.join("")}`;
+  const advice =
+    chosen === undefined
+      ? ""
+      : `    recommended, and no more than that: ask for it, loadModel(…, { batchSize: ${chosen} }), or read model.recommendedBatchSize\n`;
+  return `batch size, tokens/s together; the smallest within 5 % of the best is recommended\n${lines.join("")}${advice}`;
 }

@@ -44,7 +44,8 @@ const typical: readonly Typical[] = [
   { name: "L2", bytes: MiB, ways: 16, bytesMin: 64 * KiB, bytesMax: 64 * MiB, own: true },
   { name: "L3", bytes: 16 * MiB, ways: 16, bytesMin: MiB, bytesMax: 1024 * MiB, own: false },
 ];
-const typicalLineBytes = 64;
+/** Nearly all CPUs have 64; Apple's have 128, and macOS has no files that say so. */
+const typicalLineBytes = process.platform === "darwin" && process.arch === "arm64" ? 128 : 64;
 const waysMax = 64;
 /**
  * A last level that is reported larger and was not measured is taken for this large: a process on a virtual machine has a part
@@ -64,7 +65,7 @@ export interface ReportedCache {
   readonly sharers: string;
 }
 
-/** Bytes of this machine's cache lines, and whether the system said so; where it does not, 64, which nearly all have. */
+/** Bytes of this machine's cache lines, and whether the system said so; else what is typical. */
 export function machineLineSize(folder = "/sys/devices/system/cpu"): {
   readonly bytes: number;
   readonly source: "system" | "typical";

@@ -8,6 +8,7 @@ import type { PoolingName } from "../graph/graph.ts";
 import * as layout from "../plan/layout.ts";
 import { type Plan, pagesNeeded } from "../plan/plan.ts";
 import { Bell } from "./bell.ts";
+import { type CallCounts, noCalls } from "./calls.ts";
 import { type EngineMemory, engineMemory } from "./footprint.ts";
 import { type Library, type MappedWeights, type Pointer, viewMemory } from "./library.ts";
 import { type EngineSettings, encodeSettings } from "./settings.ts";
@@ -166,7 +167,8 @@ export interface RequestHandle {
 
 /** Who waits for changed settings to hold. */
 interface Configuring {
-  readonly changes: Partial<EngineSettings>;
+  /** Of the settings that hold when it is its turn. */
+  readonly change: (settings: EngineSettings) => Partial<EngineSettings>;
   readonly resolve: () => void;
   readonly reject: (error: EngineError) => void;
 }
@@ -240,6 +242,9 @@ export class Engine {
   #kvBytesMax = Number.POSITIVE_INFINITY;
   readonly #tracers = new Set<Tracer>();
   readonly #watching = new Watching();
+  readonly #calls = noCalls();
+  /** The step whose records were taken over last; 0: none, or what follows comes with a drain of its own. */
+  #takenStep = 0;
 
   private constructor(
     library: Library,
@@ -350,6 +355,11 @@ export class Engine {
     return engineMemory(this.#library, this.#handle);
   }
 
+  /** Calls that requests have needed so far. */
+  get calls(): CallCounts {
+    return { ...this.#calls };
+  }
+
   /** Now, in ns of the clock that tokens, progress and events are stamped with. */
   get nowNs(): number {
     return this.#library.symbols.tinyai_clock_now();
@@ -380,8 +390,18 @@ export class Engine {
       // The same once more for the limit, which does not wait: whether the engine has taken the rest or not makes no difference.
       if (first) this.#handOverSettings(first);
     }
+    return this.configureBy(() => others);
+  }
+
+  /**
+   * The same for changes that depend on the settings before them: those that hold when it is their turn. Called as often as settings are
+   * foreseen.
+   * @throws {EngineError} as `configure`.
+   */
+  async configureBy(change: (settings: EngineSettings) => Partial<Omit<EngineSettings, "cpuPercent">>): Promise<void> {
+    if (this.#closed) throw new EngineError("the model is closed; load it again");
     const settled = new Promise<void>((resolve, reject) => {
-      this.#configuring.push({ changes: others, resolve, reject });
+      this.#configuring.push({ change, resolve, reject });
     });
     this.#foreseeSettings();
     if (this.#configuring.length === 1) this.#configureNext();
@@ -391,7 +411,7 @@ export class Engine {
 
   #foreseeSettings(): void {
     this.#settings = this.#held;
-    for (const { changes } of this.#configuring) this.#settings = { ...this.#settings, ...changes };
+    for (const { change } of this.#configuring) this.#settings = { ...this.#settings, ...change(this.#settings) };
   }
 
   #configureNext(): void {
@@ -404,8 +424,8 @@ export class Engine {
   }
 
   /** @returns 0, or why they cannot be had. */
-  #handOverSettings({ changes }: Configuring): number {
-    const settings = { ...this.#held, ...changes };
+  #handOverSettings({ change }: Configuring): number {
+    const settings = { ...this.#held, ...change(this.#held) };
     const encoded = encodeSettings(settings, this.#settingsVersion);
     const failure = this.#library.symbols.tinyai_engine_configure(this.#handle, encoded);
     if (failure === 0) this.#threadsMax = Math.max(this.#threadsMax, settings.threadCount);
@@ -416,7 +436,7 @@ export class Engine {
   #settle(failure: number): void {
     const settled = this.#configuring.shift();
     if (!settled) return;
-    if (failure === 0) this.#held = { ...this.#held, ...settled.changes };
+    if (failure === 0) this.#held = { ...this.#held, ...settled.change(this.#held) };
     this.#foreseeSettings();
     if (failure === 0) settled.resolve();
     else settled.reject(unsettled(failure));
@@ -615,9 +635,10 @@ export class Engine {
     if (this.#closed || !events) return;
     const { symbols } = this.#library;
     for (let thread = 0; thread < this.#threadsMax; thread++) {
+      const detail = this.#watching.detail(thread);
       for (let left = most; left > 0; ) {
         const wanted = Math.min(left, eventsPerDrain);
-        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, wanted);
+        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, wanted, detail);
         if (count > 0) this.#watching.events(events.subarray(0, count * layout.Event.size), thread);
         if (count < wanted) break;
         left -= count;
@@ -702,6 +723,7 @@ export class Engine {
         normalise: request.normalise ? 1 : 0,
       });
       const { symbols } = this.#library;
+      this.#calls.requests++;
       if (symbols.tinyai_engine_submit(this.#handle, slot, bytes, request.tokens, request.tokens.length) === 1)
         continue;
       this.#freeSlots.push(slot);
@@ -724,8 +746,10 @@ export class Engine {
   #cancel(live: Live): void {
     if (this.#closed || !this.#live.has(live.id) || live.cancelled) return;
     live.cancelled = true;
-    if (live.slot >= 0) this.#library.symbols.tinyai_engine_cancel(this.#handle, live.slot, live.id);
-    else {
+    if (live.slot >= 0) {
+      this.#calls.cancelled++;
+      this.#library.symbols.tinyai_engine_cancel(this.#handle, live.slot, live.id);
+    } else {
       this.#waiting.splice(this.#waiting.indexOf(live), 1);
       this.#end(live, "cancelled");
       queueMicrotask(() => live.listener.onFinish("cancelled"));
@@ -736,12 +760,14 @@ export class Engine {
     if (this.#closed) throw new EngineError("the model was closed while a session was being copied");
     const into = request.kind === "restore" ? 1 : 0;
     const { symbols } = this.#library;
+    this.#calls.sessions++;
     if (symbols.tinyai_engine_copy_page(this.#handle, slot, id, group, block, bytes, bytes.length, into) === 1) return;
     throw new RangeError(`there is no page ${block} of group ${group} with ${bytes.length} bytes`);
   }
 
   #commit({ slot, id }: Live): void {
     if (this.#closed) throw new EngineError("the model was closed while a session was being copied");
+    this.#calls.sessions++;
     if (this.#library.symbols.tinyai_engine_commit(this.#handle, slot, id) === 1) return;
     throw new RangeError("there is nothing to commit");
   }
@@ -793,6 +819,12 @@ export class Engine {
     }
     const live = this.#live.get(this.#u32(base, "request"));
     if (!live) return;
+    // How many steps a drain finds depends on time; that each needs one does not. What belongs to no step comes with another's.
+    const step = this.#u32(base, "step");
+    if (step !== this.#takenStep && step !== 0) {
+      this.#takenStep = step;
+      this.#calls.steps++;
+    }
     const token = this.#u32(base, "token");
     const logprob = this.#recordView.getFloat32(base + layout.Record.offset("logprob"), true);
     switch (kind) {
@@ -808,7 +840,7 @@ export class Engine {
           token,
           logprob: Number.isNaN(logprob) ? undefined : logprob,
           position: this.#u32(base, "position"),
-          step: this.#u32(base, "step"),
+          step,
           sequences: this.#u32(base, "sequences"),
           timeNs,
           top,
@@ -845,12 +877,16 @@ export class Engine {
   #readLogits(live: Live, firstRow: number, rowCount: number): void {
     if (live.cancelled) return;
     const rows = new Float32Array(rowCount * this.plan.vocabulary);
+    this.#calls.logits++;
+    // The rest of the step's records comes only now.
+    this.#takenStep = 0;
     this.#library.symbols.tinyai_engine_read_logits(this.#handle, firstRow, rowCount, rows, 1);
     live.listener.onLogits?.(rows, rowCount);
   }
 
   #readEmbedding(slot: number): Float32Array<ArrayBuffer> {
     const values = new Float32Array(this.plan.embeddingWidth ?? 0);
+    this.#calls.vectors++;
     this.#library.symbols.tinyai_engine_read_embedding(this.#handle, slot, values, values.length);
     return values;
   }

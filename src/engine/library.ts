@@ -62,7 +62,7 @@ const symbolTable = {
   tinyai_engine_copy_page: { args: [ptr, u32, u32, u32, u32, ptr, u64, u32], returns: u32 },
   tinyai_engine_commit: { args: [ptr, u32, u32], returns: u32 },
   tinyai_engine_drain_records: { args: [ptr, ptr, u32], returns: u32 },
-  tinyai_engine_drain_events: { args: [ptr, u32, ptr, u32], returns: u32 },
+  tinyai_engine_drain_events: { args: [ptr, u32, ptr, u32, u32], returns: u32 },
   tinyai_engine_events_waiting: { args: [ptr], returns: u32 },
   tinyai_engine_events_lost: { args: [ptr], returns: u64 },
   tinyai_engine_set_events: { args: [ptr, u32], returns: FFIType.void },

@@ -57,7 +57,9 @@ const all = (distance: number): Prefetch => ({ distance, lines: "all" });
 /**
  * Bytes of a block. A tile's two blocks and what goes with them take 26 KB of a first-level cache of 32 KB. With 4 KiB, products of
  * 256 tokens take 1 to 6 % longer, for sums are put away and taken up again more often; with 16 KiB, those of 16 tokens and K-quants
- * 8 to 11 % (Intel Xeon with AVX-512 VNNI, two cores).
+ * 8 to 11 % (Intel Xeon with AVX-512 VNNI, two cores). It does not follow the cache's size: that Xeon's has 48 KB, which have
+ * room for blocks of 16 KiB, and yet those take longer; other sizes were not measured. Where another block is better, `tinyai tune
+ * --model` finds it.
  */
 const fixedBlockBytes = 10 * 1024;
 

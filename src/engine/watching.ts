@@ -19,6 +19,11 @@ export interface EngineWatcher {
   readonly events?: (events: Uint8Array, thread: number) => void;
   /** Whether events may wait for its end where there is room for them: to hand them over takes CPU time that the engine could use. */
   readonly patient?: boolean;
+  /**
+   * Of one step in how many it wants what this thread did; of the others the step itself and whose it was are enough. Asked at each
+   * hand-over; default 1. Others who watch may need more, which it then gets, too.
+   */
+  readonly detail?: (thread: number) => number;
   readonly requests?: RequestObserver;
 }
 
@@ -29,6 +34,8 @@ export class Watching {
   #lastStep: number | undefined;
   #wantsEvents = false;
   #patient = true;
+  /** Who alone wants events. */
+  #only: EngineWatcher | undefined;
 
   /** Tells all of them. */
   readonly requests: RequestObserver = {
@@ -54,6 +61,11 @@ export class Watching {
     return this.#patient;
   }
 
+  /** Of one step in how many all of a thread's events are wanted. */
+  detail(thread: number): number {
+    return this.#only?.detail?.(thread) ?? 1;
+  }
+
   /** It is told of the steps that begin from now on: all events so far have been drained. */
   add(watcher: EngineWatcher): void {
     // For who alone wants them, events are switched on between steps.
@@ -72,6 +84,7 @@ export class Watching {
     const wanting = [...this.#watchers.keys()].filter(({ events }) => events !== undefined);
     this.#wantsEvents = wanting.length > 0;
     this.#patient = wanting.every(({ patient }) => patient === true);
+    this.#only = wanting.length === 1 ? wanting[0] : undefined;
   }
 
   events(events: Uint8Array, thread: number): void {

@@ -37,7 +37,10 @@ export interface PerformanceMetrics extends WorkTotals {
   readonly firstTokenTime: number | null;
   /** Requests under way now. */
   readonly underWay: number;
-  /** Those of them that are more than fit into a step (`batchSize`). */
+  /**
+   * Those of them that are more than fit into a step (`batchSize`), and so certainly wait. One that fits and waits for memory, since others
+   * have the pages of keys and values that it needs (`resourcePool`), is not told apart from those that run, and does not count.
+   */
   readonly queueDepth: number;
   /** Memory of the process that is resident now, bytes. */
   readonly residentBytes: number;
@@ -68,7 +71,7 @@ export function performanceMetrics(
   };
 }
 
-/** Requests under way, and those that wait for a place in a step. */
+/** Requests under way, and those that wait for a place in a step; that one waits for memory the engine does not say. */
 export function loadOf({ underWay }: WorkMeter, batchSize: number): { underWay: number; queueDepth: number } {
   return { underWay, queueDepth: Math.max(0, underWay - batchSize) };
 }

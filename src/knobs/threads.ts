@@ -17,9 +17,8 @@ export interface ThreadOptions {
   readonly affinity?: readonly (number | null)[] | undefined;
 }
 
-/** Threads that compute if nobody says how many. */
-export function defaultThreads(): number {
-  const { cores } = cpu;
+/** Threads that compute if nobody says how many, 1 to 64. @param cores the machine's; others are for tests. */
+export function defaultThreads(cores = cpu.cores): number {
   return Math.min(cores > 2 ? cores - 1 : cores, 64);
 }
 
@@ -48,10 +47,13 @@ export async function setThreadCount(parts: ModelParts, count: unknown): Promise
 /** @throws {OptionError} if there is no such thread, or the process may not use that CPU. */
 export async function setThreadAffinity({ engine }: ModelParts, thread: unknown, core: unknown): Promise<void> {
   const index = checkInteger("thread", thread, 0, engine.threadCount - 1);
-  const { affinity: before } = engine.settings;
-  const affinity = Array.from({ length: Math.max(before.length, index + 1) }, (_, each) => before[each]);
-  affinity[index] = core === null ? undefined : checkCore("core", core);
-  await engine.configure({ affinity });
+  const own = core === null ? undefined : checkCore("core", core);
+  // Beside those that hold by then: one that is refused meanwhile is not asked for again.
+  await engine.configureBy(({ affinity: before }) => {
+    const affinity = Array.from({ length: Math.max(before.length, index + 1) }, (_, each) => before[each]);
+    affinity[index] = own;
+    return { affinity };
+  });
 }
 
 function checkCount(option: string, count: unknown): number {

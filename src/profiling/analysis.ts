@@ -99,14 +99,14 @@ export class Analysis implements PerformanceAnalysis {
 
   async analyzeOptimizationImpact(options: ImpactOptions = {}): Promise<readonly OptimizationImpact[]> {
     this.#checkOpen();
-    const sources = new Set([...this.#watched].map((model) => model.source()));
-    if (sources.size === 0)
+    const models = new Map([...this.#watched].map((watched) => [watched.source(), watched.model()]));
+    if (models.size === 0)
       throw new EngineError("no model is open whose optimisations could be switched; load one first");
     const impacts: OptimizationImpact[] = [];
-    for (const source of sources) {
+    for (const [source, model] of models) {
       // What was measured until the signal came is the result.
       if (impacts.length > 0 && options.signal?.aborted) break;
-      const impact = await analyzeOptimizationImpact(source, options);
+      const impact = await analyzeOptimizationImpact(model, options);
       this.#impacts.set(source, impact);
       impacts.push(impact);
     }

@@ -29,15 +29,23 @@ export interface ProfiledRun extends Report {
    * @throws {TinyAIError} with the code `file` if the system refuses to write it.
    */
   readonly write: (path: string, format?: ReportEnding) => Promise<void>;
+  /**
+   * Events, and spans of JavaScript, that are in the report but came too late for its traces: of what takes place, 32 MB are kept.
+   * 0: traces are whole.
+   */
+  readonly untraced: number;
 }
 
-/** The report as JSON has it, and beside that what writes it. */
+/** The report as JSON has it, and beside that what writes it, and what it cannot write. */
 export function profiledRun(report: Report, trace: TraceData): ProfiledRun {
   const write: ProfiledRun["write"] = async (path, format) => {
     const { writeReport } = await import("./file.ts");
     await writeReport(path, run, trace, format);
   };
-  const run = Object.defineProperty({ ...report } as ProfiledRun, "write", { value: write, enumerable: false });
+  const run = Object.defineProperties({ ...report } as ProfiledRun, {
+    write: { value: write, enumerable: false },
+    untraced: { value: trace.dropped + trace.spansDropped, enumerable: false },
+  });
   return run;
 }
 

@@ -31,8 +31,12 @@ export interface LiveCaches {
   close(): void;
 }
 
-/** A step is simulated again after so long, if others have run: 1 to 2 s of this thread for a gigabyte of weights. */
+/**
+ * A step is simulated again after so long, if others have run, and after so many times as long as the last took: 1 to 2 s of this thread for
+ * a gigabyte of weights.
+ */
 const againMs = 60_000;
+const againTimes = 100;
 /** While the engine works, it is looked again after so long whether it rests. */
 const restMs = 50;
 /** Requests whose ways of drawing are remembered until their steps are looked at. */
@@ -121,7 +125,8 @@ class SimulatedCaches implements LiveCaches {
   /** Whether there was a step since the one that was simulated. */
   #fresh = false;
   #usage: CacheUsage | null = null;
-  #simulatedMs = Number.NEGATIVE_INFINITY;
+  /** Not before this time. */
+  #againMs = Number.NEGATIVE_INFINITY;
   #tracer: Tracer | undefined;
 
   constructor(model: RecordedModel, reason: string) {
@@ -142,7 +147,7 @@ class SimulatedCaches implements LiveCaches {
   }
 
   take(): CacheUsage | null {
-    const due = this.#fresh && this.#tracer === undefined && performance.now() - this.#simulatedMs > againMs;
+    const due = this.#fresh && this.#tracer === undefined && performance.now() > this.#againMs;
     if (due && this.#model.engine.pending === 0) this.#begin();
     return this.#usage;
   }
@@ -158,7 +163,7 @@ class SimulatedCaches implements LiveCaches {
     const step = this.#last;
     if (!step) return;
     this.#fresh = false;
-    this.#simulatedMs = performance.now();
+    this.#againMs = performance.now() + againMs;
     const lastLevelBytes = findRoofs(library, engine.settings.levels.matmul, engine.threadCount)?.lastLevelBytes;
     const { levels: geometry, description } = findCaches({ threads: engine.threadCount, lastLevelBytes });
     let tracer: Tracer;
@@ -175,10 +180,15 @@ class SimulatedCaches implements LiveCaches {
       weightsBytes: run.weightsBytes,
       description: `${description}; ${this.#reason}`,
     });
+    const beganMs = performance.now();
+    let tookMs = 0;
     const turn = (): void => {
       if (this.#tracer !== tracer) return;
       const rests = engine.pending === 0;
+      const turnMs = performance.now();
       const { done, value } = rests ? making.next() : { done: false, value: undefined };
+      tookMs += performance.now() - turnMs;
+      this.#againMs = beganMs + Math.max(againMs, againTimes * tookMs);
       if (!done) {
         later(turn, rests ? 0 : restMs);
         return;

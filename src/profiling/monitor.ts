@@ -118,6 +118,8 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
   readonly #work: Generator<boolean, never, void>;
   #turns = false;
   #eventsLost: number;
+  /** Where events are thinned. */
+  #room = new Uint32Array(0);
   /** Whether the end of the window under way is waiting, too. */
   #windowEnds = false;
   #closedNs: number | undefined;
@@ -144,7 +146,9 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
     this.#tally = executionTime ? new StepTally(ops) : undefined;
     this.#eventsLost = engine.eventsLost;
     const endWatching = engine.watch({
-      ...(executionTime ? { events: (events, thread) => this.#keep(events, thread) } : {}),
+      ...(executionTime
+        ? { events: (events, thread) => this.#keep(events, thread), detail: (thread) => this.#detail(thread) }
+        : {}),
       requests: {
         submitted: (id, submission, request) => {
           caches?.submitted(id, request);
@@ -281,10 +285,31 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
     this.#tell("sample", sample);
   }
 
+  /** So much waits that not all steps' ops are looked at. The tally is made of all that the engine thread does. */
+  #detail(thread: number): number {
+    return thread > 0 && this.#waitingBytes >= WAITING_BYTES_MAX ? DETAILED_STEPS : 1;
+  }
+
   #keep(events: Uint8Array, thread: number): void {
     if (thread === 0) this.#tally?.add(events);
-    const kept = this.#waitingBytes + events.length > WAITING_BYTES_MAX ? thinned(events) : events.slice();
-    this.#push({ events: kept }, kept.length);
+    const kept = this.#waitingBytes + events.length > WAITING_BYTES_MAX ? this.#thinned(events) : events.slice();
+    if (kept.length > 0) this.#push({ events: kept }, kept.length);
+  }
+
+  /** The events without those of ops in steps that are not looked at closely. */
+  #thinned(events: Uint8Array): Uint8Array {
+    const words = eventWords(events);
+    // One piece of memory for all: to have it anew takes longer than to look at the events.
+    if (this.#room.length < words.length) this.#room = new Uint32Array(words.length);
+    const kept = this.#room;
+    let length = 0;
+    for (let at = 0; at < words.length; at += EVENT_WORDS) {
+      const kind = ((words[at + EventWord.place] as number) >>> 16) & 0xff;
+      const whole = (words[at + EventWord.step] as number) % DETAILED_STEPS === 0;
+      if (!whole && kind !== EventKind.step && kind !== EventKind.share) continue;
+      for (let word = 0; word < EVENT_WORDS; word++) kept[length++] = words[at + word] as number;
+    }
+    return new Uint8Array(kept.slice(0, length).buffer);
   }
 
   #push(waiting: Waiting, bytes: number): void {
@@ -364,21 +389,6 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
       if (this.#waiting.length === 0) yield true;
     }
   }
-}
-
-/** The events without those of ops in steps that are not looked at closely. */
-function thinned(events: Uint8Array): Uint8Array {
-  const words = eventWords(events);
-  const kept = new Uint32Array(words.length);
-  let length = 0;
-  for (let at = 0; at < words.length; at += EVENT_WORDS) {
-    const kind = ((words[at + EventWord.place] as number) >>> 16) & 0xff;
-    const whole = (words[at + EventWord.step] as number) % DETAILED_STEPS === 0;
-    if (!whole && kind !== EventKind.step && kind !== EventKind.share) continue;
-    kept.set(words.subarray(at, at + EVENT_WORDS), length);
-    length += EVENT_WORDS;
-  }
-  return new Uint8Array(kept.slice(0, length).buffer);
 }
 
 /** @throws {OptionError} if it is no time between two samples. */

@@ -25,6 +25,7 @@ import { SystemWatch } from "../../profiler/system.ts";
 import type { TracedDraw } from "../../profiler/tracing.ts";
 import { AllocationWatch, nativeMemory } from "../engine/allocations.ts";
 import { findCaches } from "../engine/caches.ts";
+import { type CallCounts, callsSince } from "../engine/calls.ts";
 import { watchCollections } from "../engine/collections.ts";
 import { type HardwareCounters, hardwareCacheStatistics, openHardwareCounters } from "../engine/counters.ts";
 import type { Engine, EngineRequest } from "../engine/engine.ts";
@@ -44,13 +45,19 @@ export interface ProfileOptions {
   /** Whether cache statistics are made: from hardware counters, else by simulating some of the steps afterwards. Default true. */
   readonly cache?: boolean | undefined;
   /**
+   * Whether the simulator models a hardware prefetcher. Default true; false: caches are simulated without one, even where there are
+   * hardware counters, which count with the CPU's own at work.
+   */
+  readonly prefetcher?: boolean | undefined;
+  /**
    * Whether ops are placed on the machine's roofline. Default true. `model.profile` measures it for 1 to 3 s if that was not done
    * before; after `startProfiling` it is only used where it was.
    */
   readonly roofline?: boolean | undefined;
   /**
    * Whether counts are to be the same on every run and machine: those of one thread, on caches of a machine that does not exist
-   * (`referenceCaches`), without a prefetcher. Forced to one level of instructions, they then depend on the work alone. Default false.
+   * (`referenceCaches`), without a prefetcher whatever `prefetcher` says. Forced to one level of instructions, they then depend on
+   * the work alone. Default false.
    */
   readonly deterministic?: boolean | undefined;
   /** Time between two samples of the system, ms; 10 to 60,000, default 250. 0: none but a first and a last one. */
@@ -108,6 +115,7 @@ export class Recording {
   #dropped = 0;
   #shapedSteps = 0;
   readonly #lostBefore: number;
+  readonly #callsBefore: CallCounts;
   #endWatching = (): void => {};
   readonly #startedAt = new Date().toISOString();
   readonly #startNs: number;
@@ -125,7 +133,8 @@ export class Recording {
       },
     });
     const { time = true, sampleIntervalMs } = options;
-    const wantsCounters = time && options.cache !== false && options.deterministic !== true;
+    const wantsCounters =
+      time && options.cache !== false && options.deterministic !== true && options.prefetcher !== false;
     this.#counters = wantsCounters
       ? openHardwareCounters(library, engine.threadIds)
       : { reason: "Hardware counters were not asked for" };
@@ -140,6 +149,7 @@ export class Recording {
       },
     });
     this.#lostBefore = engine.eventsLost;
+    this.#callsBefore = engine.calls;
     this.#javascript = new JavaScriptRecorder({
       nowNs: library.symbols.tinyai_clock_now,
       cpuNs: library.symbols.tinyai_thread_cpu,
@@ -173,7 +183,11 @@ export class Recording {
     const { engine } = this.#model;
     this.#endWatching();
     const endNs = engine.nowNs;
-    const javascript = { ...this.#javascript.result(), wallNs: endNs - this.#startNs };
+    const javascript = {
+      ...this.#javascript.result(),
+      wallNs: endNs - this.#startNs,
+      nativeCalls: callsSince(this.#callsBefore, engine.calls),
+    };
     // Before the events are looked at, which takes memory, page faults and CPU time of its own.
     const system = this.#system.stop(this.#allocations.stop());
     engine.javascript = withoutListener(engine.javascript, this.#javascript);
@@ -187,7 +201,8 @@ export class Recording {
       spans: this.#javascript.spans,
       samples: this.#system.samples,
       startNs: this.#startNs,
-      dropped: this.#dropped + this.#javascript.spansDropped,
+      dropped: this.#dropped,
+      spansDropped: this.#javascript.spansDropped,
     };
     const hardware =
       counted === undefined
@@ -339,19 +354,20 @@ export class Recorded {
     // Without the engine there are no weights to read.
     if (profile.steps.count === 0 || engine.closed) return { memory: null, cache: hardware ?? null };
     const { deterministic = false, cache: wantsCache = true } = this.#options;
+    const prefetcher = !deterministic && this.#options.prefetcher !== false;
     const threads = deterministic ? 1 : run.threads;
     const simulates = wantsCache && hardware === undefined;
     const caches = deterministic
       ? {
           levels: referenceCaches,
-          description: "Caches are those of a reference machine, for one thread, without a prefetcher",
+          description: "Caches are those of a reference machine, for one thread",
         }
       : findCaches({ threads, lastLevelBytes: roofs?.lastLevelBytes });
     const tracer = unlessLimited(() =>
       engine.tracer({
         threadCount: threads,
         caches: simulates ? caches.levels : [],
-        prefetcher: !deterministic,
+        prefetcher,
         levels,
         ...(deterministic ? { tuning: fixedTuning(library.levels[levels.matmul]?.name ?? "") } : {}),
       }),
@@ -364,7 +380,7 @@ export class Recorded {
       const why = refusal === "" ? "" : ` ${sentence(refusal)}`;
       const cache = yield* simulateCaches(counter.steps, ops, tracer, {
         geometry: caches.levels,
-        prefetcher: !deterministic,
+        prefetcher,
         weightsBytes: run.weightsBytes,
         description: `${sentence(caches.description)}${why}`,
       });

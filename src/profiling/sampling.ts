@@ -25,7 +25,7 @@ export interface MonitorSample {
   readonly firstTokenTime: number | null;
   /** Requests under way now. */
   readonly underWay: number;
-  /** Those of them that are more than fit into a step (`batchSize`). */
+  /** Those of them that are more than fit into a step (`batchSize`); one that waits for memory does not count. */
   readonly queueDepth: number;
   /** CPU time of all threads of the process over the time; 100: one CPU. */
   readonly cpuPercent: number;

@@ -37,7 +37,7 @@ export const runsMost = 48;
 /** Ops that take less of the time together are not judged: a clock's tick and a cache's line are much for them. */
 const shareLeast = 0.01;
 /** An op that takes more than this of the time of all ops is nearly alone with the memory, and is not judged either. */
-const shareMost = 0.5;
+export const shareMost = 0.5;
 /** One in so many layers is left out on either side. */
 const layersPerOutlier = 8;
 /** Of slower ops that are told beside the one to blame. */

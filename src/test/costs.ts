@@ -1,14 +1,15 @@
-// Limits on what was counted: bytes, loads and stores, operations, misses in simulated caches, allocations. They are the same
+// Limits on what was counted: bytes, loads and stores, operations, misses in simulated caches, allocations, native calls. They are the same
 // on every run and, at one instruction-set level, on every machine, so a limit on them does not flake where a limit on time
 // would. With a name, the counts of the last run that passed are kept, and a later failure says where they changed.
 
 import { role } from "../../profiler/parts.ts";
 import type { OpRow } from "../../profiler/profile.ts";
-import type { Report } from "../../profiler/report.ts";
+import type { AmountRow, NativeCalls, Report } from "../../profiler/report.ts";
+import { nativeCallNames } from "../../profiler/sections.ts";
 import { amount, bytes, count, grouped, percent } from "../../profiler/words.ts";
 import { describe } from "../check.ts";
 import { OptionError } from "../errors.ts";
-import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run } from "./run.ts";
+import { checkLimits, checkRuns, heldLine, type Outcome, opName, partOf, type Run, spreadOf } from "./run.ts";
 import { changeEntry, readEntries, storePath, updating, writesUnasked } from "./store.ts";
 
 /** Limits of `toCostAtMost`; at least one. Of several runs the one that cost most is judged. */
@@ -24,18 +25,31 @@ export interface CostLimits {
   readonly cacheMisses?: number;
   /** Pieces of memory that the library took. */
   readonly allocations?: number;
+  /**
+   * Calls from JavaScript into the library that the requests needed, as in the report's `javascript.nativeCalls.total`: one for each
+   * request and for each step that told of a result, and those that copied logits, vectors and sessions. What polls, or watches, is in none.
+   */
+  readonly nativeCalls?: number;
 }
 
-const keys = ["bytesRead", "bytesWritten", "memoryOps", "operations", "cacheMisses", "allocations"] as const;
+const keys = [
+  "bytesRead",
+  "bytesWritten",
+  "memoryOps",
+  "operations",
+  "cacheMisses",
+  "allocations",
+  "nativeCalls",
+] as const;
 type Key = (typeof keys)[number];
 
 /** Of ops that are shown at most. */
 const shownMax = 5;
 
-/** A count as a whole and by op, in program order; null where it is not an op's. */
+/** A count as a whole and by op, in program order; by size or by what for where it is not an op's. */
 interface Counted {
   readonly total: number;
-  readonly byOp: readonly OpCount[] | null;
+  readonly byOp: readonly OpCount[];
 }
 
 interface OpCount {
@@ -83,6 +97,8 @@ const sentences: Record<Key, (total: number) => string> = {
   cacheMisses: (total) => `the last cache missed ${figure("cacheMisses", total)} ${either(total, "line", "lines")}`,
   allocations: (total) =>
     `the library allocated ${figure("allocations", total)} ${either(total, "piece of memory", "pieces of memory")}`,
+  nativeCalls: (total) =>
+    `the requests needed ${figure("nativeCalls", total)} ${either(total, "call", "calls")} into the native library`,
 };
 
 /** To the last digit, since counts are exact; large ones beside it in words. */
@@ -103,12 +119,20 @@ function countOf(run: Run, key: Key, runs: readonly Run[]): Counted {
   const path = (part: string): string => (runs.length === 1 ? `run.${part}` : `run[${runs.indexOf(run)}].${part}`);
   const names = new Map(run.byOp.map((op: OpRow) => [op.index, opName(op)]));
   const named = (index: number): string => names.get(index) ?? `op ${index}`;
-  const part = <Part extends "memory" | "cache" | "system">(wanted: Part): NonNullable<Report[Part]> => {
-    const ran = wanted === "system" || run.steps.count > 0;
+  const part = <Part extends "memory" | "cache" | "javascript" | "system">(wanted: Part): NonNullable<Report[Part]> => {
+    // The others are made of steps.
+    const ran = wanted === "javascript" || wanted === "system" || run.steps.count > 0;
     const [found] = partOf([run], wanted, ran ? remedy : idle);
     return found as NonNullable<Report[Part]>;
   };
-  if (key === "allocations") return { total: part("system").allocations.count, byOp: null };
+  if (key === "allocations") {
+    const { count: total, sizes } = part("system").allocations;
+    return { total, byOp: bySize(sizes, path("system.allocations.sizes")) };
+  }
+  if (key === "nativeCalls") {
+    const { total, ...calls } = part("javascript").nativeCalls;
+    return { total, byOp: byPurpose(calls) };
+  }
   if (key === "cacheMisses") {
     const cache = part("cache");
     if (cache.source !== "simulator") {
@@ -131,13 +155,28 @@ function countOf(run: Run, key: Key, runs: readonly Run[]): Counted {
   return { total: of(memory), byOp: [...byOp, { op: "drawing tokens", count: of(memory.sampling) }] };
 }
 
+/** Pieces of memory by how many bytes they have. */
+function bySize(sizes: AmountRow, path: string): OpCount[] {
+  const sums = new Map<string, number>();
+  for (const { value, count } of spreadOf(sizes, path) ?? []) {
+    const name = `pieces of ${bytes(value)}`;
+    sums.set(name, (sums.get(name) ?? 0) + count);
+  }
+  return [...sums].map(([op, count]) => ({ op, count }));
+}
+
+function byPurpose(calls: Omit<NativeCalls, "total">): OpCount[] {
+  return (Object.keys(nativeCallNames) as (keyof typeof nativeCallNames)[]).map((key) => {
+    return { op: nativeCallNames[key], count: calls[key] };
+  });
+}
+
 function incomplete(steps: number): string {
   return `${count(steps, "step")} whose records were lost ${steps === 1 ? "is" : "are"} in no count; profile less at a time`;
 }
 
 /** Where a count came from: what changed since it passed, or else what has most of it. */
 function blame(key: Key, { total, byOp }: Counted, before: KeptCounts[Key]): string[] {
-  if (byOp === null) return [];
   const counts: Change[] = byOp.map(({ op, count }) => ({ op, now: count, kept: before?.byOp[op] ?? 0 }));
   if (before && before.total !== total) {
     const known = new Set(byOp.map(({ op }) => op));
@@ -192,7 +231,7 @@ function keep(
 ): void {
   if (updating() === undefined && !writesUnasked()) return;
   const counts = judged.map(({ key, counted: { total, byOp } }) => {
-    return [key, { total, byOp: Object.fromEntries((byOp ?? []).map(({ op, count }) => [op, count])) }] as const;
+    return [key, { total, byOp: Object.fromEntries(byOp.map(({ op, count }) => [op, count])) }] as const;
   });
   const passed: KeptCounts = Object.fromEntries(counts);
   if (Bun.deepEquals({ ...before, ...passed }, before)) return;

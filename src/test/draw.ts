@@ -2,33 +2,37 @@
 
 import type { Bucket } from "../../profiler/buckets.ts";
 import { bar, cut, duration, pad, percent } from "../../profiler/words.ts";
+import { amountOf, percentile } from "./run.ts";
 
 /** Bars a drawing has at most, on each side of the limit. */
 const barsMax = 8;
 const barSize = 30;
 const besideSize = 18;
-/** On either side of two distributions, what is rarer than this part of both is drawn into the last bar. */
-const rare = 0.01;
+/** On either side of two distributions, what is rarer than this, percent of both, is drawn into the last bar. */
+const rare = 1;
+
+/** Where a line is drawn across a histogram. */
+export interface DrawnLimit {
+  readonly value: number;
+  readonly text: string;
+}
 
 /**
- * A histogram of durations (ns, in any order, at least one), slowest last, with a line where the limit is: no bar stands on both
- * sides of it. Bars are as wide as each other in ratio, since durations spread so.
+ * A histogram of values (ascending, at least one), largest last, with a line where the limit is: no bar stands on both sides of it.
+ * Bars are as wide as each other in ratio, since durations and sizes spread so.
  */
-export function drawDurations(values: readonly number[], limitNs: number): string[] {
-  const sorted = [...values].sort((a, b) => a - b);
-  const firstAbove = sorted.findIndex((value) => value > limitNs);
-  const within = firstAbove < 0 ? sorted : sorted.slice(0, firstAbove);
-  const above = firstAbove < 0 ? [] : sorted.slice(firstAbove);
-  const [least, most] = [Math.max(1, sorted[0] ?? 1), Math.max(1, sorted.at(-1) ?? 1)];
+export function drawSpread(values: readonly Bucket[], word: (value: number) => string, limit?: DrawnLimit): string[] {
+  const above = limit ? values.filter(({ value }) => value > limit.value) : [];
+  const within = values.slice(0, values.length - above.length);
+  const [least, most] = [Math.max(1, values[0]?.value ?? 1), Math.max(1, values.at(-1)?.value ?? 1)];
   // A tenth is what the eye tells apart; where values spread further, bars are wider.
   const ratio = Math.max(1.1, (most / least) ** (1 / barsMax));
-  const bins = [...binsOf(within, ratio), undefined, ...binsOf(above, ratio)];
+  const bins = [...binsOf(within, ratio), ...(limit ? [undefined] : []), ...binsOf(above, ratio)];
   const tallest = Math.max(...bins.map((bin) => bin?.count ?? 0));
-  const label = (bin: Bin): string =>
-    bin.from === bin.to ? duration(bin.to) : `${duration(bin.from)} to ${duration(bin.to)}`;
+  const label = ({ from, to }: Bin): string => (from === to ? word(to) : `${word(from)} to ${word(to)}`);
   const size = Math.max(...bins.map((bin) => (bin ? label(bin).length : 0)));
   return bins.map((bin) => {
-    if (!bin) return `  ${"─".repeat(size)} limit ${duration(limitNs)}`;
+    if (!bin) return `  ${"─".repeat(size)} ${limit?.text}`;
     return `  ${pad(label(bin), size)} ${bar(bin.count / tallest, barSize)} ${bin.count}`;
   });
 }
@@ -40,14 +44,13 @@ interface Bin {
 }
 
 /** Ascending values, put together while the largest is at most `ratio` times the smallest. */
-function binsOf(sorted: readonly number[], ratio: number): Bin[] {
+function binsOf(values: readonly Bucket[], ratio: number): Bin[] {
   const bins: Bin[] = [];
-  let begin = 0;
-  for (let at = 1; at <= sorted.length; at++) {
-    const from = sorted[begin] ?? 0;
-    if (at < sorted.length && (sorted[at] ?? 0) <= Math.max(1, from) * ratio) continue;
-    bins.push({ from, to: sorted[at - 1] ?? 0, count: at - begin });
-    begin = at;
+  for (const { value, count } of values) {
+    const last = bins.at(-1);
+    if (last && value <= Math.max(1, last.from) * ratio) {
+      bins[bins.length - 1] = { from: last.from, to: value, count: last.count + count };
+    } else bins.push({ from: value, to: value, count });
   }
   return bins;
 }
@@ -58,8 +61,8 @@ function binsOf(sorted: readonly number[], ratio: number): Bin[] {
  */
 export function drawBeside(expected: readonly Bucket[], measured: readonly Bucket[]): string[] {
   const both = [expected, measured];
-  const least = Math.max(1, Math.min(...both.map((buckets) => valueAt(buckets, rare))));
-  const most = Math.max(least, ...both.map((buckets) => valueAt(buckets, 1 - rare)));
+  const least = Math.max(1, Math.min(...both.map((buckets) => percentile(buckets, rare))));
+  const most = Math.max(least, ...both.map((buckets) => percentile(buckets, 100 - rare)));
   const ratio = (most / least) ** (1 / barsMax);
   const bounds = Array.from({ length: barsMax }, (_, bin) =>
     bin + 1 < barsMax ? least * ratio ** (bin + 1) : Infinity,
@@ -78,24 +81,9 @@ export function drawBeside(expected: readonly Bucket[], measured: readonly Bucke
   ];
 }
 
-function total(buckets: readonly Bucket[]): number {
-  return buckets.reduce((sum, { count }) => sum + count, 0);
-}
-
-/** The value that `part` of the values do not exceed. */
-function valueAt(buckets: readonly Bucket[], part: number): number {
-  const wanted = part * total(buckets);
-  let passed = 0;
-  for (const { value, count } of buckets) {
-    passed += count;
-    if (passed >= wanted) return value;
-  }
-  return buckets.at(-1)?.value ?? 0;
-}
-
 /** Shares of the values that are at most each bound, and above the one before. */
 function sharesWithin(buckets: readonly Bucket[], bounds: readonly number[]): number[] {
-  const all = total(buckets);
+  const all = amountOf(buckets);
   const counts = bounds.map(() => 0);
   for (const { value, count } of buckets) {
     const bin = bounds.findIndex((bound) => value <= bound);

@@ -1,6 +1,8 @@
 // What the matchers are given: what `model.profile` gave, the same read from JSON, or a list of them. It checks that the parts
 // which a matcher asks for are there, and says how to get them when they are not.
 
+import { type Bucket, bucketsOf } from "../../profiler/buckets.ts";
+import type { HistogramData } from "../../profiler/histogram.ts";
 import { ProfileMergeError } from "../../profiler/index.ts";
 import { role } from "../../profiler/parts.ts";
 import type { OpRow, Profile } from "../../profiler/profile.ts";
@@ -29,7 +31,17 @@ const timeShape: Shape = {
   rows: "amount",
   incompleteSteps: "amount",
   steps: { count: "amount", totalNs: "amount" },
-  phases: [{ phase: "text", rows: "amount", totalNs: "amount", p50Ns: "amount", p99Ns: "amount", maxNs: "amount" }],
+  phases: [
+    {
+      phase: "text",
+      count: "amount",
+      rows: "amount",
+      totalNs: "amount",
+      p50Ns: "amount",
+      p99Ns: "amount",
+      maxNs: "amount",
+    },
+  ],
   byOp: [
     {
       index: "amount",
@@ -68,11 +80,25 @@ const partShapes: { readonly [Part in Exclude<keyof Report, keyof Profile>]?: Sh
       javascriptNs: "amount",
     },
   ],
+  requestCount: "amount",
+  requestTimes: { count: "amount" },
+  firstTokens: { count: "amount" },
   memory: { ...moved, uncountedSteps: "amount", sampling: moved, byOp: [{ index: "amount", ...moved }] },
   cache: {
     source: "text",
     levels: [{ misses: "amount" }, "not empty"],
     byOp: [{ index: "amount", levels: [{ misses: "amount" }] }],
+  },
+  javascript: {
+    nativeCalls: {
+      total: "amount",
+      requests: "amount",
+      steps: "amount",
+      logits: "amount",
+      vectors: "amount",
+      sessions: "amount",
+      cancelled: "amount",
+    },
   },
   system: {
     allocations: { count: "amount", allocatedBytes: "amount", freedBytes: "amount", sizes: { max: "amount" } },
@@ -163,12 +189,41 @@ export function checkLimits<Key extends string>(limits: unknown, keys: readonly 
   return given.map(([key, value]) => [key as Key, checkNumber(`limits.${key}`, value, 0, Number.MAX_VALUE)]);
 }
 
+/** The value that `percent` per cent of the ascending values do not exceed: one of them, by nearest rank. There is at least one. */
+export function percentile(values: readonly Bucket[], percent: number): number {
+  const wanted = (percent / 100) * amountOf(values);
+  let passed = 0;
+  for (const { value, count } of values) {
+    passed += count;
+    if (passed >= wanted) return value;
+  }
+  return values.at(-1)?.value ?? Number.NaN;
+}
+
+/** How many values there are. */
+export function amountOf(values: readonly Bucket[]): number {
+  return values.reduce((sum, { count }) => sum + count, 0);
+}
+
+/** All values of several lists, ascending. */
+export function together(lists: readonly (readonly Bucket[])[]): Bucket[] {
+  return lists.flat().sort((a, b) => a.value - b.value);
+}
+
 /**
- * The value that `percent` per cent of the ascending values do not exceed: one of them, by nearest rank.
- * There is at least one.
+ * All values of a row, to three digits, ascending; undefined: it was taken without a histogram.
+ * @throws {OptionError} if that is damaged.
  */
-export function percentile(sorted: readonly number[], percent: number): number {
-  return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? Number.NaN;
+export function spreadOf(
+  { histogram }: { readonly histogram?: HistogramData | undefined },
+  path: string,
+): Bucket[] | undefined {
+  if (histogram === undefined) return undefined;
+  try {
+    return bucketsOf(histogram);
+  } catch (cause) {
+    throw new OptionError(`${path}.histogram`, "is damaged; profile again with model.profile(…)", { cause });
+  }
 }
 
 /** What a matcher found, as `expect.extend` wants it. The message is made only if it is shown. */

@@ -14,6 +14,7 @@ import {
   createPerformanceAnalysis,
   EngineError,
   loadModel,
+  MemoryLimitError,
   type Model,
   OptionError,
 } from "../../src/index.ts";
@@ -177,6 +178,18 @@ describe("the impact", () => {
     expect(effects[0]?.besideAll.length).toBeGreaterThan(2);
     expect((await writeText(model, 6)).tokens).toEqual(before.tokens);
     expect(model.threadCount).toBe(1);
+  });
+
+  test("of a loaded model keeps to the limits that the model has", async () => {
+    await using model = await loadModel(tiny);
+    const options = { budgetMs: 0, only: ["kvCache"] };
+    // Far below what the process takes.
+    await model.setMemoryLimit(0.01);
+    await expect(analyzeOptimizationImpact(model, options)).rejects.toThrow(MemoryLimitError);
+    await using analysis = createPerformanceAnalysis();
+    await expect(analysis.analyzeOptimizationImpact(options)).rejects.toThrow(MemoryLimitError);
+    await model.setMemoryLimit(100);
+    expect((await analyzeOptimizationImpact(model, options)).rounds).toBeGreaterThan(0);
   });
 
   test("refuses options out of bounds, and what is no model", async () => {

@@ -4,6 +4,7 @@ import { beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { linkSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Report } from "../../profiler/report.ts";
+import { cutRemark } from "../../src/cli/profile.ts";
 import { runProgram } from "../../src/setup/python.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -62,6 +63,24 @@ test("files are written in the format of their flag, or of their ending", async 
   expect(readFileSync(folded, "utf8")).toMatch(/^generation;layer 0;blk\.0\.\w+ \d+$/m);
   expect(JSON.parse(readFileSync(scope, "utf8")).$schema).toContain("speedscope");
   expect(readdirSync(folder.path).filter((name) => name.includes("tmp") || /\.\d+\./.test(name))).toEqual([]);
+});
+
+test("traces that are cut off are told of, and no other files", () => {
+  const remark =
+    "t.json is cut off: 1,234 events came later and are not in it; profile fewer tokens for a whole trace\n";
+  for (const ending of [".trace.json", ".speedscope.json"] as const) {
+    expect(cutRemark({ path: "t.json", ending }, 1_234)).toBe(remark);
+    expect(cutRemark({ path: "t.json", ending }, 0)).toBe("");
+  }
+  expect(cutRemark({ path: "t.json", ending: ".json" }, 1_234)).toBe("");
+});
+
+test("--no-prefetcher simulates the caches without one", async () => {
+  const { status, stdout } = await profile("--max-length", "4", "--json", "--no-prefetcher");
+  expect(status).toBe(0);
+  const { cache }: Report = JSON.parse(stdout);
+  expect(cache).toMatchObject({ source: "simulator", prefetcher: false });
+  expect(cache?.description).toEndWith(" No prefetcher was modelled.");
 });
 
 test("what is no regular file is written into and stays what it is, whatever it is called", async () => {

@@ -4,7 +4,8 @@
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { findCaches } from "../../src/engine/caches.ts";
+import { findCaches, machineLineSize } from "../../src/engine/caches.ts";
+import { usableCpus } from "../../src/engine/cpu.ts";
 import { temporaryFolder } from "../support/folder.ts";
 
 const folder = temporaryFolder();
@@ -139,6 +140,33 @@ describe("what cannot be", () => {
       [16 << 20, 4],
     ]);
     expect(description).toContain("of typical sizes, since the system describes none");
+  });
+});
+
+describe("the size of a line", () => {
+  /** What a process on such a machine takes, whose system says nothing. */
+  async function typicalOn(platform: string, arch: string): Promise<string> {
+    const source = `
+      for (const [key, value] of Object.entries(${JSON.stringify({ platform, arch })})) {
+        Object.defineProperty(process, key, { value });
+      }
+      const { machineLineSize } = await import(${JSON.stringify(join(import.meta.dir, "../../src/engine/caches.ts"))});
+      const { bytes, source } = machineLineSize(${JSON.stringify(folder.file("nothing"))});
+      console.log(bytes, source);`;
+    const child = Bun.spawn([process.execPath, "-e", source], { stdout: "pipe" });
+    return (await new Response(child.stdout).text()).trim();
+  }
+
+  test("is the system's, and where it says nothing 64 bytes, or 128 on Apple's processors", async () => {
+    const { folder: described } = machine(1, () => [{ ...l1, coherency_line_size: "128" }]);
+    const [cpu] = usableCpus() ?? [];
+    if (cpu === 0) expect(machineLineSize(described)).toEqual({ bytes: 128, source: "system" });
+    const typical = await Promise.all([
+      typicalOn("linux", "x64"),
+      typicalOn("linux", "arm64"),
+      typicalOn("darwin", "arm64"),
+    ]);
+    expect(typical).toEqual(["64 typical", "64 typical", "128 typical"]);
   });
 });
 

@@ -29,7 +29,9 @@ async function recorderFor(opened: OpenedEngine, spansMax = 0): Promise<JavaScri
   });
 }
 
-function rows(share: JavaScriptShare): Record<string, { readonly count: number; readonly totalNs: number }> {
+function rows(
+  share: Pick<JavaScriptShare, "rows">,
+): Record<string, { readonly count: number; readonly totalNs: number }> {
   return Object.fromEntries(share.rows.map(({ name, ...rest }) => [name, rest]));
 }
 

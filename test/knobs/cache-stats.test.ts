@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { findCaches } from "../../src/engine/caches.ts";
-import { EngineError, loadModel } from "../../src/index.ts";
+import { cpu, EngineError, loadModel } from "../../src/index.ts";
 import { openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoder } from "../support/tiny-encoder.ts";
@@ -42,7 +42,7 @@ describe("cache statistics", () => {
     expect(stats.hitRate).toBeCloseTo(stats.hits / (stats.hits + stats.misses), 12);
   });
 
-  test("are those of the last profile, until the caches are configured anew", async () => {
+  test("are those of the last profile, until what they depend on is changed", async () => {
     await using model = await loadModel(path, loading);
     const { cache } = await model.profile(() => model.generate("once", { maxLength: 4, ignoreEos: true }), {
       roofline: false,
@@ -61,6 +61,10 @@ describe("cache statistics", () => {
     });
     expect((await model.cacheStats()).over).toBe("recorded");
     await model.configureCacheOptimization({ enablePrefetch: false });
+    expect((await model.cacheStats()).over).toBe("example");
+    await model.profile(() => model.generate("once", { maxLength: 4, ignoreEos: true }), { roofline: false });
+    expect((await model.cacheStats()).over).toBe("recorded");
+    await model.setThreadCount(cpu.cores > 1 ? 2 : 1);
     expect((await model.cacheStats()).over).toBe("example");
   });
 

@@ -7,6 +7,7 @@ import { groupLimits } from "../../src/engine/cgroup.ts";
 import { cpuCapacity } from "../../src/engine/cpu.ts";
 import { drawsNothing, type Engine, type EngineRequest } from "../../src/engine/engine.ts";
 import { EngineError, loadModel, MemoryLimitError, type Model, OptionError, prepareModel } from "../../src/index.ts";
+import { partsOf } from "../../src/loaded-model.ts";
 import { type Plan, pagesNeeded } from "../../src/plan/plan.ts";
 import { openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
@@ -21,10 +22,56 @@ const linux = process.platform === "linux";
 const usable = Math.min(totalmem(), groupLimits().memoryBytes);
 const sameText = { maxLength: 120, ignoreEos: true, seed: 3 };
 
-/** CPU time of threads, in ms, as the scheduler has it. */
-function cpuMs(threads: readonly number[]): number {
-  const ns = threads.map((thread) => Number(readFileSync(`/proc/self/task/${thread}/schedstat`, "utf8").split(" ")[0]));
-  return ns.reduce((sum, each) => sum + each, 0) / 1e6;
+/** What threads did until a moment, in ms. */
+interface Use {
+  readonly atMs: number;
+  /** On a CPU. */
+  readonly cpuMs: number;
+  /** Ready to compute, while something else had the CPU. */
+  readonly delayMs: number;
+}
+
+/** As the scheduler has it. */
+function useOf(threads: readonly number[]): Use {
+  const fields = threads.map((thread) => readFileSync(`/proc/self/task/${thread}/schedstat`, "utf8").split(" "));
+  const sum = (index: number): number => fields.reduce((total, each) => total + Number(each[index]), 0) / 1e6;
+  return { atMs: performance.now(), cpuMs: sum(0), delayMs: sum(1) };
+}
+
+const cpuMs = (threads: readonly number[]): number => useOf(threads).cpuMs;
+
+/** What threads did in every stretch of a second or a little more, of two seconds in which there is always work. */
+async function everySecond(engine: Engine): Promise<readonly Use[]> {
+  let done = false;
+  // Two, so that the engine never waits for this thread.
+  const lanes = [0, 1].map(async () => {
+    while (!done) await run(engine, request(200, 40));
+  });
+  const seen: Use[] = [];
+  const threads = engine.threadIds;
+  for (const endMs = performance.now() + 2000; performance.now() < endMs; await Bun.sleep(50))
+    seen.push(useOf(threads));
+  done = true;
+  await engine.configure({ cpuPercent: 0 });
+  await Promise.all(lanes);
+  return seen.flatMap((from) => {
+    const to = seen.find(({ atMs }) => atMs - from.atMs >= 1000);
+    if (!to) return [];
+    return { atMs: to.atMs - from.atMs, cpuMs: to.cpuMs - from.cpuMs, delayMs: to.delayMs - from.delayMs };
+  });
+}
+
+/**
+ * Expects of each stretch that the threads used `percent` of one CPU's time, 5 points more or less. What something else had is no fault
+ * of the limit: of time in which one of them was kept from computing nothing is expected.
+ */
+function expectShares(uses: readonly Use[], percent: number): void {
+  expect(uses.length).toBeGreaterThan(10);
+  for (const { atMs, cpuMs, delayMs } of uses) {
+    const share = (100 * cpuMs) / atMs;
+    const least = percent * Math.max(0, 1 - delayMs / atMs) - 5;
+    expect(share).toBeWithin(least, percent + 5);
+  }
 }
 
 /** A request that draws `generateMax` tokens after a prompt of `length`. */
@@ -65,24 +112,26 @@ function run(engine: Engine, asked: EngineRequest, onFirst = () => {}): Promise<
 }
 
 describe("a limit of CPU time", () => {
-  test("is kept to by the threads together, over a second, at any number of them", async () => {
+  // Percent of one CPU's time.
+  for (const { threadCount, cpuPercent } of [
+    { threadCount: 1, cpuPercent: 20 },
+    { threadCount: 2, cpuPercent: 60 },
+  ]) {
+    test(`is kept to by the threads together, and used up, in any second, of threads: ${threadCount}`, async () => {
+      if (!linux) return;
+      const { engine } = await openEngine(path, {}, { threadCount });
+      await engine.configure({ cpuPercent });
+      expectShares(await everySecond(engine), cpuPercent);
+      await engine.close();
+    }, 20_000);
+  }
+
+  test("of a model is a part of the time of all CPUs that the process may use", async () => {
     if (!linux) return;
-    const { engine } = await openEngine(path);
-    // Percent of one CPU's time.
-    for (const { threadCount, cpuPercent } of [
-      { threadCount: 1, cpuPercent: 20 },
-      { threadCount: 2, cpuPercent: 60 },
-    ]) {
-      await engine.configure({ threadCount, cpuPercent });
-      const threads = engine.threadIds;
-      const beginMs = performance.now();
-      const before = cpuMs(threads);
-      while (performance.now() - beginMs < 1000) await run(engine, request(200, 20));
-      const share = ((cpuMs(threads) - before) / (performance.now() - beginMs)) * 100;
-      expect(share).toBeWithin(1, cpuPercent + 5);
-    }
-    await engine.close();
-  });
+    await using model = await loadModel(path, { threads: { count: 1 } });
+    await model.setCpuLimit(50 / cpuCapacity());
+    expectShares(await everySecond(partsOf(model).engine), 50);
+  }, 20_000);
 
   test("changes no token, and is lifted under a running request", async () => {
     await using model = await loadModel(path);

@@ -93,6 +93,24 @@ describe("a limit of activation memory", () => {
     expect(small.steps).toBeGreaterThan(usual.steps);
   });
 
+  test("is what activations keep to in memory, after a long prompt and after many sequences at once", async () => {
+    const page = 64 << 10;
+    const maxActivationMemory = page * Math.floor(model.plan().arenaBytes / 3 / page);
+    await using limited = await loadModel(path, { scheduler: { maxActivationMemory } });
+    const long = { maxLength: 5, ignoreEos: true, cachePrompt: false };
+    await limited.generate(prompt, long);
+    await limited.generate(
+      Array.from({ length: 20 }, () => prompt),
+      long,
+    );
+    const { taken, resident } = limited.memoryInUse();
+    expect(resident.activations).toBeWithin(1, maxActivationMemory + 1);
+    expect(taken.activations).toBeLessThanOrEqual(maxActivationMemory);
+    // Without the limit they take more.
+    await model.generate(prompt, long);
+    expect(model.memoryInUse().resident.activations).toBeGreaterThan(maxActivationMemory);
+  });
+
   test("that changes nothing is named as one without effect", () => {
     const knobs = (options: SchedulerOptions) => planOf(options).withoutEffect.map(({ knob }) => knob);
     const { arenaBytes } = model.plan();
@@ -162,6 +180,23 @@ describe("the trade-off between memory and speed", () => {
     );
     expect(rows).toEqual([128, 256, 512, 1024].map((count) => Math.max(count, contextMax)));
   });
+});
+
+test("what a model was loaded with can be read back, with what it is by default of the rest", async () => {
+  const usual = {
+    enableCheckpointing: false,
+    memorySpeedTradeoff: 0.5,
+    recomputeActivations: false,
+    maxActivationMemory: undefined,
+  };
+  expect(model.scheduler).toEqual(usual);
+  const asked = { memorySpeedTradeoff: 0.2, maxActivationMemory: model.plan().arenaBytes };
+  await using other = await loadModel(path, { scheduler: asked });
+  expect(other.scheduler).toEqual({ ...usual, ...asked });
+  // A scheduler of the same options plans what runs.
+  expect(planOf(other.scheduler, other).program).toEqual(other.plan().program);
+  planOf({ memorySpeedTradeoff: 1 }, other);
+  expect(other.scheduler).toEqual({ ...usual, ...asked });
 });
 
 describe("checkpoints for training", () => {

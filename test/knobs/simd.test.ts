@@ -2,7 +2,8 @@
 // agrees with double precision whatever is mixed, and nothing that was computed before a switch gets into what is computed after it.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chooseLevel } from "../../src/engine/cpu.ts";
+import { readFileSync } from "node:fs";
+import { type CpuFeature, chooseLevel, cpuFeatures } from "../../src/engine/cpu.ts";
 import { type Library, openLibrary } from "../../src/engine/library.ts";
 import { levelsOf } from "../../src/engine/settings.ts";
 import { fixedTuning } from "../../src/engine/tuning.ts";
@@ -362,23 +363,52 @@ test("a switch that changes nothing is told with its reason", () => {
   }
 });
 
-test("cpu.simd tells each feature by name, and the level that models have", async () => {
+/**
+ * What Linux calls the features that kernels look for: all of a list where several are one of ours. What is not there is of another
+ * architecture.
+ */
+const linuxNames: Readonly<Partial<Record<CpuFeature, readonly string[]>>> =
+  process.arch === "arm64"
+    ? { neon: ["asimd"], dotprod: ["asimddp"], i8mm: ["i8mm"], bf16: ["bf16"], invariantTsc: ["asimd"] }
+    : {
+        sse42: ["sse4_2", "popcnt"],
+        avx: ["avx"],
+        avx2: ["avx2", "bmi1", "bmi2"],
+        fma: ["fma"],
+        f16c: ["f16c"],
+        avx512f: ["avx512f"],
+        avx512bw: ["avx512bw", "avx512cd"],
+        avx512vl: ["avx512vl"],
+        avx512dq: ["avx512dq"],
+        avx512vnni: ["avx512_vnni"],
+        avx512bf16: ["avx512_bf16"],
+        avx512fp16: ["avx512_fp16"],
+        avxVnni: ["avx_vnni"],
+        amxTile: ["amx_tile"],
+        amxInt8: ["amx_tile", "amx_int8"],
+        amxBf16: ["amx_tile", "amx_bf16"],
+        invariantTsc: ["nonstop_tsc"],
+      };
+
+test.skipIf(process.platform !== "linux")("cpu.simd has the features that the system says the CPU has", () => {
+  const line = /^(?:flags|Features)\s*:\s*(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+  const there = new Set(line.split(" "));
   const { simd } = cpu;
-  for (const feature of [
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512",
-    "avx512f",
-    "avx512vnni",
-    "avx512bf16",
-    "amxInt8",
-    "amxBf16",
-  ] as const) {
-    expect(simd[feature]).toBeBoolean();
-  }
+  const features = Object.keys(cpuFeatures(library)) as CpuFeature[];
+  const told = features.map((name) => [name, linuxNames[name]?.every((each) => there.has(each)) ?? false]);
+  // Linux grants tiles to processes that ask, and may refuse.
+  const tiles = simd.amxTile ? {} : { amxTile: false, amxInt8: false, amxBf16: false };
+  expect(simd).toMatchObject({ ...Object.fromEntries(told), ...tiles });
+});
+
+test("cpu.simd tells the level that models have, and why", async () => {
+  const { simd } = cpu;
   expect([simd.neon, simd.avx2 && simd.neon]).toEqual([process.arch === "arm64", false]);
+  expect([simd.dotprod || simd.i8mm, simd.neon]).not.toEqual([true, false]);
+  const { avx512f, avx512bw, avx512vl, avx512dq } = simd;
+  expect(simd.avx512).toBe([avx512f, avx512bw, avx512vl, avx512dq].every(Boolean));
   expect(simd.level).toBe(widest);
+  expect(simd.reason).toBe("the widest level that this CPU runs");
   expect(simd.levels).toEqual(library.levels);
   await using model = await loadModel(path);
   expect(model.simd.name).toBe(simd.level);

@@ -6,6 +6,8 @@ import { usableCpus } from "../../src/engine/cpu.ts";
 import { complete, encodePrompt, streamTokens } from "../../src/generate/generate.ts";
 import { checkGenerateOptions } from "../../src/generate/options.ts";
 import { cpu, EngineError, loadModel, OptionError } from "../../src/index.ts";
+import { defaultThreads } from "../../src/knobs/threads.ts";
+import { partsOf } from "../../src/loaded-model.ts";
 import { type OpenedEngine, openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -194,21 +196,62 @@ describe("a thread's CPU", () => {
   });
 });
 
+describe("a change that builds on the one before", () => {
+  test("does without what that one was refused", async () => {
+    if (!linux) return;
+    const { engine } = await openEngine(path, {}, { threadCount: 2 });
+    const asked = [
+      engine.configureBy(({ affinity }) => ({ affinity: [1000, affinity[1]] })),
+      engine.configureBy(({ affinity }) => ({ affinity: [affinity[0], first] })),
+    ];
+    expect(engine.settings.affinity).toEqual([1000, first]);
+    const outcomes = await Promise.allSettled(asked);
+    expect(outcomes.map(({ status }) => status)).toEqual(["rejected", "fulfilled"]);
+    expect(engine.settings.affinity).toEqual([undefined, first]);
+    expect(cpusOf(engine.threadIds)).toEqual([all, String(first)]);
+    await engine.close();
+  });
+});
+
 describe("a loaded model", () => {
   test("changes its threads and their CPUs, and says what they are", async () => {
     await using model = await loadModel(path, { threads: { count: 1 } });
     const expected = await model.generate("hello", { maxLength: 20, ignoreEos: true, seed: 1 });
-    await model.setThreadCount(cpu.cores);
-    expect(model.threadCount).toBe(cpu.cores);
+    const count = Math.min(cpu.cores, 64);
+    await model.setThreadCount(count);
+    expect(model.threadCount).toBe(count);
     if (process.platform !== "darwin") {
       await model.setThreadAffinity(0, first);
       expect(model.threadAffinity[0]).toBe(first);
       await model.setThreadAffinity(0, null);
     }
-    expect(model.threadAffinity).toEqual(Array.from({ length: cpu.cores }, () => null));
+    expect(model.threadAffinity).toEqual(Array.from({ length: count }, () => null));
     expect((await model.generate("hello", { maxLength: 20, ignoreEos: true, seed: 1 })).tokens).toEqual(
       expected.tokens,
     );
+  });
+
+  test("has the threads that it says, on the CPUs that it says, as the system sees them", async () => {
+    if (!linux) return;
+    await using model = await loadModel(path, { threads: { count: 1 } });
+    const { engine } = partsOf(model);
+    const count = Math.min(cpu.cores, 64);
+    await model.setThreadCount(count);
+    const { threadIds } = engine;
+    expect(new Set(threadIds).size).toBe(count);
+    expect(alive(threadIds)).toEqual(threadIds.map(() => true));
+    const everywhere = threadIds.map(() => all);
+    expect(cpusOf(threadIds)).toEqual(everywhere);
+    await model.setThreadAffinity(0, first);
+    expect(cpusOf(threadIds)).toEqual(everywhere.with(0, String(first)));
+    if (count > 1) {
+      await model.setThreadAffinity(1, first);
+      expect(cpusOf(threadIds)).toEqual(everywhere.with(0, String(first)).with(1, String(first)));
+      await model.setThreadAffinity(0, null);
+      expect(cpusOf(threadIds)).toEqual(everywhere.with(1, String(first)));
+    }
+    await model.setThreadCount(1);
+    expect(alive(threadIds)).toEqual(threadIds.map((_, thread) => thread === 0));
   });
 
   test("refuses threads and CPUs that there are not", async () => {
@@ -239,7 +282,9 @@ describe("a loaded model", () => {
   });
 
   test("computes with all CPUs but one unless told otherwise, or with all of one or two", async () => {
+    const threads = [1, 2, 3, 8, 65, 128].map((cores) => defaultThreads(cores));
+    expect(threads).toEqual([1, 2, 2, 7, 64, 64]);
     await using model = await loadModel(path);
-    expect(model.threadCount).toBe(cpu.cores > 2 ? Math.min(cpu.cores - 1, 64) : cpu.cores);
+    expect(model.threadCount).toBe(defaultThreads(cpu.cores));
   });
 });

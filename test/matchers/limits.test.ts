@@ -3,9 +3,11 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { Histogram } from "../../profiler/index.ts";
 import type { Report } from "../../profiler/report.ts";
+import { duration } from "../../profiler/words.ts";
 import { runProgram } from "../../src/setup/python.ts";
-import { drawDurations } from "../../src/test/draw.ts";
+import { drawSpread } from "../../src/test/draw.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { bareReport, changed, madeUpReport } from "../support/report.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -80,6 +82,40 @@ describe("toRespondWithin", () => {
   });
 });
 
+test("toRespondWithin judges all requests of a run that had more than its rows", async () => {
+  const kept = answered(10, 10, 30);
+  const times = (unit: number, values: readonly (readonly [ms: number, count: number])[]): Histogram => {
+    const histogram = new Histogram("ns");
+    for (const [ms, count] of values) histogram.record(ms * unit, count);
+    return histogram;
+  };
+  /** As many requests more, which took longer: half of all do not show in the rows. */
+  const before = [
+    [10, 2],
+    [30, 1],
+    [70, 4],
+    [500, 1],
+  ] as const;
+  const of = (histogram: Histogram) => ({ count: histogram.count, histogram: histogram.toJSON() });
+  const run = changed(kept, {
+    requestCount: 8,
+    requestTimes: of(times(1e6, before)),
+    firstTokens: of(times(1e5, before)),
+  });
+  await passes(run, "expect(run).toRespondWithin({ p50Ms: 70.1, p90Ms: 500, maxMs: 500, firstTokenMs: 50 });");
+  const output = await fails(run, "expect(run).toRespondWithin({ p50Ms: 50, maxMs: 499, firstTokenMs: 49 });");
+  expect(output).toMatch(/p50 of 8 requests took 70\.\d ms; the limit is 50\.0 ms/);
+  expect(output).toContain("the slowest of 8 requests took 500.0 ms");
+  expect(output).toMatch(/limit 50\.0 ms\n +70\.\d ms █+ 4\n +500\.0 ms .* 1\n/);
+  expect(output).toContain("the slowest of the last 3 requests, 300 + 40 tokens: ");
+  const { histogram, ...without } = run.requestTimes;
+  await passes(
+    { ...run, requestTimes: without },
+    `expect(() => expect(run).toRespondWithin({ maxMs: 1 })).toThrow("run.requestTimes: has no histogram, and run.requests has the last 3 of 8");
+    expect(() => expect({ ...run, requestTimes: { ...run.requestTimes, histogram: {} } }).toRespondWithin({ maxMs: 1 })).toThrow("run.requestTimes.histogram: is damaged");`,
+  );
+});
+
 test("toGenerateAtLeast leaves the prompt out", async () => {
   const generation = report.phases.find(({ phase }) => phase === "generation");
   if (!generation) throw new Error("the made-up report generates nothing");
@@ -88,12 +124,41 @@ test("toGenerateAtLeast leaves the prompt out", async () => {
   const output = await fails(report, `expect(run).toGenerateAtLeast({ tokensPerSecond: ${rate * 1.001} });`);
   expect(output).toContain(`tokens came at ${rate.toFixed(1)} a second`);
   expect(output).toContain("the op to blame: token_embd");
+  // Its steps, with a line where their mean would have to be.
+  const [, drawn = ""] = output.split(" (max)\n\n");
+  expect(drawn).toMatch(/^( .* ms .*\d\n)* +─+ as many tokens at the limit: \d+\.\d ms a step\n/);
+  const counts = [...(drawn.split("\n\n")[0] ?? "").matchAll(/ (\d+)$/gm)].map(([, steps]) => Number(steps));
+  expect(counts.reduce((sum, steps) => sum + steps, 0)).toBe(generation.count);
 });
 
 test("toAllocateAtMost holds the library's bytes to the limit, of several runs the largest", async () => {
   const taken = (allocatedBytes: number) => changed(report, { system: { allocations: { allocatedBytes } } });
   await passes([taken(7), taken(1_000)], "expect(run).toAllocateAtMost(1000); expect(run).not.toAllocateAtMost(999);");
   expect(await fails(taken(1_000), "expect(run).toAllocateAtMost(999);")).toContain("the limit is 999 B");
+});
+
+/** The report with pieces of memory of these sizes. */
+function allocated(...pieces: readonly (readonly [bytes: number, count: number])[]): Report {
+  const sizes = new Histogram("bytes");
+  for (const [bytes, count] of pieces) sizes.record(bytes, count);
+  const { count, total } = sizes;
+  const allocations = { count, allocatedBytes: total, sizes: sizes.row({ histogram: true }) };
+  return changed(report, { system: { allocations } });
+}
+
+test("what allocated too much is told by the pieces' sizes", async () => {
+  const run = allocated([64, 3], [5_000_000, 1]);
+  const bytes = await fails(run, "expect(run).toAllocateAtMost(1e6);");
+  expect(bytes).toMatch(/the largest piece has 5\.00 MB\n\n +64 B █+ 3\n +5\.00 MB █+\S* 1\n/);
+  const kept = temporaryFolder();
+  const body = `expect(run).toCostAtMost({ allocations: 4 }, "the story");`;
+  expect((await runTest(kept, run, body)).status).toBe(0);
+  const more = (await runTest(kept, allocated([64, 3], [4_096, 2], [5_000_000, 1]), body)).output;
+  expect(more).toContain("the library allocated 6 pieces of memory; the limit is 4\n");
+  expect(more).toContain("since the last run that passed:\n    pieces of 4.10 KB: 2, before 0 (new)\n");
+  expect(more).not.toContain("pieces of 64 B");
+  const first = await fails(run, "expect(run).toCostAtMost({ allocations: 3 });");
+  expect(first).toContain("most of it:\n    pieces of 64 B: 3, 75.0 %\n    pieces of 5.00 MB: 1, 25.0 %\n");
 });
 
 describe("toCostAtMost", () => {
@@ -110,6 +175,7 @@ describe("toCostAtMost", () => {
       operations,
       cacheMisses: misses,
       allocations: report.system?.allocations.count ?? 0,
+      nativeCalls: report.javascript?.nativeCalls.total ?? 0,
     };
     const body = `const exact = ${JSON.stringify(exact)};
       expect(run).toCostAtMost(exact);
@@ -154,6 +220,17 @@ describe("toCostAtMost", () => {
     expect((await runTest(kept, dearer, body)).output).toContain("since the last run that passed:\n");
   });
 
+  test("names what native calls were for", async () => {
+    const kept = temporaryFolder();
+    const body = `expect(run).toCostAtMost({ nativeCalls: 68 }, "the story");`;
+    expect((await runTest(kept, report, body)).status).toBe(0);
+    const more = changed(report, { javascript: { nativeCalls: { total: 70, steps: 67 } } });
+    const { output } = await runTest(kept, more, body);
+    expect(output).toContain("the requests needed 70 calls into the native library; the limit is 68\n");
+    expect(output).toContain("since the last run that passed:\n    results of steps: 67, before 65 (+3.1 %)\n");
+    expect(output).not.toContain("requests handed over");
+  });
+
   test("a kept file that is damaged is an error with its path, and CI writes none", async () => {
     const kept = temporaryFolder();
     const body = 'expect(run).toCostAtMost({ bytesRead: 1e15 }, "the story");';
@@ -196,6 +273,8 @@ test("what cannot be judged is an error that says what to do, also under .not", 
     [report, "toGenerateAtLeast({ tokensPerSecond: '9' })", 'limits.tokensPerSecond: is "9"'],
     [report, "toAllocateAtMost(1.5)", "bytes: is 1.5; a whole number"],
     [report, "toCostAtMost({ joules: 1 })", "limits.joules: is not an option"],
+    [report, "toCostAtMost({ native: 1 })", "limits.native: is not an option; there are bytesRead"],
+    [bareReport(), "toCostAtMost({ nativeCalls: 1 })", "run.javascript: is missing; profile with model.profile("],
     [report, "toCostAtMost({ bytesRead: 1 }, 7)", "name: is 7; a text is expected"],
     [bareReport(), "toRespondWithin({ p99Ms: 1 })", "run.requests: is empty"],
     [bareReport(), "toAllocateAtMost(1)", "run.system: is missing; profile with"],
@@ -245,7 +324,11 @@ test("a damaged run is an error that names the field, whatever is asked of it, a
       "phases.1.rows",
       "phases.1.totalNs",
     ],
-    ...["phases.0.p50Ns", "phases.0.p99Ns", "phases.0.maxNs"],
+    ...["requestTimes.count", "firstTokens.count"],
+    ...["total", "requests", "steps", "logits", "vectors", "sessions", "cancelled"].map(
+      (field) => `javascript.nativeCalls.${field}`,
+    ),
+    ...["phases.1.count", "phases.0.p50Ns", "phases.0.p99Ns", "phases.0.maxNs"],
     ...["index", "name", "kernel", "layer", "count", "totalNs", "operations"].map((field) => `byOp.3.${field}`),
     ...[
       "run.model",
@@ -288,6 +371,7 @@ test("a damaged run is an error that names the field, whatever is asked of it, a
     const refused = (change) => expect(() => expect({ ...run, ...change }).toRespondWithin({ maxMs: 1e6 })).toThrow(/^run/);
     refused({ cache: { ...run.cache, levels: [] } });
     refused({ memory: { ...run.memory, bytesRead: -1 } });
+    for (const requestCount of ["two", -1, NaN]) refused({ requestCount });
     refused({ requests: [{ ...run.requests[0], firstTokenNs: undefined }] });
     expect({ ...run, requests: [{ ...run.requests[0], firstTokenNs: null }] }).toRespondWithin({ maxMs: 1e6 });`,
   );
@@ -312,13 +396,39 @@ test("real runs are judged in the process that profiled them, and cost the same 
       memoryOps: first.memoryOps,
       operations: first.byOp.reduce((sum, op) => sum + op.operations, 0),
       cacheMisses: first.cache.levels.at(-1).misses,
+      // The request, and a step for each token: the prompt's gives the first.
+      nativeCalls: 21,
     };
     for (const [key, count] of Object.entries(costs)) {
       expect(count).toBeGreaterThan(0);
       expect(second).toCostAtMost({ [key]: count });
       expect(second).not.toCostAtMost({ [key]: count - 1 });
     }
-    expect([first, second]).toCostAtMost({ ...costs, allocations: 0 });`;
+    expect([first, second]).toCostAtMost({ ...costs, allocations: 0 });
+    const longer = () => model.generate("once upon a time", { maxLength: 29, ignoreEos: true, seed: 1, cachePrompt: false });
+    const third = await model.profile(longer, { deterministic: true });
+    expect(third).toCostAtMost({ nativeCalls: 30 });
+    expect(third).not.toCostAtMost({ nativeCalls: 29 });`;
+  await passes(report, body);
+});
+
+test("guesses that did not come true are no tokens that were generated", async () => {
+  const path = folder.file("guesses.gguf");
+  writeTinyModel(path);
+  const body = `
+    const { loadModel } = await import(${JSON.stringify(join(root, "src", "index.ts"))});
+    await using model = await loadModel(${JSON.stringify(path)}, { tuning: "fixed" });
+    const guesses = { speculation: { maxDraft: 8, minMatch: 1 }, temperature: 0.8, seed: 3 };
+    const run = await model.profile(
+      () => model.generate("once upon a time once upon a time", { ...guesses, maxLength: 60, ignoreEos: true, cachePrompt: false }),
+      { cache: false, roofline: false },
+    );
+    const [, { totalNs }] = run.phases;
+    // Rows that the head computed beyond those that gave a token: the guesses that were wrong.
+    expect(run.byOp.at(-1).rows).toBeGreaterThan(60);
+    const rate = (59 / totalNs) * 1e9;
+    expect(run).toGenerateAtLeast({ tokensPerSecond: rate * 0.999 });
+    expect(run).not.toGenerateAtLeast({ tokensPerSecond: rate * 1.001 });`;
   await passes(report, body);
 });
 
@@ -336,7 +446,7 @@ const limits: ResponseLimits = { p99Ms: 20, firstTokenMs: 5 };
 expect(run).toRespondWithin(limits);
 expect([run, run]).not.toGenerateAtLeast({ tokensPerSecond: 100 });
 expect(run).toAllocateAtMost(0);
-expect(run).toCostAtMost({ bytesRead: 1, memoryOps: 2, allocations: 0 }, "story");
+expect(run).toCostAtMost({ bytesRead: 1, memoryOps: 2, allocations: 0, nativeCalls: 3 }, "story");
 await expect(Promise.resolve(run)).resolves.toCostAtMost({ cacheMisses: 1 });
 expect([run]).toMatchPerformanceBaseline("story", { tolerance: 0.05 });
 // @ts-expect-error
@@ -365,8 +475,13 @@ expect(run).toMatchPerformanceBaseline({ tolerance: 0.05 });
 test("a drawing has every value once, and no bar on both sides of the limit", () => {
   const values = Array.from({ length: 500 }, (_, index) => Math.round(1e6 * 1.01 ** index));
   for (const limitNs of [1, 2e6, 3.3e6, 1e12]) {
-    const drawn = drawDurations(values, limitNs);
+    const drawn = drawSpread(
+      values.map((value) => ({ value, count: 1 })),
+      duration,
+      { value: limitNs, text: "limit" },
+    );
     const at = drawn.findIndex((line) => line.includes("limit"));
+    expect(at).toBeGreaterThanOrEqual(0);
     const counts = (lines: readonly string[]) => lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
     expect(counts(drawn.slice(0, at))).toBe(values.filter((value) => value <= limitNs).length);
     expect(counts(drawn.slice(at + 1))).toBe(values.filter((value) => value > limitNs).length);

@@ -35,7 +35,7 @@ function stage(spansMax?: number): Stage {
   return Object.assign(made, { recorder }) as Stage;
 }
 
-function row(share: JavaScriptShare, name: JavaScriptRow["name"]): JavaScriptRow {
+function row(share: Pick<JavaScriptShare, "rows">, name: JavaScriptRow["name"]): JavaScriptRow {
   const found = share.rows.find((candidate) => candidate.name === name);
   if (!found) throw new Error(`there is no row ${name}`);
   return found;

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { simulateCaches } from "../../profiler/cache.ts";
+import { Histogram } from "../../profiler/histogram.ts";
 import { type CountedOp, MemoryCounter } from "../../profiler/memory.ts";
 import { type CacheStatistics, type MemoryOperations, regions } from "../../profiler/report.ts";
 import type { FinishedStep, StepShare } from "../../profiler/steps.ts";
@@ -137,6 +138,13 @@ describe("memory operations", () => {
         counted[field],
       ]);
       expect(counted.perStep[field].count).toBe(all.length);
+      const { histogram } = counted.perStep[field];
+      const amounts = histogram ? Histogram.fromJSON(histogram) : undefined;
+      expect([amounts?.count, amounts?.total, amounts?.unit]).toEqual([
+        all.length,
+        counted[field],
+        counted.perStep[field].unit,
+      ]);
     }
   });
 
@@ -192,6 +200,25 @@ describe("simulated caches", () => {
     const whole = tracer.runs.filter(({ mode }) => mode === "simulate");
     expect(whole.length).toBe(4 * (ops.length + 1));
     expect(cache.simulatedSteps).toBe(4);
+  });
+
+  test("have the misses of every step in a histogram, which add up to the level's", () => {
+    expect(cache.missesPerStep.map(({ name }) => name)).toEqual(["L1D", "L2"]);
+    for (const [level, { misses }] of cache.missesPerStep.entries()) {
+      expect(misses.count).toBe(all.length);
+      // Each is rounded to a whole miss.
+      expect(Math.abs(misses.total - (cache.levels[level]?.misses ?? 0))).toBeLessThanOrEqual(all.length);
+      const amounts = misses.histogram ? Histogram.fromJSON(misses.histogram) : undefined;
+      expect([amounts?.count, amounts?.total]).toEqual([misses.count, misses.total]);
+    }
+    const promptMisses = [...ops, undefined].reduce((sum, op) => sum + loadsOf(op, prompt.shares), 0) / 2;
+    expect(cache.missesPerStep[0]?.misses.max).toBe(Math.round(promptMisses));
+  });
+
+  test("say that no prefetcher was modelled where none was", () => {
+    const without = drive(simulateCaches(counter.steps, ops, new RuleTracer(), { ...options, prefetcher: false }));
+    expect(without?.description).toEndWith(" Made up. No prefetcher was modelled.");
+    expect(cache.description).toEndWith(" Made up.");
   });
 
   test("have each op's part", () => {

@@ -191,6 +191,14 @@ describe("with cache statistics", () => {
     expect(placed([op], statistics([MiB, 0, 0], 64 * MiB)).byOp[0]?.bound).toBe("memory");
   });
 
+  test("counters of the CPU, which do not tell ops apart, leave bytes to where the weights fit", () => {
+    const counted = { ...statistics([MiB, MiB, MiB], 64 * MiB), source: "hardware counters" as const, byOp: [] };
+    const made = [op, { bytesPerStep: MiB, operations: 2 * MiB * 512, wallNs: 2e6 }];
+    const roofline = placed(made, counted);
+    expect(roofline.byOp.map(({ bound }) => bound)).toEqual(["memory", "int8"]);
+    expect(roofline).toEqual(placed(made));
+  });
+
   test("a quarter from memory is held by the last level where that takes longer", () => {
     // 64 MiB through the third level at 200 GB/s, 12 MiB from memory at 50.
     expect(placed([op], statistics([MiB, MiB, 0], 12 * MiB)).byOp[0]?.bound).toBe("L3");

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import Ajv from "ajv";
 import { decodeTrace } from "../../profiler/decode.ts";
+import { EVENT_BYTES } from "../../profiler/events.ts";
 import { phaseParts } from "../../profiler/parts.ts";
 import type { TraceData } from "../../profiler/report.ts";
 import { chromeTrace, foldedStacks, speedscope } from "../../profiler/traces.ts";
@@ -10,10 +11,19 @@ import { emptyReport, LAYERS, madeUpReport } from "../support/report.ts";
 import { encode } from "./stream.ts";
 
 const { report, trace } = madeUpReport();
-const emptyTrace: TraceData = { events: [], spans: [], samples: [], startNs: 5e15, dropped: 0 };
+const emptyTrace: TraceData = { events: [], spans: [], samples: [], startNs: 5e15, dropped: 0, spansDropped: 0 };
+
+/** The first half of the events, and half of the spans. */
+const cutTrace: TraceData = {
+  ...trace,
+  events: trace.events.map((bytes) => bytes.subarray(0, Math.floor(bytes.length / EVENT_BYTES / 2) * EVENT_BYTES)),
+  spans: trace.spans.slice(0, trace.spans.length / 2),
+  dropped: 1_234,
+  spansDropped: 1,
+};
 
 interface ChromeEvent {
-  ph: "M" | "X" | "C";
+  ph: "M" | "X" | "C" | "i";
   name: string;
   pid: number;
   tid: number;
@@ -26,7 +36,7 @@ function chrome(from = report, data = trace): ChromeEvent[] {
   return JSON.parse([...chromeTrace(from, data)].join("")).traceEvents;
 }
 
-/** Trace Event Format, as far as it is used: metadata, complete events, counters. */
+/** Trace Event Format, as far as it is used: metadata, complete events, counters, instants. */
 const chromeSchema = {
   type: "object",
   required: ["traceEvents"],
@@ -39,13 +49,14 @@ const chromeSchema = {
         type: "object",
         required: ["ph", "name", "pid", "tid", "ts", "args"],
         properties: {
-          ph: { enum: ["M", "X", "C"] },
+          ph: { enum: ["M", "X", "C", "i"] },
           name: { type: "string", minLength: 1 },
           cat: { type: "string" },
           pid: { type: "integer" },
           tid: { type: "integer" },
           ts: { type: "number", minimum: 0 },
           dur: { type: "number", minimum: 0 },
+          s: { enum: ["g", "p", "t"] },
           args: { type: "object" },
         },
         additionalProperties: false,
@@ -70,6 +81,7 @@ describe("Chrome's trace format", () => {
     for (const [from, data] of [
       [report, trace],
       [emptyReport(), emptyTrace],
+      [report, cutTrace],
     ] as const) {
       validate(JSON.parse([...chromeTrace(from, data)].join("")));
       expect(validate.errors).toBeNull();
@@ -124,6 +136,25 @@ describe("Chrome's trace format", () => {
       "resident memory, bytes",
       "rows/s",
     ]);
+  });
+
+  test("says where it is cut off, and how much is missing from there on", () => {
+    expect(chrome().filter(({ ph }) => ph === "i")).toEqual([]);
+    const events = chrome(report, cutTrace);
+    const endOf = (chosen: (tid: number) => boolean) =>
+      Math.max(...events.filter(({ ph, tid }) => ph === "X" && chosen(tid)).map(({ ts, dur = 0 }) => ts + dur));
+    const isThread = (tid: number) => tid === 1 || tid === 2;
+    const javascript = events.find(({ args }) => args["name"] === "JavaScript")?.tid;
+    const cuts = events.filter(({ ph }) => ph === "i");
+    expect(cuts.map(({ name }) => name)).toEqual([
+      "the trace is cut off: 1,234 events more",
+      "the trace is cut off: 1 span of JavaScript more",
+    ]);
+    expect(cuts[0]?.ts).toBeCloseTo(endOf(isThread), 2);
+    expect(cuts[1]?.ts).toBeCloseTo(
+      endOf((tid) => tid === javascript),
+      2,
+    );
   });
 
   test("writes times to the nanosecond, and survives names that would end a string", () => {
@@ -192,6 +223,23 @@ describe("folded stacks", () => {
     expect(prompt?.ops.find(({ op }) => op.name === "token_embd")?.ns).toBeCloseTo(expected, 0);
   });
 
+  test("say which phases were divided by guess, where the trace is cut off", () => {
+    expect(phaseParts(report, trace).map(({ estimated }) => estimated)).toEqual([false, false]);
+    const frames = (text: string) => [
+      ...new Set(
+        text
+          .trimEnd()
+          .split("\n")
+          .map((line) => line.split(";")[0]),
+      ),
+    ];
+    expect(frames(foldedStacks(report, trace))).toEqual(["prompt", "generation"]);
+    expect(frames(foldedStacks(report, cutTrace))).toEqual(["prompt (estimated)", "generation (estimated)"]);
+    expect(frames(foldedStacks({ ...report, roofline: null }, cutTrace))).toEqual(["all steps"]);
+    // All of the engine's events are there.
+    expect(frames(foldedStacks(report, { ...trace, spansDropped: 9 }))).toEqual(["prompt", "generation"]);
+  });
+
   test("keep names with semicolons and line breaks to one frame", () => {
     const byOp = report.byOp.map((op) => ({ ...op, name: "a;b\nc" }));
     for (const line of foldedStacks({ ...report, byOp }, trace)
@@ -250,6 +298,12 @@ describe("speedscope's format", () => {
       depth += event.type === "O" ? 1 : -1;
     }
     expect(inside).toBe(report.steps.count);
+  });
+
+  test("says in its name that it is cut off", () => {
+    const nameOf = (data: TraceData) => JSON.parse([...speedscope(report, data)].join("")).name;
+    expect(nameOf(trace)).toBe(report.run.model);
+    expect(nameOf({ ...trace, dropped: 1_234 })).toBe(`${report.run.model}; the trace is cut off: 1,234 events more`);
   });
 
   test("is whole where there is nothing to show", () => {

@@ -5,9 +5,20 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { EngineError, OptionError, type TinyAIError } from "../../src/errors.ts";
-import { type GenerateOptions, loadModel, type ProfiledRun } from "../../src/index.ts";
+import {
+  type CacheStatistics,
+  formatProfile,
+  type GenerateOptions,
+  loadModel,
+  mergeProfiles,
+  type ProfiledRun,
+  ProfileMergeError,
+  type Report,
+} from "../../src/index.ts";
+import { profiledRun } from "../../src/profiling/index.ts";
 import { runScript } from "../engine/support.ts";
 import { temporaryFolder } from "../support/folder.ts";
+import { madeUpReport } from "../support/report.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
 
 const folder = temporaryFolder();
@@ -115,6 +126,15 @@ describe("a profiled run", () => {
   });
 });
 
+test("what traces lack is known of a report, but not in its JSON", () => {
+  const { report, trace } = madeUpReport();
+  expect(profiledRun(report, trace).untraced).toBe(0);
+  const cut = profiledRun(report, { ...trace, dropped: 7, spansDropped: 2 });
+  expect(cut.untraced).toBe(9);
+  expect(JSON.stringify(cut)).toBe(JSON.stringify(report));
+  expect(run.untraced).toBe(0);
+});
+
 describe("profiling", () => {
   test("deterministically counts the same in every process, on any number of threads", async () => {
     const source = (threads: number) => `
@@ -133,6 +153,41 @@ describe("profiling", () => {
     expect(outputs[1]).toBe(outputs[0] as string);
     expect(outputs[2]).toBe(outputs[0] as string);
   }, 60_000);
+
+  test("without a prefetcher simulates the caches, and more of them miss", async () => {
+    // More than a second level holds, so that a step streams it through.
+    const large = folder.file("large.gguf");
+    writeTinyModel(large, { dtype: "F32", width: 256, ffn: 768, vocabulary: 1024, layers: 4 });
+    await using streamed = await loadModel(large, { threads: { count: 1 }, prepared: false });
+    const work = () => streamed.generate("hello", { ...options, maxLength: 4 });
+    const cacheOf = async (prefetcher?: boolean) =>
+      (await streamed.profile(work, { prefetcher, roofline: false })).cache as CacheStatistics;
+    const [modelled, without] = [await cacheOf(), await cacheOf(false)];
+    expect(without).toMatchObject({ source: "simulator", prefetcher: false });
+    expect(without.description).toEndWith(" No prefetcher was modelled.");
+    expect(modelled.prefetcher).toBe(true);
+    expect(modelled.description).not.toContain("No prefetcher was modelled");
+    // Where the CPU's counters tell, they are another measure.
+    if (modelled.source !== "simulator") return;
+    const misses = ({ levels }: CacheStatistics) => levels[1]?.misses ?? 0;
+    expect(misses(without)).toBeGreaterThan(2 * misses(modelled));
+  }, 30_000);
+
+  test("of several runs are merged, also from files", async () => {
+    const once = () => model.profile(() => model.generate("hello", options), { cache: false, roofline: false });
+    const runs = [await once(), await once()];
+    const files = runs.map((_, index) => folder.file(`run-${index}.json`));
+    for (const [index, each] of runs.entries()) await each.write(files[index] as string);
+    const read = files.map((file): Report => JSON.parse(readFileSync(file, "utf8")));
+    const merged = mergeProfiles(read);
+    expect(merged).toEqual(mergeProfiles(runs));
+    expect(merged.steps.count).toBe(runs.reduce((sum, { steps }) => sum + steps.count, 0));
+    expect(merged.steps.histogram?.count).toBe(merged.steps.count);
+    expect(merged.byOp.map(({ name }) => name)).toEqual(runs[0]?.byOp.map(({ name }) => name) as string[]);
+    expect(formatProfile(merged, { width: 100, color: false })).toContain("matmul");
+    const bare = { ...(read[0] as Report), steps: { ...(read[0] as Report).steps, histogram: undefined as never } };
+    expect(() => mergeProfiles([bare])).toThrow(ProfileMergeError);
+  });
 
   test("from start to stop gives the same parts at once", async () => {
     model.startProfiling({ cache: false });
@@ -185,7 +240,13 @@ describe("profiling", () => {
   });
 
   test("refuses options that are none", () => {
-    const wrong = [{ caches: true }, { cache: 1 }, { sampleIntervalMs: 5 }, { deterministic: "yes" }];
+    const wrong = [
+      { caches: true },
+      { cache: 1 },
+      { sampleIntervalMs: 5 },
+      { deterministic: "yes" },
+      { prefetcher: 1 },
+    ];
     for (const options of wrong) expect(() => model.startProfiling(options as never)).toThrow(OptionError);
     model.startProfiling();
     model.stopProfiling();

@@ -153,6 +153,7 @@ export function madeUpReport(): MadeUp {
         { name: "profiling", count: 12, totalNs: 900_000, p50Ns: 70_000, p99Ns: 120_000, maxNs: 120_000 },
         { name: "garbageCollection", count: 1, totalNs: 800_000, p50Ns: 800_000, p99Ns: 800_000, maxNs: 800_000 },
       ],
+      nativeCalls: { total: 68, requests: 2, steps: 65, logits: 0, vectors: 0, sessions: 0, cancelled: 1 },
       cpuNs: 3_400_000,
       garbageCollection: "Pauses were found by a timer that came late while the heap shrank.",
     },
@@ -167,7 +168,10 @@ export function madeUpReport(): MadeUp {
       { severity: "note", text: "There is nothing to turn here.", evidence: [], knob: null },
     ],
   };
-  const trace: TraceData = { events: [bytes], spans, samples: system.samples, startNs: START_NS, dropped: 0 };
+  const trace: TraceData = {
+    ...{ events: [bytes], spans, samples: system.samples, startNs: START_NS },
+    ...{ dropped: 0, spansDropped: 0 },
+  };
   return { report, trace, ops };
 }
 
