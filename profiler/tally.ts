@@ -39,25 +39,30 @@ export class StepTally {
   /** Takes in events of the engine thread, in their order. */
   add(events: Uint8Array): void {
     const words = eventWords(events);
-    const word = (at: number): number => words[at] as number;
-    const [waiting, sampling] = [this.#kinds.length, this.#kinds.length + 1];
+    // In locals: this is done for every event while the engine wants the CPU.
+    const kindOfOp = this.#kindOfOp;
+    const open = this.#open;
+    const waiting = this.#kinds.length;
     for (let at = 0; at < words.length; at += EVENT_WORDS) {
-      const place = word(at + EventWord.place);
+      const place = words[at + EventWord.place] as number;
       const kind = (place >>> 16) & 0xff;
-      let slot: number | undefined;
+      let slot = -1;
       // Without rows an op was passed by.
-      if (kind === EventKind.work && word(at + EventWord.rows) > 0) slot = this.#kindOfOp[place & 0xffff];
-      else if (kind === EventKind.barrier) slot = waiting;
-      else if (kind === EventKind.sampling) slot = sampling;
-      if (slot === undefined && kind !== EventKind.step) continue;
+      if (kind === EventKind.work) {
+        if ((words[at + EventWord.rows] as number) > 0) slot = kindOfOp[place & 0xffff] ?? -1;
+      } else if (kind === EventKind.barrier) slot = waiting;
+      else if (kind === EventKind.sampling) slot = waiting + 1;
+      if (slot < 0 && kind !== EventKind.step) continue;
       // Of a step whose own event was lost nothing counts.
-      const step = word(at + EventWord.step);
-      if (step !== this.#step) this.#open.fill(0);
-      this.#step = step;
-      const high = word(at + EventWord.endHigh) - word(at + EventWord.startHigh);
-      const ns = high * 2 ** 32 + word(at + EventWord.endLow) - word(at + EventWord.startLow);
-      if (slot === undefined) this.#end(ns);
-      else this.#open[slot] = (this.#open[slot] as number) + ns;
+      const step = words[at + EventWord.step] as number;
+      if (step !== this.#step) {
+        open.fill(0);
+        this.#step = step;
+      }
+      const high = (words[at + EventWord.endHigh] as number) - (words[at + EventWord.startHigh] as number);
+      const ns = high * 2 ** 32 + (words[at + EventWord.endLow] as number) - (words[at + EventWord.startLow] as number);
+      if (slot < 0) this.#end(ns);
+      else open[slot] = (open[slot] as number) + ns;
     }
   }
 
