@@ -30,18 +30,22 @@ export function modelFiles(model: string): InputFile[] {
 /** Of a folder and those in it: modules of sentence-transformers have one each. */
 function partsOf(source: string): string[] {
   if (!statSync(source).isDirectory()) return [];
-  const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-  const folders = [
-    source,
-    ...readdirSync(source)
-      .map((name) => join(source, name))
-      .filter(isFolder),
+  const partsIn = (folder: string, names: readonly string[]): string[] =>
+    names.filter((name) => partNames.test(name)).map((name) => join(folder, name));
+  const names = readdirSync(source);
+  return [
+    ...partsIn(source, names),
+    ...names.flatMap((name) => partsIn(join(source, name), namesIn(join(source, name)))),
   ];
-  return folders.flatMap((folder) =>
-    readdirSync(folder)
-      .filter((name) => partNames.test(name))
-      .map((name) => join(folder, name)),
-  );
+}
+
+/** Of what is no folder, or may not be read, none. */
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }
 
 /**

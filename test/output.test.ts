@@ -66,6 +66,7 @@ test("of a model's folder its parts are refused, and results that lie beside the
   const parts = ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"];
   for (const name of [...parts, "results.json"]) folder.write(`network/${name}`, "");
   symlinkSync("nowhere", folder.file("network/lost"));
+  symlinkSync("round", folder.file("network/round"));
   const inputs = modelFiles(folder.file("network"));
   for (const name of parts) {
     expect(() => checkOutput("--output", folder.file(`network/${name}`), inputs)).toThrow(OptionError);

@@ -582,8 +582,8 @@ pub const Engine = struct {
         return count;
     }
 
-    pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event, detail: u32) usize {
-        if (thread >= engine.provided or engine.executor.rings[thread].waiting() == 0) return 0;
+    pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event, detail: u32) events.Ring.Drained {
+        if (thread >= engine.provided or engine.executor.rings[thread].waiting() == 0) return .{ .count = 0, .more = false };
         if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
         const time = &engine.time.?;
         time.follow();

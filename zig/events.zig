@@ -153,16 +153,19 @@ pub const Ring = struct {
         ring.release();
     }
 
-    /// Moves up to `out.len` events to `out`, their ticks turned into nanoseconds; a share has none. Of steps whose number `detail` does
-    /// not divide, only they themselves and their shares are moved, and the others are over: it is never 0.
-    pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock, detail: u32) usize {
+    /// What came of a drain: events, and whether more wait that were there when it began.
+    pub const Drained = struct { count: usize, more: bool };
+
+    /// Looks at up to `out.len` slots and moves their events to `out`, ticks turned into nanoseconds; a share has none. Of steps whose
+    /// number `detail` does not divide, only they themselves and their shares are moved, and the others are over: it is never 0.
+    pub fn drain(ring: *Ring, out: []program.Event, time: *clock.Clock, detail: u32) Drained {
         const written = ring.writer.written.load(.acquire);
         var at = ring.drained;
         var before = ring.drained_last;
         // What the last tick was turned into: most events begin where one ended.
         var known: ?struct { ticks: u64, ns: u64 } = null;
         var count: usize = 0;
-        while (at < written and count < out.len) {
+        while (at < written and at - ring.drained < out.len) {
             const slot = ring.slotAt(at).*;
             switch (slot.form) {
                 .short => {
@@ -215,7 +218,7 @@ pub const Ring = struct {
         ring.drained = at;
         ring.drained_last = before;
         ring.release();
-        return count;
+        return .{ .count = count, .more = at < written };
     }
 };
 
@@ -241,7 +244,7 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
         while (ring.writer.written.raw - ring.free.raw + whole_slots <= 4 * piece) : (written += 1) {
             ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
         }
-        const count = ring.drain(&out, &time, 1);
+        const count = ring.drain(&out, &time, 1).count;
         for (out[0..count]) |event| {
             try std.testing.expectEqual(read, event.aux);
             read += 1;
@@ -261,14 +264,14 @@ test "a full ring counts what it loses and keeps what it has" {
     }
     var out: [8]program.Event = undefined;
     try std.testing.expectEqual(8, ring.waiting());
-    try std.testing.expectEqual(6, ring.drain(&out, &time, 1));
+    try std.testing.expectEqual(6, ring.drain(&out, &time, 1).count);
     try std.testing.expectEqual(0, ring.waiting());
     try std.testing.expectEqual(2, ring.lost.load(.monotonic));
     for (out[0..6], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
-    try std.testing.expectEqual(0, ring.drain(&out, &time, 1));
+    try std.testing.expectEqual(0, ring.drain(&out, &time, 1).count);
     // The next does not begin where the last one that was kept ended.
     ring.write(.{ .start = 8, .end = 9, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
-    try std.testing.expectEqual(1, ring.drain(&out, &time, 1));
+    try std.testing.expectEqual(1, ring.drain(&out, &time, 1).count);
     try std.testing.expectEqual(16, out[0].start);
 }
 
@@ -279,7 +282,7 @@ test "a share comes out as it was written" {
     ring.write(share.event(1));
     var out: [2]program.Event = undefined;
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 100, .ns = 5 }, 2.0);
-    try std.testing.expectEqual(1, ring.drain(&out, &time, 1));
+    try std.testing.expectEqual(1, ring.drain(&out, &time, 1).count);
     try std.testing.expectEqual(share.event(1), out[0]);
     try std.testing.expectEqual(5 << 32 | 3, out[0].start);
     try std.testing.expectEqual(2 << 32 | 7, out[0].end);
@@ -292,7 +295,7 @@ test "all events come out as they were written, whether they follow each other o
     var random: std.Random.DefaultPrng = .init(7);
     const from = random.random();
     var sent: [8]program.Event = undefined;
-    var out: [8]program.Event = undefined;
+    var out: [whole_slots * sent.len]program.Event = undefined;
     var end: u64 = 1000;
     var step: u32 = 1;
     for (0..20_000) |_| {
@@ -307,7 +310,7 @@ test "all events come out as they were written, whether they follow each other o
             if (kind != .share) end = event.end;
             ring.write(event.*);
         }
-        try std.testing.expectEqual(count, ring.drain(&out, &time, 1));
+        try std.testing.expectEqual(count, ring.drain(&out, &time, 1).count);
         try std.testing.expectEqualSlices(program.Event, sent[0..count], out[0..count]);
     }
     try std.testing.expectEqual(0, ring.lost.load(.monotonic));
@@ -329,7 +332,7 @@ test "of steps that are not looked at closely, they themselves and their shares 
         ring.write(.{ .start = begin, .end = at, .step = @intCast(step), .rows = 1, .op = 0, .kind = .step, .thread = 0, .aux = 1 });
     }
     var out: [128]program.Event = undefined;
-    const count = ring.drain(&out, &time, 4);
+    const count = ring.drain(&out, &time, 4).count;
     // Three steps of 7 events and six of 2.
     try std.testing.expectEqual(3 * 7 + 6 * 2, count);
     for (out[0..count]) |event| switch (event.kind) {
@@ -360,7 +363,7 @@ test "what was given back while it was written is left out, up to the next whole
         }
         const first = from.uintLessThan(usize, 20);
         @memset(storage[first..][0..from.uintLessThan(usize, 20)], std.mem.zeroes(Slot));
-        const count = ring.drain(&out, &time, 1);
+        const count = ring.drain(&out, &time, 1).count;
         try std.testing.expect(count >= 8);
         try std.testing.expectEqual(0, ring.waiting());
         for (out[0..count]) |event| {

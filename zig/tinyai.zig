@@ -254,12 +254,13 @@ export fn tinyai_engine_drain_records(engine: *Engine, out: [*]p.Record, capacit
     return count | @as(u32, @intCast(@min(waiting >> 8, std.math.maxInt(u16)))) << 16;
 }
 
+/// Looks at up to `capacity` slots of a thread's ring, at most 65,535. How many events there were, and in the upper half 1 if more wait.
 /// Of steps whose number `detail` (1 or more) does not divide only they themselves and their shares are handed over.
 export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Event, capacity: u32, detail: u32) u32 {
-    return @intCast(engine.drainEvents(thread, out[0..capacity], detail));
+    const drained = engine.drainEvents(thread, out[0..@min(capacity, std.math.maxInt(u16))], detail);
+    return @as(u32, @intCast(drained.count)) | @as(u32, @intFromBool(drained.more)) << 16;
 }
 
-/// How the pages of group `group` stood when the records drained last were told: in all, empty, kept, and ever taken. 0: no such group.
 export fn tinyai_engine_read_pages(engine: *Engine, group: u32, out: *[4]u32) u32 {
     return @intFromBool(engine.readPages(group, out));
 }

@@ -199,7 +199,7 @@ const eventsWaitingMax = 1 << 13;
  * takes three times as long as to write it did.
  */
 const eventsWaitingPatiently = eventCapacity / 2;
-/** Of each thread at a time, so that the event loop is not held up where many wait. */
+/** Slots of each thread at a time, so that the event loop is not held up where many wait. */
 const eventsPerTurn = 1 << 12;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */
 const spinUs = 50;
@@ -580,8 +580,8 @@ export class Engine {
    */
   watch(watcher: EngineWatcher): () => void {
     if (this.#closed) throw new EngineError("the model is closed; load it again");
-    // What was written before is for those who watched then.
-    this.drainEvents();
+    // What was written before is for those who watched then. All of it: what is left out tells nothing of the step that is under way.
+    this.#handOver(Number.POSITIVE_INFINITY, true);
     this.#switchEvents(() => this.#watching.add(watcher));
     return () => {
       this.drainEvents();
@@ -619,29 +619,33 @@ export class Engine {
     return this.#watching.patient ? eventsWaitingPatiently : eventsWaitingMax;
   }
 
-  /** @param most of each thread. */
-  #handOver(most: number): void {
+  /**
+   * @param most slots of each thread.
+   * @param whole whether all events are told, whatever detail is wanted.
+   */
+  #handOver(most: number, whole = false): void {
     const javascript = this.#watching.count > 0 ? this.javascript : undefined;
     javascript?.enter(JavaScriptWork.profiling);
     try {
-      this.#drainEvents(most);
+      this.#drainEvents(most, whole);
     } finally {
       javascript?.leave();
     }
   }
 
-  #drainEvents(most: number): void {
+  #drainEvents(most: number, whole: boolean): void {
     const events = this.#events;
     if (this.#closed || !events) return;
     const { symbols } = this.#library;
     for (let thread = 0; thread < this.#threadsMax; thread++) {
-      const detail = this.#watching.detail(thread);
-      for (let left = most; left > 0; ) {
-        const wanted = Math.min(left, eventsPerDrain);
-        const count = symbols.tinyai_engine_drain_events(this.#handle, thread, events, wanted, detail);
+      const detail = whole ? 1 : this.#watching.detail(thread);
+      for (let left = most, more = true; more && left > 0; ) {
+        const slots = Math.min(left, eventsPerDrain);
+        const drained = symbols.tinyai_engine_drain_events(this.#handle, thread, events, slots, detail);
+        const count = drained & 0xffff;
         if (count > 0) this.#watching.events(events.subarray(0, count * layout.Event.size), thread);
-        if (count < wanted) break;
-        left -= count;
+        more = drained >>> 16 > 0;
+        left -= slots;
       }
     }
   }

@@ -8,6 +8,7 @@ import { readProcess, SystemWatch } from "../../profiler/system.ts";
 import type { PerformanceAnalysis } from "../analysis.ts";
 import { EngineError } from "../errors.ts";
 import { analyzeOptimizationImpact, type ImpactOptions } from "../impact.ts";
+import type { Model } from "../loaded-model.ts";
 import { type WatchedModel, watchModels } from "../watched.ts";
 import { checkReportPath, reportEnding } from "./file.ts";
 import { addImpact, type ProfiledRun, type ProfileOptions } from "./index.ts";
@@ -99,7 +100,13 @@ export class Analysis implements PerformanceAnalysis {
 
   async analyzeOptimizationImpact(options: ImpactOptions = {}): Promise<readonly OptimizationImpact[]> {
     this.#checkOpen();
-    const models = new Map([...this.#watched].map((watched) => [watched.source(), watched.model()]));
+    const models = new Map<string, Model>();
+    for (const watched of this.#watched) {
+      // Of several of a source, the limits of the one that may have least memory hold.
+      const [source, model] = [watched.source(), watched.model()];
+      const other = models.get(source);
+      if (!other || model.limits.memoryPercent < other.limits.memoryPercent) models.set(source, model);
+    }
     if (models.size === 0)
       throw new EngineError("no model is open whose optimisations could be switched; load one first");
     const impacts: OptimizationImpact[] = [];

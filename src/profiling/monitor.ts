@@ -48,6 +48,8 @@ export interface MonitorOptions {
 const WAITING_BYTES_MAX = 4 << 20;
 /** Where there is no such time, of one step in so many the ops are looked at; of the others, the step and whose it was. */
 const DETAILED_STEPS = 16;
+/** About what comes at once while the engine works. */
+const BUSY_EVENTS_BYTES = 128 << 10;
 /** How long it may go on at once: while the engine works and too much is waiting, and when the event loop would have a turn. */
 const BUSY_MS = 2;
 const TURN_MS = 5;
@@ -285,14 +287,19 @@ export class Monitor implements MetricsSource, Disposable, AsyncIterable<Monitor
     this.#tell("sample", sample);
   }
 
-  /** So much waits that not all steps' ops are looked at. The tally is made of all that the engine thread does. */
+  /** The tally is made of all that the engine thread does. Of other threads what would be thinned need not come. */
   #detail(thread: number): number {
-    return thread > 0 && this.#waitingBytes >= WAITING_BYTES_MAX ? DETAILED_STEPS : 1;
+    return thread > 0 && this.#thins(BUSY_EVENTS_BYTES) ? DETAILED_STEPS : 1;
+  }
+
+  /** Whether so much waits, with so many bytes of events more, that not all steps' ops are looked at. */
+  #thins(bytes: number): boolean {
+    return this.#waitingBytes + bytes > WAITING_BYTES_MAX;
   }
 
   #keep(events: Uint8Array, thread: number): void {
     if (thread === 0) this.#tally?.add(events);
-    const kept = this.#waitingBytes + events.length > WAITING_BYTES_MAX ? this.#thinned(events) : events.slice();
+    const kept = this.#thins(events.length) ? this.#thinned(events) : events.slice();
     if (kept.length > 0) this.#push({ events: kept }, kept.length);
   }
 

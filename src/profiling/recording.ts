@@ -228,7 +228,8 @@ export class Recording {
   }
 
   #drain(events: Uint8Array): void {
-    if (this.#eventBytes + events.length <= EVENT_BYTES_MAX) {
+    // Nothing behind the first that is left out: a trace ends, and has no holes.
+    if (this.#dropped === 0 && this.#eventBytes + events.length <= EVENT_BYTES_MAX) {
       this.#eventBytes += events.length;
       this.#keep(events);
       return;

@@ -109,3 +109,35 @@ describe("who begins to watch beside others", () => {
     expect(() => engine.watch(first)).toThrow("closed");
   });
 });
+
+describe("who alone watches, and wants one step in four of a thread", () => {
+  test("is told of the others' steps and shares, and of all once somebody else watches", async () => {
+    const opened = await openEngine(path, {}, { threadCount: 2 });
+    const { engine } = opened;
+    const frugal = { ...watcher(), detail: (thread: number) => (thread === 0 ? 1 : 4) };
+    const endFrugal = engine.watch(frugal);
+    const options = checkGenerateOptions({ maxLength: 60, ignoreEos: true, seed: 1n }, 16);
+    const generate = async () => {
+      await complete(streamTokens(opened, await encodePrompt(opened, "hello", options), options));
+      engine.drainEvents();
+    };
+    const stepsOf = (thread: number) =>
+      new Set(frugal.seen.flatMap((event) => (event.thread === thread && event.kind !== IDLE ? [event.step] : [])));
+    // A thread that the system lets wait has no part in small steps.
+    for (let round = 0; stepsOf(1).size < 5 && round < 200; round++) await generate();
+    const [all, some] = [stepsOf(0), [...stepsOf(1)]];
+    expect(some.length).toBeGreaterThanOrEqual(5);
+    expect(some.filter((step) => step % 4 !== 0)).toEqual([]);
+    expect(new Set(frugal.seen.flatMap(({ kind, step }) => (kind === STEP ? [step] : [])))).toEqual(all);
+    const whole = watcher();
+    const endWhole = engine.watch(whole);
+    frugal.seen.length = 0;
+    const between = () => [...stepsOf(1)].filter((step) => step % 4 !== 0);
+    for (let round = 0; between().length < 5 && round < 200; round++) await generate();
+    expect(between().length).toBeGreaterThanOrEqual(5);
+    expect(frugal.seen.filter(({ kind }) => kind !== IDLE)).toEqual(whole.seen.filter(({ kind }) => kind !== IDLE));
+    endWhole();
+    endFrugal();
+    await engine.close();
+  });
+});

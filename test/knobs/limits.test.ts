@@ -35,7 +35,9 @@ interface Use {
 function useOf(threads: readonly number[]): Use {
   const fields = threads.map((thread) => readFileSync(`/proc/self/task/${thread}/schedstat`, "utf8").split(" "));
   const sum = (index: number): number => fields.reduce((total, each) => total + Number(each[index]), 0) / 1e6;
-  return { atMs: performance.now(), cpuMs: sum(0), delayMs: sum(1) };
+  // What waits for this thread, which hands requests over, may have to wait for as long as this thread did.
+  const ownMs = Number(readFileSync("/proc/self/schedstat", "utf8").split(" ")[1]) / 1e6;
+  return { atMs: performance.now(), cpuMs: sum(0), delayMs: sum(1) + ownMs };
 }
 
 const cpuMs = (threads: readonly number[]): number => useOf(threads).cpuMs;
@@ -43,9 +45,9 @@ const cpuMs = (threads: readonly number[]): number => useOf(threads).cpuMs;
 /** What threads did in every stretch of a second or a little more, of two seconds in which there is always work. */
 async function everySecond(engine: Engine): Promise<readonly Use[]> {
   let done = false;
-  // Two, so that the engine never waits for this thread.
-  const lanes = [0, 1].map(async () => {
-    while (!done) await run(engine, request(200, 40));
+  // Several that end at different times, so that the engine never waits for this thread.
+  const lanes = [37, 41, 53].map(async (length) => {
+    while (!done) await run(engine, request(200, length));
   });
   const seen: Use[] = [];
   const threads = engine.threadIds;
@@ -66,7 +68,7 @@ async function everySecond(engine: Engine): Promise<readonly Use[]> {
  * of the limit: of time in which one of them was kept from computing nothing is expected.
  */
 function expectShares(uses: readonly Use[], percent: number): void {
-  expect(uses.length).toBeGreaterThan(10);
+  expect(uses.length).toBeGreaterThan(3);
   for (const { atMs, cpuMs, delayMs } of uses) {
     const share = (100 * cpuMs) / atMs;
     const least = percent * Math.max(0, 1 - delayMs / atMs) - 5;

@@ -12,7 +12,7 @@ import {
   OptionError,
   type RequestMetrics,
 } from "../../src/index.ts";
-import { Monitor } from "../../src/profiling/monitor.ts";
+import { Monitor, type MonitoredModel } from "../../src/profiling/monitor.ts";
 import { runScript } from "../engine/support.ts";
 import { opList } from "../profiler/stream.ts";
 import { openEngine } from "../support/engine.ts";
@@ -168,7 +168,10 @@ describe("samples of a monitor", () => {
 });
 
 /** A monitor whose samples the test takes. */
-function playedMonitor(opened: Awaited<ReturnType<typeof openEngine>>, changes: object = {}) {
+function playedMonitor(
+  opened: Pick<Awaited<ReturnType<typeof openEngine>>, "plan"> & Pick<MonitoredModel, "engine">,
+  changes: object = {},
+) {
   const ticks: (() => void)[] = [];
   const monitor = new Monitor(
     {
@@ -217,6 +220,36 @@ describe("a monitor without execution time", () => {
     monitor.close();
     await engine.close();
   });
+});
+
+test("a monitor of an engine that never rests counts every step and its time, and ops of one step in 16", async () => {
+  const opened = await openEngine(path, {}, { threadCount: 2 });
+  const { engine } = opened;
+  const busy = {
+    ...{ pending: 1, work: engine.work, closed: false },
+    get nowNs() {
+      return engine.nowNs;
+    },
+    get eventsLost() {
+      return engine.eventsLost;
+    },
+    drainEvents: () => engine.drainEvents(),
+    watch: engine.watch.bind(engine),
+  };
+  const { monitor, tick } = playedMonitor({ plan: opened.plan, engine: busy });
+  const checked = checkGenerateOptions({ maxLength: 200, ignoreEos: true, seed: 1n }, 16);
+  // Many times what it lets wait.
+  for (let request = 0; request < 40; request++) {
+    await complete(streamTokens(opened, await encodePrompt(opened, "hello", checked), checked));
+    tick();
+  }
+  const { profile } = monitor.everything();
+  expect([profile.steps.count, profile.lostEvents]).toEqual([8000, 0]);
+  const counts = profile.byOp.map(({ count }) => count).filter((count) => count > 0);
+  expect(Math.max(...counts)).toBeLessThan(4000);
+  expect(Math.min(...counts)).toBeGreaterThan(200);
+  monitor.close();
+  await engine.close();
 });
 
 describe("events of a monitor", () => {
