@@ -30,7 +30,7 @@ const intervalMs = flags.interval === undefined ? undefined : whole("interval", 
 const { path } = chooseModel(flags.model);
 
 /** Turns of a watch, and how many of them it takes until as many events wait as a monitor lets wait; of Gemma 3 270M on two threads. */
-const [turns, turnsBefore] = [68, 28];
+const [turns, turnsBefore] = [136, 28];
 
 /** What is called every so many ms of the watched model's own time. */
 interface Timer {
