@@ -27,8 +27,8 @@ export interface MonitorOptions {
   readonly executionTime?: boolean | undefined;
   /**
    * Whether samples have cache statistics. Default false. They come from the CPU's counters, where the system gives them: a read of
-   * them a sample. Else a step like the last one is simulated while the engine rests, at most once a minute, which takes 1 to 2 s of
-   * the event loop's thread for a gigabyte of weights, in turns, and a second set of activations.
+   * them a sample. Else a step like the last one is simulated while the engine rests, at most once a minute and in at most 1 % of the
+   * time, which takes 1 to 2 s of the event loop's thread for a gigabyte of weights, in turns, and a second set of activations.
    */
   readonly cacheUsage?: boolean | undefined;
   /** Ends it. */
