@@ -9,10 +9,11 @@ import { nativeMemory } from "../src/engine/allocations.ts";
 import { loadModel, type Model } from "../src/index.ts";
 import { describeOps, partsOf } from "../src/loaded-model.ts";
 import { Monitor } from "../src/profiling/index.ts";
+import { neverResting } from "../test/support/busy-engine.ts";
 import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 import { costLine } from "./token-times.ts";
-import { measureTurns, type Watch } from "./turns.ts";
+import { measureTurns, OwnTimers, type Watch } from "./turns.ts";
 
 const costBar = 1.01;
 
@@ -32,59 +33,23 @@ const { path } = chooseModel(flags.model);
 /** Turns of a watch, and how many of them it takes until as many events wait as a monitor lets wait; of Gemma 3 270M on two threads. */
 const [turns, turnsBefore] = [136, 28];
 
-/** What is called every so many ms of the watched model's own time. */
-interface Timer {
-  readonly everyMs: number;
-  readonly tick: () => void;
-  sinceMs: number;
-}
-
 function watch({ model }: { readonly model: Model }): Watch {
   const parts = partsOf(model);
   const { engine, library, batchSize } = parts;
-  const timers = new Set<Timer>();
+  const timers = new OwnTimers();
   const monitor = new Monitor(
     {
-      engine: {
-        pending: 1,
-        get nowNs() {
-          return engine.nowNs;
-        },
-        get eventsLost() {
-          return engine.eventsLost;
-        },
-        get closed() {
-          return engine.closed;
-        },
-        drainEvents: () => engine.drainEvents(),
-        watch: (watcher) => engine.watch(watcher),
-        work: engine.work,
-      },
+      engine: neverResting(engine),
       ops: describeOps(parts),
       batchSize,
       model: { model: path, architecture: "", version: "", level: "", threads: engine.threadCount },
       nativeBytes: () => nativeMemory(library).liveBytes,
-      every: (everyMs, tick) => {
-        // Not at the same turns of each watch.
-        const timer = { everyMs, tick, sinceMs: Math.random() * everyMs };
-        timers.add(timer);
-        return () => timers.delete(timer);
-      },
+      every: (everyMs, tick) => timers.every(everyMs, tick),
     },
     { executionTime: !flags.requests, intervalMs },
   );
   if (intervalMs !== undefined) void read(monitor);
-  return {
-    passed(ms) {
-      for (const timer of timers) {
-        timer.sinceMs += ms;
-        if (timer.sinceMs < timer.everyMs) continue;
-        timer.sinceMs %= timer.everyMs;
-        timer.tick();
-      }
-    },
-    end: () => monitor.close(),
-  };
+  return { passed: (ms) => timers.passed(ms), end: () => monitor.close() };
 }
 
 /** Reads samples until there are no more. */

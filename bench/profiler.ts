@@ -1,6 +1,6 @@
 // What profiling costs while it records, and whether its rows add up. The cost: the time of tokens with everything recorded (events,
 // requests, JavaScript's share, allocations, the system's samples), beside that of the same tokens without; turns.ts says how it is
-// measured. What is not in it: to begin and to end a recording, and, of one of more than some 1,000 tokens of Gemma, to hand events over
+// measured. What is not in it: to begin and to end a recording, and, of one of more than some 800 tokens of Gemma, to hand events over
 // meanwhile. The bars: at most 0.5 %, and each thread's rows within 2 % of the wall time. With --off, recordings end before what is
 // measured begins, and nothing shall be seen.
 //
@@ -13,7 +13,7 @@ import { type WatchedModel, watchModels } from "../src/watched.ts";
 import { whole } from "./flags.ts";
 import { chooseModel } from "./model.ts";
 import { costLine, percent } from "./token-times.ts";
-import { measureTurns, type Watch } from "./turns.ts";
+import { measureTurns, OwnTimers, type Watch } from "./turns.ts";
 
 const costBar = 1.005;
 const sumBar = 0.02;
@@ -55,16 +55,9 @@ function watch({ recorded }: Side): Watch {
     recorded.cancel();
     return { end() {} };
   }
-  let sinceSampleMs = Math.random() * sampleIntervalsMs.default;
-  return {
-    passed(ms) {
-      sinceSampleMs += ms;
-      if (sinceSampleMs < sampleIntervalsMs.default) return;
-      sinceSampleMs = 0;
-      recorded.sample(false);
-    },
-    end: () => recorded.cancel(),
-  };
+  const timers = new OwnTimers();
+  timers.every(sampleIntervalsMs.default, () => recorded.sample(false));
+  return { passed: (ms) => timers.passed(ms), end: () => recorded.cancel() };
 }
 
 /** How far each thread's rows are from the wall time of a generation by JavaScript's clock, as a part of it. */

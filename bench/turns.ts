@@ -21,6 +21,27 @@ export interface Watch {
   end(): void;
 }
 
+/** Calls back at intervals of the time that its model had: not at the same turns of each watch. */
+export class OwnTimers {
+  readonly #timers = new Set<{ readonly everyMs: number; readonly tick: () => void; sinceMs: number }>();
+
+  /** @returns what ends it. */
+  every(everyMs: number, tick: () => void): () => void {
+    const timer = { everyMs, tick, sinceMs: Math.random() * everyMs };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+
+  passed(ms: number): void {
+    for (const timer of this.#timers) {
+      timer.sinceMs += ms;
+      if (timer.sinceMs < timer.everyMs) continue;
+      timer.sinceMs %= timer.everyMs;
+      timer.tick();
+    }
+  }
+}
+
 export interface TurnsOptions<Side> {
   /** Begins to watch one of them. */
   readonly watch: (side: Side) => Watch;

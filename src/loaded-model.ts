@@ -600,7 +600,7 @@ export class Model implements AsyncDisposable {
     return this.#meter.read();
   }
 
-  /** What the layer scheduler was told when the model was loaded, and what it is by default of the rest. It holds for as long as the model. */
+  /** What the layer scheduler was told when the model was loaded, and of the rest what is so by default. It holds as long as the model. */
   get scheduler(): SchedulerConfig {
     return { ...this.#parts.loadOptions.scheduler };
   }

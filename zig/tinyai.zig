@@ -261,6 +261,7 @@ export fn tinyai_engine_drain_events(engine: *Engine, thread: u32, out: [*]p.Eve
     return @as(u32, @intCast(drained.count)) | @as(u32, @intFromBool(drained.more)) << 16;
 }
 
+/// How the pages of group `group` stood when the records drained last were told: in all, empty, kept, and ever taken. 0: no such group.
 export fn tinyai_engine_read_pages(engine: *Engine, group: u32, out: *[4]u32) u32 {
     return @intFromBool(engine.readPages(group, out));
 }

@@ -69,10 +69,10 @@ Examples:
   TINYAI_SIMD=avx2 tinyai tune --threads 1
 
 With a model it tries threads, prefetching, block sizes and batch sizes, keeps what was shown to be faster in
-$TINYAI_HOME/model-tuning, and that model is loaded so from then on, but for the batch size, which is only recommended: loadModel has to
-be given it. Without one it takes 2 to 4 seconds and is kept in $TINYAI_HOME/tuning and $TINYAI_HOME/roofs. All are in the user's cache folder where TINYAI_HOME is not set. Making a model's
-prepared copy tunes the machine by itself, the first profile measures the roofs; do both anew on a quiet machine if that one was
-busy. No result of a model depends on it. TINYAI_TUNING=off does without tuning.`,
+$TINYAI_HOME/model-tuning, and that model is loaded so from then on, but for the batch size, which is only recommended:
+loadModel has to be given it. Without one it takes 2 to 4 seconds and is kept in $TINYAI_HOME/tuning and $TINYAI_HOME/roofs. All
+are in the user's cache folder where TINYAI_HOME is not set. Making a model's prepared copy tunes the machine by itself, the first
+profile measures the roofs; do both anew on a quiet machine if that one was busy. No result of a model depends on it. TINYAI_TUNING=off does without tuning.`,
     )
     .action(async (options: Flags) => {
       const { model } = options;

@@ -186,7 +186,7 @@ interface Live {
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /**
- * A thread's ring holds twenty seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
+ * A thread's ring holds fifteen seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
  * takes one, or three where it does not follow the one before. Its memory is taken as it fills, a little ahead, and given back as it is
  * drained; where the system does not do so, rings are half as large.
  */

@@ -1,5 +1,5 @@
-// Limits on what was counted: bytes, loads and stores, operations, misses in simulated caches, allocations, native calls. They are the same
-// on every run and, at one instruction-set level, on every machine, so a limit on them does not flake where a limit on time
+// Limits on what was counted: bytes, loads and stores, operations, misses in simulated caches, allocations, native calls. They are
+// the same on every run and, at one instruction-set level, on every machine, so a limit on them does not flake where a limit on time
 // would. With a name, the counts of the last run that passed are kept, and a later failure says where they changed.
 
 import { role } from "../../profiler/parts.ts";

@@ -390,6 +390,7 @@ const linuxNames: Readonly<Partial<Record<CpuFeature, readonly string[]>>> =
         invariantTsc: ["nonstop_tsc"],
       };
 
+/** Those whose names came to Linux after the first CPUs that have them. */
 const newer = new Set<CpuFeature>([
   "avx512bf16",
   "avx512fp16",

@@ -15,6 +15,7 @@ import {
 import { Monitor, type MonitoredModel } from "../../src/profiling/monitor.ts";
 import { runScript } from "../engine/support.ts";
 import { opList } from "../profiler/stream.ts";
+import { neverResting } from "../support/busy-engine.ts";
 import { openEngine } from "../support/engine.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { writeTinyEncoder } from "../support/tiny-encoder.ts";
@@ -225,18 +226,7 @@ describe("a monitor without execution time", () => {
 test("a monitor of an engine that never rests counts every step and its time, and ops of one step in 16", async () => {
   const opened = await openEngine(path, {}, { threadCount: 2 });
   const { engine } = opened;
-  const busy = {
-    ...{ pending: 1, work: engine.work, closed: false },
-    get nowNs() {
-      return engine.nowNs;
-    },
-    get eventsLost() {
-      return engine.eventsLost;
-    },
-    drainEvents: () => engine.drainEvents(),
-    watch: engine.watch.bind(engine),
-  };
-  const { monitor, tick } = playedMonitor({ plan: opened.plan, engine: busy });
+  const { monitor, tick } = playedMonitor({ plan: opened.plan, engine: neverResting(engine) });
   const checked = checkGenerateOptions({ maxLength: 200, ignoreEos: true, seed: 1n }, 16);
   // Many times what it lets wait.
   for (let request = 0; request < 40; request++) {
