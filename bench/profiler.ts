@@ -51,11 +51,11 @@ async function load(): Promise<Side> {
 /** Records, with samples of the system as often as the timer would take them. */
 function watch({ recorded }: Side): Watch {
   recorded.start({ cache: false, roofline: false, sampleIntervalMs: 0 });
+  const timers = new OwnTimers();
   if (flags.off) {
     recorded.cancel();
-    return { end() {} };
+    return { passed: (ms) => timers.passed(ms), end() {} };
   }
-  const timers = new OwnTimers();
   timers.every(sampleIntervalsMs.default, () => recorded.sample(false));
   return { passed: (ms) => timers.passed(ms), end: () => recorded.cancel() };
 }

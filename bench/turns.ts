@@ -17,7 +17,7 @@ const prompt = "Once upon a time";
 /** What watches a model. */
 export interface Watch {
   /** The model had a token, so many ms after the one before. */
-  passed?(ms: number): void;
+  passed(ms: number): void;
   end(): void;
 }
 
@@ -69,28 +69,29 @@ interface Turn {
   readonly watched: readonly number[];
 }
 
+/** Timers of the model that is not watched: to ask them shall cost the one what it costs the other. */
+const idleTimers = new OwnTimers();
+idleTimers.every(1000, () => {});
+
+const unheard = (): void => {};
+let passed: (ms: number) => void = unheard;
 let stampsMs: number[] = [];
-let passed: ((ms: number) => void) | undefined;
 stampTokens((atMs) => {
   const beforeMs = stampsMs.at(-1);
   stampsMs.push(atMs);
-  if (beforeMs !== undefined) passed?.(atMs - beforeMs);
+  if (beforeMs !== undefined) passed(atMs - beforeMs);
 });
 
 /** How long each token of a request took, ms. */
-async function tokensOf(model: Model): Promise<number[]> {
+async function tokensOf(model: Model, watch: Pick<Watch, "passed"> = idleTimers): Promise<number[]> {
   stampsMs = [];
-  for await (const _ of model.stream(prompt, { maxLength: requestTokens, temperature: 0, ignoreEos: true }));
-  return durations(stampsMs.slice(skippedTokens));
-}
-
-async function watchedTokensOf(model: Model, watch: Watch): Promise<number[]> {
-  passed = watch.passed?.bind(watch);
+  passed = (ms) => watch.passed(ms);
   try {
-    return await tokensOf(model);
+    for await (const _ of model.stream(prompt, { maxLength: requestTokens, temperature: 0, ignoreEos: true }));
   } finally {
-    passed = undefined;
+    passed = unheard;
   }
+  return durations(stampsMs.slice(skippedTokens));
 }
 
 /** @param sides the same model, loaded twice. */
@@ -104,11 +105,11 @@ export async function measureTurns<Side extends { readonly model: Model }>(
       const taken: Turn[] = [];
       for (let turn = 0; turn < turns; turn++) {
         if (turn % 2 === 0) {
-          const first = await watchedTokensOf(watched.model, watching);
+          const first = await tokensOf(watched.model, watching);
           taken.push({ watched: first, plain: await tokensOf(plain.model) });
         } else {
           const first = await tokensOf(plain.model);
-          taken.push({ watched: await watchedTokensOf(watched.model, watching), plain: first });
+          taken.push({ watched: await tokensOf(watched.model, watching), plain: first });
         }
       }
       return taken.slice(turnsBefore);

@@ -252,10 +252,9 @@ pub const Engine = struct {
             .work = &.{},
             .scratch = &.{},
             .candidates = &.{},
-            .rings = &.{},
         };
         errdefer engine.deinitExecutor();
-        executor.events_enabled.store(engine.config.events_enabled, .monotonic);
+        executor.recorded.enabled.store(engine.config.events_enabled, .monotonic);
         executor.tensors = try allocator.alloc(@TypeOf(executor.tensors[0]), engine.view.tensors.len);
         executor.resolve(engine.weights, engine.constants, engine.arena, engine.copies);
         executor.work = try allocator.alloc(pool_.Work, engine.view.ops.len + 1);
@@ -277,7 +276,7 @@ pub const Engine = struct {
         @memset(executor.scratch, &.{});
         executor.candidates = try allocator.alloc([]table.Candidate, pool_.threads_max);
         @memset(executor.candidates, &.{});
-        executor.rings = try allocator.alloc(events.Ring, pool_.threads_max);
+        executor.recorded.rings = try allocator.alloc(events.Ring, pool_.threads_max);
         try engine.provide(engine.settings.thread_count);
         engine.limitCpu(engine.settings.cpu_percent);
     }
@@ -292,7 +291,7 @@ pub const Engine = struct {
             errdefer allocations.unmap(scratch);
             const candidates = try allocations.reserveItems(table.Candidate, candidateCount(header));
             errdefer allocations.unreserveItems(candidates);
-            executor.rings[engine.provided] = events.Ring.init(try allocations.reserveItems(events.Slot, engine.config.event_capacity), @intCast(engine.provided));
+            executor.recorded.rings[engine.provided] = events.Ring.init(try allocations.reserveItems(events.Slot, engine.config.event_capacity), @intCast(engine.provided));
             executor.scratch[engine.provided] = scratch;
             executor.candidates[engine.provided] = candidates;
         }
@@ -356,7 +355,7 @@ pub const Engine = struct {
         for (0..engine.provided) |thread| {
             sum.add(.scratch, executor.scratch[thread]);
             sum.add(.candidates, std.mem.sliceAsBytes(executor.candidates[thread]));
-            sum.add(.events, std.mem.sliceAsBytes(executor.rings[thread].slots));
+            sum.add(.events, std.mem.sliceAsBytes(executor.recorded.rings[thread].slots));
         }
         sum.add(.records, std.mem.sliceAsBytes(engine.records));
         sum.add(.engine, std.mem.asBytes(engine));
@@ -370,11 +369,11 @@ pub const Engine = struct {
         const allocator = engine.allocator;
         const executor = &engine.executor;
         for (0..engine.provided) |thread| {
-            allocations.unreserveItems(executor.rings[thread].slots);
+            allocations.unreserveItems(executor.recorded.rings[thread].slots);
             allocations.unreserveItems(executor.candidates[thread]);
             allocations.unmap(executor.scratch[thread]);
         }
-        allocator.free(executor.rings);
+        allocator.free(executor.recorded.rings);
         allocator.free(executor.candidates);
         allocator.free(executor.scratch);
         for (executor.kv_groups) |*group| group.deinit(allocator);
@@ -454,7 +453,7 @@ pub const Engine = struct {
         const thread_bytes = executor.scratch[0].len + executor.candidates[0].len * @sizeOf(table.Candidate);
         var event_bytes: u64 = 0;
         var resident_bytes = system.residentBytes(engine.arena) + system.residentBytes(engine.token_memory);
-        for (executor.rings[0..engine.provided], 0..) |event_ring, thread| {
+        for (executor.recorded.rings[0..engine.provided], 0..) |event_ring, thread| {
             resident_bytes += system.residentBytes(executor.scratch[thread]);
             resident_bytes += system.residentBytes(std.mem.sliceAsBytes(executor.candidates[thread]));
             event_bytes += system.residentBytes(std.mem.sliceAsBytes(event_ring.slots));
@@ -583,31 +582,31 @@ pub const Engine = struct {
     }
 
     pub fn drainEvents(engine: *Engine, thread: u32, out: []p.Event, detail: u32) events.Ring.Drained {
-        if (thread >= engine.provided or engine.executor.rings[thread].waiting() == 0) return .{ .count = 0, .more = false };
+        if (thread >= engine.provided or engine.executor.recorded.rings[thread].waiting() == 0) return .{ .count = 0, .more = false };
         if (engine.time == null) engine.time = clock.Clock.init(engine.calibration_start);
         const time = &engine.time.?;
         time.follow();
-        return engine.executor.rings[thread].drain(out, time, detail);
+        return engine.executor.recorded.rings[thread].drain(out, time, detail);
     }
 
     /// Whether steps that begin from now on write events. Those that still wait afterwards are nobody's: their memory is given back.
     pub fn setEvents(engine: *Engine, enabled: bool) void {
         if (enabled) {
-            for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.provide();
+            for (engine.executor.recorded.rings[0..engine.provided]) |*event_ring| event_ring.provide();
         }
         engine.executor.enableEvents(enabled);
         if (enabled) return;
-        for (engine.executor.rings[0..engine.provided]) |*event_ring| event_ring.forget();
+        for (engine.executor.recorded.rings[0..engine.provided]) |*event_ring| event_ring.forget();
     }
 
     pub fn writesEvents(engine: *const Engine) bool {
-        return engine.executor.events_enabled.load(.monotonic) != 0;
+        return engine.executor.recorded.enabled.load(.monotonic) != 0;
     }
 
     /// Slots that wait in the ring that is fullest; an event takes one or three. There is memory for those that come next then.
     pub fn eventsWaiting(engine: *Engine) u64 {
         var most: u64 = 0;
-        for (engine.executor.rings[0..engine.provided]) |*event_ring| {
+        for (engine.executor.recorded.rings[0..engine.provided]) |*event_ring| {
             event_ring.provide();
             most = @max(most, event_ring.waiting());
         }
@@ -616,7 +615,7 @@ pub const Engine = struct {
 
     pub fn eventsLost(engine: *const Engine) u64 {
         var lost: u64 = 0;
-        for (engine.executor.rings[0..engine.provided]) |*event_ring| lost += event_ring.lost.load(.monotonic);
+        for (engine.executor.recorded.rings[0..engine.provided]) |*event_ring| lost += event_ring.lost.load(.monotonic);
         return lost;
     }
 
@@ -856,7 +855,7 @@ pub const Engine = struct {
             const bell = engine.doorbell.load(.acquire);
             const executor = &engine.executor;
             if (!executor.step.traced) executor.skip(0);
-            const traced = executor.events_enabled.load(.acquire) != 0;
+            const traced = executor.recorded.enabled.load(.acquire) != 0;
             executor.step.traced = traced;
             // A step begins where the one before ended: telling that one's records is part of it.
             const begin = executor.eventsUntil(0);
@@ -926,11 +925,11 @@ pub const Engine = struct {
     fn stepEvents(engine: *Engine, begin: u64) void {
         const executor = &engine.executor;
         const step = &executor.step;
-        for (step.shares[0..step.sequence_count]) |share| executor.rings[0].write(share.event(step.id));
+        for (step.shares[0..step.sequence_count]) |share| executor.recorded.rings[0].writeWhole(share.event(step.id));
         executor.event(0, .engine, p.event_no_op, 0, 0);
-        executor.rings[0].write(.{
+        executor.recorded.rings[0].writeWhole(.{
             .start = begin,
-            .end = executor.until[0].ticks,
+            .end = executor.eventsUntil(0),
             .step = step.id,
             .rows = step.row_count - (step.drafted - step.accepted),
             .op = p.event_no_op,

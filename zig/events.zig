@@ -11,9 +11,6 @@ const system = @import("system.zig");
 /// event had to wait for would hold its thread up for as long as a hundred events take.
 const piece = 1 << 14;
 
-/// Slots from one that is written to one that is not in the same or the next cache line.
-const ahead = 8;
-
 /// An event as it waits. Most begin where the thread's last one ended, in the same step, and fit into one slot: memory that is new, and
 /// lines that have to come to the cache, are half of what an event costs. Any other is `whole` in the two slots after its first.
 pub const Slot = extern struct {
@@ -48,11 +45,11 @@ fn sumOf(words: [4]u64) u32 {
 }
 
 pub const Ring = struct {
-    slots: []Slot,
+    slots: []Slot align(64),
     thread: u8,
     /// Slots ever written, and those in whose place others may be written; they live on lines of their own because two threads
     /// write them.
-    writer: Writer align(64) = .{},
+    writer: Writer,
     free: std.atomic.Value(u64) align(64) = .init(0),
     lost: std.atomic.Value(u64) align(64) = .init(0),
     /// Slots ever drained. Their places become free a piece at a time, once its memory was given back.
@@ -63,56 +60,112 @@ pub const Ring = struct {
     /// For who drains; null: of what comes next up to a whole event, it is not known when it was.
     drained_last: ?Before = null,
 
+    /// All that a thread needs for most of its events, in one line: while it computes, weights sweep its caches, so that every line
+    /// more comes from afar.
     const Writer = struct {
-        written: std.atomic.Value(u64) = .init(0),
-        last: Before = .{},
+        written: std.atomic.Value(u64) align(64) = .init(0),
+        /// Slots up to here may be written, as the thread has seen it last.
+        free: u64,
+        slots: [*]Slot,
+        mask: u64,
+        /// Until when the thread's events go.
+        until: u64 = 0,
+        /// That of the last event.
+        step: u32 = 0,
+        /// Whether the next event is whole, because none that was kept ends where it begins.
+        apart: bool = true,
+
+        inline fn slotAt(writer: *const Writer, slot: u64) *Slot {
+            return &writer.slots[@intCast(slot & writer.mask)];
+        }
     };
+
+    comptime {
+        assert(@sizeOf(Writer) == 64);
+    }
 
     /// Where a thread's last event ended, and its step.
     const Before = struct { end: u64 = 0, step: u32 = 0 };
 
     pub fn init(slots: []Slot, thread: u8) Ring {
         assert(std.math.isPowerOfTwo(slots.len));
-        return .{ .slots = slots, .thread = thread };
+        return .{ .slots = slots, .thread = thread, .writer = .{ .free = slots.len, .slots = slots.ptr, .mask = slots.len - 1 } };
     }
 
-    pub fn write(ring: *Ring, event: program.Event) void {
-        assert(event.thread == ring.thread);
-        const last = &ring.writer.last;
-        const at = ring.writer.written.raw;
-        const room = ring.slots.len - (at - ring.free.load(.acquire));
-        // What is before the first event is no event: it is whole.
-        const follows = event.start == last.end and event.step == last.step and at > 0;
-        if (event.kind != .share and follows and event.end - event.start <= std.math.maxInt(u32)) {
-            if (room == 0) return ring.lose();
-            last.end = event.end;
-            ring.slotAt(at).* = .{
-                .ticks = @intCast(event.end - event.start),
-                .op = event.op,
-                .kind = @intFromEnum(event.kind),
-                .form = .short,
-                .rows = event.rows,
-                .aux = event.aux,
-            };
-            ring.writer.written.store(at + 1, .release);
-        } else {
-            if (room < whole_slots) return ring.lose();
-            if (event.kind != .share) last.* = .{ .end = event.end, .step = event.step };
-            const words: [4]u64 = @bitCast(event);
-            ring.slotAt(at).* = .{ .ticks = 0, .op = 0, .kind = 0, .form = .whole, .rows = 0, .aux = sumOf(words) };
-            ring.slotAt(at + 1).* = @bitCast(words[0..2].*);
-            ring.slotAt(at + 2).* = @bitCast(words[2..4].*);
-            ring.writer.written.store(at + whole_slots, .release);
+    /// Until when the thread's events go. For the thread itself, as all that writes.
+    pub fn until(ring: *const Ring) u64 {
+        return ring.writer.until;
+    }
+
+    /// The next event begins there: what the thread did until then is in none.
+    pub fn skipTo(ring: *Ring, ticks: u64) void {
+        ring.writer.until = ticks;
+        ring.writer.apart = true;
+    }
+
+    /// Writes an event from where the thread's last one ended to `end`.
+    pub fn writeUntil(ring: *Ring, end: u64, step: u32, kind: program.EventKind, op: u16, rows: u32, aux: u32) void {
+        const writer = &ring.writer;
+        const ticks = end -% writer.until;
+        if (writer.apart or step != writer.step or ticks > std.math.maxInt(u32)) {
+            return ring.writeWhole(.{
+                .start = @min(writer.until, end),
+                .end = end,
+                .step = step,
+                .rows = rows,
+                .op = op,
+                .kind = kind,
+                .thread = ring.thread,
+                .aux = aux,
+            });
         }
-        // The next claim of work waits until all that was written before is in the cache, and an event's line has left it since the ring
-        // came round. It comes while the thread computes.
-        @prefetch(ring.slotAt(at + ahead), .{ .rw = .write, .locality = 3, .cache = .data });
+        writer.until = end;
+        const at = writer.written.raw;
+        if (at == writer.free and !ring.hasRoom(1)) return ring.lose();
+        writer.slotAt(at).* = .{ .ticks = @intCast(ticks), .op = op, .kind = @intFromEnum(kind), .form = .short, .rows = rows, .aux = aux };
+        ring.advance(at + 1);
+    }
+
+    /// Writes an event that may begin anywhere, or has no times.
+    pub fn writeWhole(ring: *Ring, event: program.Event) void {
+        assert(event.thread == ring.thread);
+        const writer = &ring.writer;
+        const timed = event.kind != .share;
+        if (timed) writer.until = event.end;
+        const at = writer.written.raw;
+        if (writer.free - at < whole_slots and !ring.hasRoom(whole_slots)) return ring.lose();
+        if (timed) {
+            writer.step = event.step;
+            writer.apart = false;
+        }
+        const words: [4]u64 = @bitCast(event);
+        writer.slotAt(at).* = .{ .ticks = 0, .op = 0, .kind = 0, .form = .whole, .rows = 0, .aux = sumOf(words) };
+        writer.slotAt(at + 1).* = @bitCast(words[0..2].*);
+        writer.slotAt(at + 2).* = @bitCast(words[2..4].*);
+        ring.advance(at + whole_slots);
+    }
+
+    /// The next claim of work waits until all that was written before is in the cache. So the line of the next event is asked for now: it
+    /// comes while the thread computes. What is asked for sooner has left the cache again.
+    inline fn advance(ring: *Ring, written: u64) void {
+        ring.writer.written.store(written, .release);
+        @prefetch(ring.writer.slotAt(written), .{ .rw = .write, .locality = 3, .cache = .data });
+    }
+
+    /// Looks again how many slots may be written.
+    fn hasRoom(ring: *Ring, count: u64) bool {
+        @branchHint(.unlikely);
+        const writer = &ring.writer;
+        writer.free = ring.free.load(.acquire) + ring.slots.len;
+        return writer.free - writer.written.raw >= count;
     }
 
     fn lose(ring: *Ring) void {
+        ring.writer.apart = true;
         _ = ring.lost.fetchAdd(1, .monotonic);
     }
 
+    /// For who drains.
     inline fn slotAt(ring: *const Ring, slot: u64) *Slot {
         return &ring.slots[@intCast(slot & (ring.slots.len - 1))];
     }
@@ -222,6 +275,11 @@ pub const Ring = struct {
     }
 };
 
+fn write(ring: *Ring, event: program.Event) void {
+    if (event.kind == .share or event.start != ring.until()) return ring.writeWhole(event);
+    ring.writeUntil(event.end, event.step, event.kind, event.op, event.rows, event.aux);
+}
+
 test "what is drained gives its memory back, and nothing of what waits is lost" {
     const slots = try std.testing.allocator.alignedAlloc(Slot, .fromByteUnits(4096), 4 * piece);
     defer std.testing.allocator.free(slots);
@@ -234,7 +292,7 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
     while (read < 16 * piece) {
         if (read >= 8 * piece and read < 8 * piece + out.len) {
             ring.forget();
-            for (0..100) |_| ring.write(std.mem.zeroes(program.Event));
+            for (0..100) |_| write(&ring, std.mem.zeroes(program.Event));
             ring.forget();
             written += 100;
             read = written;
@@ -242,7 +300,7 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
         ring.provide();
         // The places of a piece are free once all of it was drained.
         while (ring.writer.written.raw - ring.free.raw + whole_slots <= 4 * piece) : (written += 1) {
-            ring.write(.{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
+            write(&ring, .{ .start = written, .end = written + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = @intCast(written) });
         }
         const count = ring.drain(&out, &time, 1).count;
         for (out[0..count]) |event| {
@@ -260,7 +318,7 @@ test "a full ring counts what it loses and keeps what it has" {
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 2.0);
     // The first is whole.
     for (0..8) |index| {
-        ring.write(.{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
+        write(&ring, .{ .start = index, .end = index + 1, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
     }
     var out: [8]program.Event = undefined;
     try std.testing.expectEqual(8, ring.waiting());
@@ -270,7 +328,7 @@ test "a full ring counts what it loses and keeps what it has" {
     for (out[0..6], 0..) |event, index| try std.testing.expectEqual(index * 2, event.start);
     try std.testing.expectEqual(0, ring.drain(&out, &time, 1).count);
     // The next does not begin where the last one that was kept ended.
-    ring.write(.{ .start = 8, .end = 9, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
+    write(&ring, .{ .start = 8, .end = 9, .step = 1, .rows = 1, .op = 0, .kind = .work, .thread = 0, .aux = 0 });
     try std.testing.expectEqual(1, ring.drain(&out, &time, 1).count);
     try std.testing.expectEqual(16, out[0].start);
 }
@@ -279,7 +337,7 @@ test "a share comes out as it was written" {
     var storage: [4]Slot = undefined;
     var ring = Ring.init(&storage, 0);
     const share: program.Share = .{ .request = 11, .sequence = 5, .rows = 9, .position = 3, .logits_rows = 7, .accepted = 2 };
-    ring.write(share.event(1));
+    write(&ring, share.event(1));
     var out: [2]program.Event = undefined;
     var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 100, .ns = 5 }, 2.0);
     try std.testing.expectEqual(1, ring.drain(&out, &time, 1).count);
@@ -308,7 +366,7 @@ test "all events come out as they were written, whether they follow each other o
             const kind = from.enumValue(program.EventKind);
             event.* = .{ .start = start, .end = start + took, .step = step, .rows = from.int(u32), .op = from.int(u16), .kind = kind, .thread = 3, .aux = from.int(u32) };
             if (kind != .share) end = event.end;
-            ring.write(event.*);
+            write(&ring, event.*);
         }
         try std.testing.expectEqual(count, ring.drain(&out, &time, 1).count);
         try std.testing.expectEqualSlices(program.Event, sent[0..count], out[0..count]);
@@ -324,12 +382,12 @@ test "of steps that are not looked at closely, they themselves and their shares 
     for (0..9) |step| {
         const begin = at;
         for (0..5) |op| {
-            ring.write(.{ .start = at, .end = at + op, .step = @intCast(step), .rows = 1, .op = @intCast(op), .kind = .work, .thread = 0, .aux = 0 });
+            write(&ring, .{ .start = at, .end = at + op, .step = @intCast(step), .rows = 1, .op = @intCast(op), .kind = .work, .thread = 0, .aux = 0 });
             at += op;
         }
         const share: program.Share = .{ .request = 1, .sequence = 2, .rows = 3, .position = 4, .logits_rows = 1, .accepted = 0 };
-        ring.write(share.event(@intCast(step)));
-        ring.write(.{ .start = begin, .end = at, .step = @intCast(step), .rows = 1, .op = 0, .kind = .step, .thread = 0, .aux = 1 });
+        write(&ring, share.event(@intCast(step)));
+        write(&ring, .{ .start = begin, .end = at, .step = @intCast(step), .rows = 1, .op = 0, .kind = .step, .thread = 0, .aux = 1 });
     }
     var out: [128]program.Event = undefined;
     const count = ring.drain(&out, &time, 4).count;
@@ -357,7 +415,7 @@ test "what was given back while it was written is left out, up to the next whole
         var end: u64 = 77;
         for (0..4) |step| {
             for (0..8) |index| {
-                ring.write(.{ .start = end, .end = end + index, .step = @intCast(step), .rows = 1 << 24, .op = 5, .kind = .work, .thread = 0, .aux = @intCast(8 * step + index) });
+                write(&ring, .{ .start = end, .end = end + index, .step = @intCast(step), .rows = 1 << 24, .op = 5, .kind = .work, .thread = 0, .aux = @intCast(8 * step + index) });
                 end += index;
             }
         }

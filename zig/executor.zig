@@ -146,9 +146,13 @@ pub const Draw = struct {
     }
 };
 
-/// On a cache line of its own.
-const Until = struct {
-    ticks: u64 align(64) = 0,
+/// What each event is written with, in lines that nothing else changes.
+const Recorded = struct {
+    /// One a thread.
+    rings: []events.Ring align(64) = &.{},
+    /// When events were last switched on: none begins before that.
+    since: std.atomic.Value(u64) = .init(0),
+    enabled: std.atomic.Value(u32) = .init(0),
 };
 
 pub const Executor = struct {
@@ -165,10 +169,7 @@ pub const Executor = struct {
     /// Per thread.
     scratch: [][]align(4096) u8,
     candidates: [][]table.Candidate,
-    rings: []events.Ring,
-    events_enabled: std.atomic.Value(u32) = .init(0),
-    /// When events were last switched on: none begins before that.
-    events_since: std.atomic.Value(u64) = .init(0),
+    recorded: Recorded = .{},
     /// Whether `runOp` ends after one claim: one thread then runs for all in turns, in the same order each time (tracer.zig).
     one_claim: bool = false,
     /// If given, all that `runOp` runs of a product, in grains.
@@ -176,8 +177,6 @@ pub const Executor = struct {
     throttle: Throttle = .{},
     /// CPU time of each thread up to its last step, where the system does not tell it to others.
     cpu_ns: [pool_.threads_max]std.atomic.Value(u64) = @splat(.init(0)),
-    /// Until when each thread's events go, in ticks: the next one begins there, so that nothing is left out between them.
-    until: [pool_.threads_max]Until = @splat(.{}),
     step: Step = .{},
 
     pub fn resolve(executor: *Executor, weights: []u8, constants: []u8, arena: []u8, copies: []u8) void {
@@ -209,8 +208,9 @@ pub const Executor = struct {
 
     /// Called on TypeScript's thread; the next step writes events, or does not.
     pub fn enableEvents(executor: *Executor, enabled: bool) void {
-        if (enabled and executor.events_enabled.raw == 0) executor.events_since.store(clock.ticks(), .monotonic);
-        executor.events_enabled.store(@intFromBool(enabled), .release);
+        const recorded = &executor.recorded;
+        if (enabled and recorded.enabled.raw == 0) recorded.since.store(clock.ticks(), .monotonic);
+        recorded.enabled.store(@intFromBool(enabled), .release);
     }
 
     /// Runs the step that the engine has formed. Called on the engine thread.
@@ -372,27 +372,21 @@ pub const Executor = struct {
     }
 
     pub fn eventUntil(executor: *Executor, end: u64, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32) void {
-        executor.rings[thread].write(.{
-            .start = @min(executor.eventsUntil(thread), end),
-            .end = end,
-            .step = executor.step.id,
-            .rows = rows,
-            .op = op,
-            .kind = kind,
-            .thread = @intCast(thread),
-            .aux = aux,
-        });
-        executor.until[thread].ticks = end;
+        _ = executor.eventsUntil(thread);
+        executor.recorded.rings[thread].writeUntil(end, executor.step.id, kind, op, rows, aux);
     }
 
     /// Where the thread's next event begins.
-    pub fn eventsUntil(executor: *const Executor, thread: u32) u64 {
-        return @max(executor.until[thread].ticks, executor.events_since.load(.monotonic));
+    pub fn eventsUntil(executor: *Executor, thread: u32) u64 {
+        const ring = &executor.recorded.rings[thread];
+        const since = executor.recorded.since.load(.monotonic);
+        if (ring.until() < since) ring.skipTo(since);
+        return ring.until();
     }
 
     /// The thread's next event begins now: what it did until now is in none.
     pub fn skip(executor: *Executor, thread: u32) void {
-        executor.until[thread].ticks = clock.ticks();
+        executor.recorded.rings[thread].skipTo(clock.ticks());
     }
 
     pub fn rowCount(executor: *const Executor, op: *const p.Op) u32 {

@@ -87,7 +87,6 @@ pub const Tracer = struct {
                 .work = &.{},
                 .scratch = &.{},
                 .candidates = &.{},
-                .rings = &.{},
                 .one_claim = true,
             },
             .arena = &.{},
