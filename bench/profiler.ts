@@ -1,6 +1,6 @@
 // What profiling costs while it records, and whether its rows add up. The cost: the time of tokens with everything recorded (events,
 // requests, JavaScript's share, allocations, the system's samples), beside that of the same tokens without; turns.ts says how it is
-// measured. What is not in it: to begin and to end a recording, and, of one of more than some 800 tokens of Gemma, to hand events over
+// measured. What is not in it: to begin and to end a recording, and, of one of more than some 2,400 tokens of Gemma, to hand events over
 // meanwhile. The bars: at most 0.5 %, and each thread's rows within 2 % of the wall time. With --off, recordings end before what is
 // measured begins, and nothing shall be seen.
 //

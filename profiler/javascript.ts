@@ -156,8 +156,8 @@ export class JavaScriptRecorder implements JavaScriptListener {
   readonly #afterTurn: (callback: () => void) => void;
   readonly #spansMax: number;
   /** Names and times of the spans that are kept: objects would be marked by each collection. */
-  readonly #spanNames: Uint8Array;
-  readonly #spanTimes: Float64Array;
+  #spanNames = new Uint8Array(0);
+  #spanTimes = new Float64Array(0);
   #spanCount = 0;
   readonly #histograms = Object.fromEntries(names.map((name) => [name, new Histogram("ns")])) as Record<
     JavaScriptRow["name"],
@@ -194,8 +194,6 @@ export class JavaScriptRecorder implements JavaScriptListener {
     this.#collections = options.collections;
     this.#afterTurn = options.afterTurn ?? setImmediate;
     this.#spansMax = options.spansMax ?? 0;
-    this.#spanNames = new Uint8Array(this.#spansMax);
-    this.#spanTimes = new Float64Array(2 * this.#spansMax);
     this.#seenCollections = options.collections?.count ?? 0;
     // One that was noticed before must not hide the next.
     options.collections?.lend();
@@ -368,10 +366,22 @@ export class JavaScriptRecorder implements JavaScriptListener {
       this.#dropped++;
       return;
     }
+    if (this.#spanCount === this.#spanNames.length) this.#makeRoom();
     this.#spanNames[this.#spanCount] = code;
     this.#spanTimes[2 * this.#spanCount] = startNs;
     this.#spanTimes[2 * this.#spanCount + 1] = endNs;
     this.#spanCount++;
+  }
+
+  /** For twice as many spans. */
+  #makeRoom(): void {
+    const spans = Math.min(this.#spansMax, Math.max(1024, 2 * this.#spanCount));
+    const names = new Uint8Array(spans);
+    names.set(this.#spanNames);
+    this.#spanNames = names;
+    const times = new Float64Array(2 * spans);
+    times.set(this.#spanTimes);
+    this.#spanTimes = times;
   }
 
   #describeCollections(): string {

@@ -200,17 +200,18 @@ export class Profiler {
   readonly #ops: readonly OpInfo[];
   readonly #totals: Totals;
 
-  // Open steps: a step lives in slot `step % window` until a step `window` later wants the slot, or until result().
+  // Open steps: a step lives in slot `step % window` until a step `window` later wants the slot, or until result(). There is room for
+  // them from the first event on: most recordings have theirs looked at when they end, and shall not take megabytes before.
   readonly #window: number;
-  readonly #slotState: Uint8Array;
-  readonly #slotStep: Uint32Array;
-  readonly #slotOpSeen: Uint8Array;
-  readonly #slotOpStart: Float64Array;
-  readonly #slotOpEnd: Float64Array;
-  readonly #slotOpRows: Uint32Array;
+  #slotState = new Uint8Array(0);
+  #slotStep = new Uint32Array(0);
+  #slotOpSeen = new Uint8Array(0);
+  #slotOpStart = new Float64Array(0);
+  #slotOpEnd = new Float64Array(0);
+  #slotOpRows = new Uint32Array(0);
   #slotThreads = 4;
-  #slotBusyNs: Float64Array;
-  #slotWaitingNs: Float64Array;
+  #slotBusyNs = new Float64Array(0);
+  #slotWaitingNs = new Float64Array(0);
   #lastTimedStep = 0;
 
   // The engine thread's events of the step that it is in: its ring is in order, so there is only ever one such step.
@@ -264,15 +265,6 @@ export class Profiler {
     this.#totals = new Totals(this.#ops);
 
     this.#window = window;
-    this.#slotState = new Uint8Array(window);
-    this.#slotStep = new Uint32Array(window);
-    this.#slotOpSeen = new Uint8Array(window * count);
-    this.#slotOpStart = new Float64Array(window * count);
-    this.#slotOpEnd = new Float64Array(window * count);
-    this.#slotOpRows = new Uint32Array(window * count);
-    this.#slotBusyNs = new Float64Array(window * this.#slotThreads);
-    this.#slotWaitingNs = new Float64Array(window * this.#slotThreads);
-
     this.#kindEnd = new Float64Array(this.#totals.kinds.length);
     this.#layerEnd = new Float64Array(this.#totals.layers.length);
     this.#stepLayerWallNs = new Float64Array(this.#totals.layers.length);
@@ -290,6 +282,7 @@ export class Profiler {
     this.#totals.lostEvents += lost;
     const words = eventWords(events);
     if (words.length === 0) return;
+    if (this.#slotState.length === 0) this.#makeRoom();
     if (this.#baseHigh < 0) this.#baseHigh = firstHigh(words);
     const baseHigh = this.#baseHigh;
     const opCount = this.#ops.length;
@@ -438,9 +431,22 @@ export class Profiler {
     this.#baseHigh = -1;
   }
 
+  #makeRoom(): void {
+    const steps = this.#window;
+    const cells = steps * this.#ops.length;
+    this.#slotState = new Uint8Array(steps);
+    this.#slotStep = new Uint32Array(steps);
+    this.#slotOpSeen = new Uint8Array(cells);
+    this.#slotOpStart = new Float64Array(cells);
+    this.#slotOpEnd = new Float64Array(cells);
+    this.#slotOpRows = new Uint32Array(cells);
+    this.#slotBusyNs = new Float64Array(steps * this.#slotThreads);
+    this.#slotWaitingNs = new Float64Array(steps * this.#slotThreads);
+  }
+
   /** Closes every step that the engine has finished. */
   #settle(): void {
-    for (let slot = 0; slot < this.#window; slot++) {
+    for (let slot = 0; slot < this.#slotState.length; slot++) {
       const state = this.#slotState[slot];
       if (state === Slot.timed) this.#close(slot);
       else if (state === Slot.open && isAfter(this.#lastTimedStep, num(this.#slotStep[slot]))) {
@@ -606,7 +612,7 @@ export class Profiler {
     const before = this.#slotThreads;
     let after = before;
     while (after <= thread) after *= 2;
-    const widened = (old: Float64Array): Float64Array => {
+    const widened = (old: Float64Array): Float64Array<ArrayBuffer> => {
       const cells = new Float64Array(this.#window * after);
       for (let slot = 0; slot < this.#window; slot++) {
         cells.set(old.subarray(slot * before, (slot + 1) * before), slot * after);

@@ -312,6 +312,26 @@ test "what is drained gives its memory back, and nothing of what waits is lost" 
     try std.testing.expectEqual(0, ring.lost.load(.monotonic));
 }
 
+test "what a thread skips is in no event" {
+    var storage: [16]Slot = undefined;
+    var ring = Ring.init(&storage, 0);
+    var time = clock.Clock.fixed(.{ .ticks = 0, .ns = 0 }, .{ .ticks = 0, .ns = 0 }, 1.0);
+    ring.skipTo(5);
+    ring.writeUntil(8, 1, .work, 0, 1, 1);
+    ring.writeUntil(10, 1, .work, 1, 1, 1);
+    ring.skipTo(15);
+    ring.writeUntil(20, 1, .work, 2, 1, 1);
+    // A counter that is behind that of another CPU.
+    ring.writeUntil(19, 1, .work, 3, 1, 1);
+    ring.writeUntil(22, 1, .work, 4, 1, 1);
+    var out: [16]program.Event = undefined;
+    try std.testing.expectEqual(5, ring.drain(&out, &time, 1).count);
+    for (out[0..5], [_][2]u64{ .{ 5, 8 }, .{ 8, 10 }, .{ 15, 20 }, .{ 19, 19 }, .{ 19, 22 } }, 0..) |event, times, op| {
+        try std.testing.expectEqual(times, [2]u64{ event.start, event.end });
+        try std.testing.expectEqual(op, event.op);
+    }
+}
+
 test "a full ring counts what it loses and keeps what it has" {
     var storage: [8]Slot = undefined;
     var ring = Ring.init(&storage, 0);

@@ -186,11 +186,11 @@ interface Live {
 const recordsPerDrain = 512;
 const eventsPerDrain = 8192;
 /**
- * A thread's ring holds fifteen seconds of a model of 300 MB, and 0.8 s of the smallest models' events: so many slots, of which an event
+ * A thread's ring holds half a minute of a model of 300 MB, and 1.6 s of the smallest models' events: so many slots, of which an event
  * takes one, or three where it does not follow the one before. Its memory is taken as it fills, a little ahead, and given back as it is
- * drained; where the system does not do so, rings are half as large.
+ * drained; where the system does not do so, rings are a quarter as large.
  */
-export const eventCapacity = process.platform === "linux" ? 1 << 19 : 1 << 18;
+export const eventCapacity = process.platform === "linux" ? 1 << 20 : 1 << 18;
 export const eventSlotBytes = 16;
 /** Events are handed over once a ring has so many slots of them: to look at them more often costs more than the events themselves. */
 const eventsWaitingMax = 1 << 13;
@@ -198,7 +198,7 @@ const eventsWaitingMax = 1 << 13;
  * The same for those who can wait, as most recordings then do to their end: an event comes from memory that is in no cache, which
  * takes three times as long as to write it did.
  */
-const eventsWaitingPatiently = eventCapacity / 2;
+const eventsWaitingPatiently = (eventCapacity / 4) * 3;
 /** Slots of each thread at a time, so that the event loop is not held up where many wait. */
 const eventsPerTurn = 1 << 12;
 /** Threads spin this long for each other, then yield for 40 times as long before they sleep; an op takes 10 to 100 µs. */

@@ -183,7 +183,9 @@ describe("the engine", () => {
   });
 
   test("counts the events that nobody fetched in time, and loses no token", async () => {
-    const { engine } = await openEngine(path, { batchMax: 1 }, { events: true });
+    const deep = folder.file("deep.gguf");
+    writeTinyModel(deep, { layers: 8, context: 1024 });
+    const { engine } = await openEngine(deep, { batchMax: 1 }, { events: true });
     engine.watch({ events: () => {} });
     const requests = 16;
     const tokens: EngineToken[] = [];
@@ -197,7 +199,7 @@ describe("the engine", () => {
       engine.submit({ ...request, tokens: Uint32Array.of(1) }, listener);
       return promise;
     });
-    // 16,000 steps of some 40 events do not fit the ring.
+    // 16,000 steps of more than a hundred events do not fit the ring, and their records do.
     const deadline = performance.now() + 20_000;
     while (engine.eventsLost === 0 && performance.now() < deadline);
     expect(engine.eventsLost).toBeGreaterThan(0);

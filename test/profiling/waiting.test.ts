@@ -1,5 +1,5 @@
-// Where the events of a recording are while it runs: they wait in the engine's rings until it ends, or until those are half full. Nothing
-// is lost on the way, and their memory is given back.
+// Where the events of a recording are while it runs: they wait in the engine's rings until it ends, or until those are nearly full.
+// Nothing is lost on the way, and their memory is given back.
 
 import { expect, test } from "bun:test";
 import { eventCapacity, eventSlotBytes } from "../../src/engine/engine.ts";
@@ -36,7 +36,7 @@ test("the memory for the events of a recording is there before they are written,
 
 test("a recording of more events than the rings hold loses none", async () => {
   await using model = await loadModel(path, { threads: { count: 1 }, prepared: false });
-  const [tokens, requests] = [1900, 16];
+  const [tokens, requests] = [1900, 32];
   model.startProfiling({ cache: false, roofline: false });
   for (let request = 0; request < requests; request++) await model.generate("once", { ...generate, maxLength: tokens });
   const report = model.stopProfiling();
