@@ -119,7 +119,8 @@ const Mark = {
  * Moments wait until there are so many, and become rows and spans then. While a model works, its weights sweep all else from the
  * caches, and whatever more is touched at a moment than this list, code too, has to come from memory again: it was 20 µs a token.
  */
-const marksMax = 4096;
+const marksMax = 1 << 15;
+const marksFirst = 1 << 10;
 
 /**
  * To be called back at a turn's end costs another turn of the event loop. Callers who so often in a row have asked for the next
@@ -164,7 +165,7 @@ export class JavaScriptRecorder implements JavaScriptListener {
     Histogram
   >;
   /** Moments that wait: what, and when, ns. */
-  readonly #marks = new Float64Array(2 * marksMax);
+  #marks = new Float64Array(2 * marksFirst);
   #marked = 0;
   /** Work that is under way. */
   #depth = 0;
@@ -294,9 +295,9 @@ export class JavaScriptRecorder implements JavaScriptListener {
     const fresh = collections.count - this.#seenCollections;
     this.#seenCollections = collections.count;
     const { endedNs } = collections;
-    const marks = this.#marks;
     for (let each = 0; each < fresh; each++) {
       this.#note(Mark.collected, endedNs);
+      const marks = this.#marks;
       let at = this.#marked - 2;
       for (; at > 0 && (marks[at - 1] ?? 0) > endedNs; at -= 2) marks.copyWithin(at, at - 2, at);
       marks[at] = Mark.collected;
@@ -306,10 +307,18 @@ export class JavaScriptRecorder implements JavaScriptListener {
   }
 
   #note(what: number, whenNs: number): void {
-    if (this.#marked === this.#marks.length) this.#takeIn();
+    if (this.#marked === 2 * marksMax) this.#takeIn();
+    else if (this.#marked === this.#marks.length) this.#makeMarkRoom();
     this.#marks[this.#marked] = what;
     this.#marks[this.#marked + 1] = whenNs;
     this.#marked += 2;
+  }
+
+  /** For twice as many. */
+  #makeMarkRoom(): void {
+    const marks = new Float64Array(2 * this.#marked);
+    marks.set(this.#marks);
+    this.#marks = marks;
   }
 
   /** Makes rows and spans of what was noted down. */
@@ -366,15 +375,15 @@ export class JavaScriptRecorder implements JavaScriptListener {
       this.#dropped++;
       return;
     }
-    if (this.#spanCount === this.#spanNames.length) this.#makeRoom();
+    if (this.#spanCount === this.#spanNames.length) this.#makeSpanRoom();
     this.#spanNames[this.#spanCount] = code;
     this.#spanTimes[2 * this.#spanCount] = startNs;
     this.#spanTimes[2 * this.#spanCount + 1] = endNs;
     this.#spanCount++;
   }
 
-  /** For twice as many spans. */
-  #makeRoom(): void {
+  /** For twice as many. */
+  #makeSpanRoom(): void {
     const spans = Math.min(this.#spansMax, Math.max(1024, 2 * this.#spanCount));
     const names = new Uint8Array(spans);
     names.set(this.#spanNames);

@@ -121,11 +121,13 @@ test("callers that never wait cost no callback, and the first wait of one is not
 });
 
 test("more pieces than wait to be looked at are all in the rows and spans", () => {
-  const at = stage(4000);
-  for (let piece = 1; piece <= 3000; piece++) work(at, "records", piece);
-  expect(row(at.recorder.result(), "records")).toMatchObject({ count: 3000, totalNs: (3000 * 3001) / 2, maxNs: 3000 });
+  const pieces = 40_000;
+  const at = stage(pieces + 1000);
+  for (let piece = 1; piece <= pieces; piece++) work(at, "records", piece);
+  const { count, totalNs, maxNs } = row(at.recorder.result(), "records");
+  expect([count, totalNs, maxNs]).toEqual([pieces, (pieces * (pieces + 1)) / 2, pieces]);
   expect(at.recorder.spans.map(({ startNs, endNs }) => endNs - startNs)).toEqual(
-    Array.from({ length: 3000 }, (_, piece) => piece + 1),
+    Array.from({ length: pieces }, (_, piece) => piece + 1),
   );
 });
 
