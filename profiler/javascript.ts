@@ -121,6 +121,8 @@ const Mark = {
  */
 const marksMax = 1 << 15;
 const marksFirst = 1 << 10;
+/** So many of them are looked at at a time, the oldest, so that whoever told of the last one waits for a millisecond or two. */
+const marksTaken = 1 << 12;
 
 /**
  * To be called back at a turn's end costs another turn of the event loop. Callers who so often in a row have asked for the next
@@ -307,7 +309,7 @@ export class JavaScriptRecorder implements JavaScriptListener {
   }
 
   #note(what: number, whenNs: number): void {
-    if (this.#marked === 2 * marksMax) this.#takeIn();
+    if (this.#marked === 2 * marksMax) this.#takeIn(2 * marksTaken);
     else if (this.#marked === this.#marks.length) this.#makeMarkRoom();
     this.#marks[this.#marked] = what;
     this.#marks[this.#marked + 1] = whenNs;
@@ -321,11 +323,12 @@ export class JavaScriptRecorder implements JavaScriptListener {
     this.#marks = marks;
   }
 
-  /** Makes rows and spans of what was noted down. */
-  #takeIn(): void {
-    const marks = this.#marks.subarray(0, this.#marked);
-    this.#marked = 0;
-    for (let at = 0; at < marks.length; at += 2) this.#takeMark(marks[at] ?? 0, marks[at + 1] ?? 0);
+  /** Makes rows and spans of what was noted down first. */
+  #takeIn(length = this.#marked): void {
+    const marks = this.#marks;
+    for (let at = 0; at < length; at += 2) this.#takeMark(marks[at] ?? 0, marks[at + 1] ?? 0);
+    marks.copyWithin(0, length, this.#marked);
+    this.#marked -= length;
   }
 
   #takeMark(what: number, whenNs: number): void {

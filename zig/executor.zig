@@ -372,16 +372,20 @@ pub const Executor = struct {
     }
 
     pub fn eventUntil(executor: *Executor, end: u64, thread: u32, kind: p.EventKind, op: u16, rows: u32, aux: u32) void {
-        _ = executor.eventsUntil(thread);
-        executor.recorded.rings[thread].writeUntil(end, executor.step.id, kind, op, rows, aux);
+        executor.ringOf(thread).writeUntil(end, executor.step.id, kind, op, rows, aux);
     }
 
     /// Where the thread's next event begins.
-    pub fn eventsUntil(executor: *Executor, thread: u32) u64 {
+    pub fn eventsUntil(executor: *const Executor, thread: u32) u64 {
+        return executor.ringOf(thread).until();
+    }
+
+    /// The thread's ring, of which no event begins before they were switched on. For the thread itself.
+    fn ringOf(executor: *const Executor, thread: u32) *events.Ring {
         const ring = &executor.recorded.rings[thread];
         const since = executor.recorded.since.load(.monotonic);
         if (ring.until() < since) ring.skipTo(since);
-        return ring.until();
+        return ring;
     }
 
     /// The thread's next event begins now: what it did until now is in none.
